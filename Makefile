@@ -1,0 +1,69 @@
+# Everything sets itself up: `make demo` and `make test` need Linux x86-64, Python >= 3.11 and make, nothing else.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+ROOMS := api bench chaos cli cluster eventlog identity mesh projector proxy runtime xds
+
+.PHONY: help setup setup-dev demo test test-fast lint format chaos bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.venv/pyvenv.cfg:
+	$(PYTHON) -m venv .venv
+
+.venv/.run-$(shell sha256sum requirements.lock pyproject.toml | sha256sum | cut -c1-12): .venv/pyvenv.cfg
+	@echo "installing the locked packages into .venv" >&2
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@rm -f .venv/.run-* && touch $@
+
+.venv/.dev-$(shell sha256sum requirements-dev.lock pyproject.toml | sha256sum | cut -c1-12): .venv/pyvenv.cfg
+	@echo "installing the locked development packages into .venv" >&2
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@rm -f .venv/.dev-* && touch $@
+
+.cache/bin/etcd: scripts/build_etcd.sh scripts/etcd/go.mod scripts/etcd/go.sum scripts/etcd/main.go
+	scripts/build_etcd.sh $@
+
+setup: .venv/.run-$(shell sha256sum requirements.lock pyproject.toml | sha256sum | cut -c1-12) ## .venv with meshlog, envoy and a first-look etcd
+
+setup-dev: .venv/.dev-$(shell sha256sum requirements-dev.lock pyproject.toml | sha256sum | cut -c1-12) .cache/bin/etcd ## the same, the test tools, and the pinned etcd (built once)
+	@scripts/system_tools.sh
+
+demo: setup ## a cluster, real Envoys, a canary, the loss of a zone, a rollback; cleans up after itself
+	$(BIN)/meshlog demo
+
+test: setup-dev ## the whole default suite, on real etcd and real Envoys
+	$(BIN)/python -m pytest
+
+test-fast: setup-dev ## what needs neither a cluster nor an Envoy
+	$(BIN)/python -m pytest -m "not e2e and not netns"
+
+lint: setup-dev ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(ROOMS) tests
+	$(BIN)/lint-imports
+
+format: setup-dev ## let ruff put the code in shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+chaos: setup-dev ## the chaos suite, long form, with a report
+	$(BIN)/python -m chaos.suite
+
+bench: setup-dev ## write-to-ACK latency, hop by hop, beside its yardstick; JSON lines
+	$(BIN)/python -m bench.write_to_ack
+
+lock: ## write the hash-locked requirements anew from pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    --extra local pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    --all-extras -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean: ## what the targets made
+	rm -rf .venv .cache build *.egg-info

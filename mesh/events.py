@@ -1,0 +1,71 @@
+"""What the log says happened: one envelope, a closed set of types.
+
+`eventlog` carries the envelope's fields as a sealed record and `data` as plain msgpack values; the fold (`evolve`)
+gives them their meaning. Data shapes, by type:
+
+    ResourceCreated      {key: [5 strings of ResourceKey], uid, owner, spec, tags: {k: v}}
+    ResourceUpdated      {key, spec}
+    ResourceDeleted      {key}
+    TagsChanged          {key, set: {k: v}, unset: [k]}
+    MeshRolledBack       {account, mesh, to: [epoch, position], changes: [{key, uid, owner, spec|None, tags}]}
+                         spec None: the resource goes; else it is (again) with this spec, these tags and this uid
+    AccessKeyCreated     {access_key_id, secret, account, principal, admin}     sealed in the secrets class
+    ProxyIdentityIssued  {node, serial, not_after_us}                           no state, an audit fact
+    LevelRaised          {level}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.position import Position
+
+RESOURCE_CREATED = "ResourceCreated"
+RESOURCE_UPDATED = "ResourceUpdated"
+RESOURCE_DELETED = "ResourceDeleted"
+TAGS_CHANGED = "TagsChanged"
+MESH_ROLLED_BACK = "MeshRolledBack"
+ACCESS_KEY_CREATED = "AccessKeyCreated"
+PROXY_IDENTITY_ISSUED = "ProxyIdentityIssued"
+LEVEL_RAISED = "LevelRaised"
+
+SECRET_TYPES = frozenset({ACCESS_KEY_CREATED})
+"""Types sealed under the secrets class of data key: only the API role can open them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The idempotency mark of a write: who and what (`digest`), and with which body (`body`). Both SHA-256."""
+
+    digest: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """What `decide` gives: an event that has no place in the log yet."""
+
+    type: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event in its place. `time_us` never goes back within a log; `actor` is the principal's ARN.
+
+    `data` is None when this role cannot open it (a secret, in a projector): it then changes no configuration.
+    """
+
+    position: Position
+    time_us: int
+    wall_us: int
+    type: str
+    schema: int
+    account: str
+    actor: str
+    source_ip: str
+    request_id: str
+    token: Token | None
+    data: Mapping[str, Any] | None

@@ -1,0 +1,28 @@
+"""JSON-like values made immutable and back: mappings become read-only views, lists become tuples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+Frozen = Any
+"""A deep-frozen JSON value: str, int, float, bool, None, tuple of Frozen, read-only mapping of str to Frozen."""
+
+
+def freeze(value: Any) -> Frozen:
+    """A deep, order-keeping, immutable copy."""
+    if isinstance(value, Mapping):
+        return MappingProxyType({key: freeze(item) for key, item in value.items()})
+    if isinstance(value, (list, tuple)):
+        return tuple(freeze(item) for item in value)
+    return value
+
+
+def thaw(value: Frozen) -> Any:
+    """The plain dict/list form, for encoders."""
+    if isinstance(value, Mapping):
+        return {key: thaw(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [thaw(item) for item in value]
+    return value

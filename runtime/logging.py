@@ -1,0 +1,26 @@
+"""JSON log lines on stderr. Never a spec, a secret or a body: a line names resources and positions only (I6)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+
+def configure_logging(role: str, zone: str, level: str = "info") -> None:
+    """Set up structlog for one role's process; standard-library loggers (uvicorn, grpc) only pass warnings."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format='{"level":"warning","event":"%(message)s"}')
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(role=role, zone=zone)
