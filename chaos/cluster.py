@@ -1,0 +1,273 @@
+"""A running cluster, driven only through the `meshlog` command and signals to processes.
+
+Stage: between a fault plan and the machine. Turns `meshlog status -o json` into `Process` values and names into kills and
+restarts. It must never read the cluster's files or speak to its members: what an operator cannot do, a fault suite must not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from botocore.config import Config
+from botocore.session import Session
+
+T = TypeVar("T")
+
+COMMAND_TIMEOUT_S = 60.0
+UP_TIMEOUT_S = 120.0
+POLL_S = 0.05
+CONNECT_TIMEOUT_S = 1.0
+READ_TIMEOUT_S = 5.0
+
+
+class CommandFailed(Exception):
+    """A `meshlog` command ended with another code than 0; the message carries the command, the code and its stderr."""
+
+    def __init__(self, argv: Sequence[str], code: int, stdout: str, stderr: str) -> None:
+        self.code = code
+        self.stdout = stdout
+        self.stderr = stderr
+        super().__init__(f"{shlex.join(argv)} exited with {code}\n{stdout[-2000:]}\n{stderr[-2000:]}")
+
+
+class NotInTime(Exception):
+    """A condition that the suite waits for did not come true; the message names it and the last value."""
+
+
+def wait_for(probe: Callable[[], T], timeout_s: float, what: str) -> T:
+    """Call `probe` until it returns something true; NotInTime after `timeout_s`."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        value = probe()
+        if value:
+            return value
+        if time.monotonic() > deadline_s:
+            raise NotInTime(f"{what} did not hold within {timeout_s} s; last value: {value!r}")
+        time.sleep(POLL_S)
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of the cluster, as `meshlog status -o json` lists it."""
+
+    role: str
+    zone: str
+    pid: int | None
+    address: str
+    ready: bool
+    position: str
+    serve: tuple[str, ...]
+    extra: Mapping[str, Any] = field(repr=False, default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.role}@{self.zone}"
+
+    @property
+    def url(self) -> str:
+        """The base URL of an API server."""
+        return self.address if "://" in self.address else f"http://{self.address}"
+
+    @property
+    def alive(self) -> bool:
+        return self.pid is not None and _alive(self.pid)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    # A zombie is dead: only its parent has not looked yet.
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def parse_process(entry: Mapping[str, Any]) -> Process:
+    """One element of the status' `processes`; unknown fields stay in `extra`."""
+    known = {"role", "zone", "pid", "address", "ready", "position", "serve"}
+    return Process(
+        role=str(entry["role"]),
+        zone=str(entry["zone"]),
+        pid=int(entry["pid"]) if entry.get("pid") else None,
+        address=str(entry.get("address") or ""),
+        ready=bool(entry.get("ready")),
+        position=str(entry.get("position") or ""),
+        serve=tuple(entry.get("serve") or ()),
+        extra={name: value for name, value in entry.items() if name not in known},
+    )
+
+
+def meshlog_argv() -> list[str]:
+    """The `meshlog` that belongs to this interpreter."""
+    beside = Path(sys.executable).with_name("meshlog")
+    return [str(beside)] if beside.exists() else [sys.executable, "-m", "cli.main"]
+
+
+class Cluster:
+    """The cluster in `data_dir`. Restarted processes are children of this one and are reaped by `close()`."""
+
+    def __init__(self, data_dir: Path, *, environment: Mapping[str, str] | None = None) -> None:
+        self.data_dir = data_dir
+        self._environment = dict(os.environ if environment is None else environment)
+        self._restarted: list[subprocess.Popen[bytes]] = []
+
+    def run(self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S, codes: Sequence[int] = (0,)) -> str:
+        """Run `meshlog ARGUMENTS --data-dir D`; returns its stdout. CommandFailed if the exit code is not in `codes`."""
+        argv = [*meshlog_argv(), *arguments, "--data-dir", str(self.data_dir)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, env=self._environment, check=False)
+        if done.returncode not in codes:
+            raise CommandFailed(argv, done.returncode, done.stdout, done.stderr)
+        return done.stdout
+
+    def up(self, *, zones: int = 3, arguments: Sequence[str] = ()) -> None:
+        self.run("up", "--detach", "--zones", str(zones), *arguments, timeout_s=UP_TIMEOUT_S)
+
+    def down(self) -> None:
+        """Stop every process of the cluster, those that were restarted by this object too."""
+        try:
+            self.run("down", timeout_s=COMMAND_TIMEOUT_S)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        for child in self._restarted:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+        self._restarted.clear()
+
+    def status(self) -> dict[str, Any]:
+        """`meshlog status -o json`; its exit code says unhealthy (7) while something is down, which is no failure here."""
+        status: dict[str, Any] = json.loads(self.run("status", "-o", "json", codes=(0, 7)))
+        return status
+
+    def processes(self, role: str | None = None, zone: str | None = None) -> list[Process]:
+        found = [parse_process(entry) for entry in self.status()["processes"]]
+        return [one for one in found if role in (None, one.role) and zone in (None, one.zone)]
+
+    def zones(self) -> list[str]:
+        return sorted({process.zone for process in self.processes()})
+
+    def environment(self) -> dict[str, str]:
+        """What `meshlog env` exports."""
+        values: dict[str, str] = {}
+        for line in self.run("env").splitlines():
+            words = shlex.split(line)
+            if len(words) == 2 and words[0] == "export":
+                name, _, value = words[1].partition("=")
+                values[name] = value
+        return values
+
+    def api_urls(self) -> list[str]:
+        """Base URLs of all API servers, by zone; also of those that are down."""
+        return [process.url for process in sorted(self.processes("api"), key=lambda one: one.zone)]
+
+    def client(self, url: str | None = None) -> Any:
+        """A botocore `appmesh` client that never retries by itself, at `url` or where `meshlog env` points."""
+        environment = self.environment()
+        return appmesh_client(url or environment["AWS_ENDPOINT_URL_APP_MESH"], environment)
+
+    def log(self, mesh: str | None = None) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = json.loads(self.run("log", "-o", "json", *(["--mesh", mesh] if mesh else [])))
+        return events
+
+    def fsck(self) -> tuple[int, str]:
+        """Exit code and output of `meshlog fsck`."""
+        argv = [*meshlog_argv(), "fsck", "--data-dir", str(self.data_dir)]
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, env=self._environment, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def bootstrap(self, node: str, *, admin_port: int, out: Path, mode: str = "delta") -> Path:
+        """Write an Envoy bootstrap into `out` and return the file Envoy is started with."""
+        out.mkdir(parents=True, exist_ok=True)
+        text = self.run(
+            "proxy", "bootstrap", "--node", node, "--admin-port", str(admin_port), "--mode", mode, "--out", str(out)
+        )
+        return bootstrap_file(out, text)
+
+    def kill(self, processes: Sequence[Process]) -> None:
+        """kill -9 all of them, then wait until the kernel says that they are gone."""
+        for process in processes:
+            if process.pid is not None and process.alive:
+                os.kill(process.pid, signal.SIGKILL)
+        self._reap()
+        wait_for(
+            lambda: self._reap() or not any(process.alive for process in processes),
+            timeout_s=10.0,
+            what=f"the end of {', '.join(process.name for process in processes)}",
+        )
+
+    def _reap(self) -> None:
+        self._restarted = [child for child in self._restarted if child.poll() is None]
+
+    def restart(self, processes: Sequence[Process]) -> None:
+        """Run the `serve` argv of each; readiness is for `wait_ready` to see."""
+        logs = self.data_dir / "logs"
+        logs.mkdir(exist_ok=True)
+        for process in processes:
+            with (logs / f"restarted-{process.role}-{process.zone}.log").open("ab") as log:
+                child = subprocess.Popen(
+                    list(process.serve),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+            self._restarted.append(child)
+
+    def wait_ready(self, timeout_s: float = 60.0) -> dict[str, Any]:
+        """The status once every process is ready."""
+        latest: dict[str, Any] = {}
+
+        def ready() -> bool:
+            latest.clear()
+            latest.update(self.status())
+            return bool(latest["ready"]) and all(entry["ready"] for entry in latest["processes"])
+
+        try:
+            wait_for(ready, timeout_s, "a ready cluster")
+        except NotInTime as late:
+            waiting = [entry for entry in latest.get("processes", []) if not entry["ready"]]
+            raise NotInTime(f"{late}; not ready: {[(entry['role'], entry['zone']) for entry in waiting]}") from late
+        return latest
+
+
+def appmesh_client(url: str, environment: Mapping[str, str]) -> Any:
+    """What boto3.client("appmesh") makes, without its retries: the suite counts every answer itself."""
+    session = Session()
+    return session.create_client(
+        "appmesh",
+        endpoint_url=url,
+        region_name=environment["AWS_REGION"],
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        config=Config(
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            parameter_validation=False,
+        ),
+    )
+
+
+def bootstrap_file(out: Path, printed: str) -> Path:
+    """The bootstrap among what `meshlog proxy bootstrap --out` wrote; the printed text if it wrote certificates only."""
+    for name in ("bootstrap.json", "bootstrap.yaml", "envoy.json", "envoy.yaml"):
+        if (out / name).exists():
+            return out / name
+    path = out / ("bootstrap.json" if printed.lstrip().startswith("{") else "bootstrap.yaml")
+    path.write_text(printed)
+    return path

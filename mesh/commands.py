@@ -1,0 +1,133 @@
+"""What a caller asks for, as values: a request that passed the model, turned into one of a closed set of commands.
+
+`decide` turns a command and the state at the log's head into events or a domain error. A command never holds a
+time, a random value or a connection: whatever differs between two attempts comes with the `Context`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mesh.events import Token
+from mesh.kinds import ResourceKey
+from mesh.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Make a resource that does not exist yet. `spec` is the caller's own ({} where the API leaves it out)."""
+
+    key: ResourceKey
+    spec: Mapping[str, Any]
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Replace the whole spec of a resource. Tags stay."""
+
+    key: ResourceKey
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    key: ResourceKey
+
+
+@dataclass(frozen=True, slots=True)
+class TagResource:
+    """Add tags, or replace the values of those that are there."""
+
+    key: ResourceKey
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class UntagResource:
+    """Take tags away; keys that are not there are no error (as in AWS)."""
+
+    key: ResourceKey
+    tag_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """Bring one mesh back to what it was in `to`, the state after the wanted position (`to.position`).
+
+    `allow_mesh_deletion`: the mesh did not exist then, and the caller says that it shall go with all that is in it.
+    """
+
+    account: str
+    mesh: str
+    to: State
+    allow_mesh_deletion: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CreateAccessKey:
+    """Issue a SigV4 key pair that the shell has drawn. `principal` is an ARN."""
+
+    access_key_id: str
+    secret: str = field(repr=False)
+    account: str
+    principal: str
+    admin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IssueProxyIdentity:
+    """Put on record that a proxy certificate was signed. `node` is a virtual node or gateway that may not exist yet."""
+
+    node: ResourceKey
+    serial: str
+    not_after_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseLevel:
+    """Let the cluster emit what `level` brought; the caller has seen that all live members understand it."""
+
+    level: int
+
+
+Command = (
+    Create | Update | Delete | TagResource | UntagResource | Rollback | CreateAccessKey | IssueProxyIdentity | RaiseLevel
+)
+COMMANDS: tuple[type[Command], ...] = (
+    Create, Update, Delete, TagResource, UntagResource, Rollback, CreateAccessKey, IssueProxyIdentity, RaiseLevel,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Who asks, and what the shell drew for this command.
+
+    `account` and `principal` (an ARN) are the caller's; `operation` is the API operation's name; `uid` is a fresh
+    resource id, used if the command creates one. Equal contexts and states give equal decisions.
+    """
+
+    account: str
+    principal: str
+    operation: str
+    token: Token | None = None
+    uid: str = ""
+    now_us: int = 0
+
+
+def idempotency_token(
+    account: str, principal: str, operation: str, client_token: str, members: Mapping[str, Any]
+) -> Token:
+    """The mark that makes a repeated call one event (digest: who and what; body: with which input).
+
+    `members` is the whole input, path and query members among it; `clientToken` itself is left out of the body's
+    digest, so that a request id can stand in for a token that the caller did not send.
+    """
+    who = json.dumps([account, principal, operation, client_token]).encode()
+    told = {name: value for name, value in members.items() if name != "clientToken"}
+    what = json.dumps(told, sort_keys=True, separators=(",", ":"), default=dict).encode()
+    return Token(hashlib.sha256(who).digest(), hashlib.sha256(what).digest())

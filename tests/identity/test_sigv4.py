@@ -1,0 +1,231 @@
+"""Who signed this request: botocore signs, `verify` must agree; anything else must be refused, and say as little as it may."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+from botocore.auth import SIGV4_TIMESTAMP, SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from identity.sigv4 import APPMESH, MESHLOG, SignedRequest, verify
+from mesh.errors import NotAuthenticated, error_code
+from mesh.state import AccessKey
+
+KEY = AccessKey("AKIAMESHLOGADMIN0001", "s3cr3t/with+odd=chars", "123456789012", "arn:aws:iam::123456789012:user/admin", True)
+NOW = datetime.datetime(2026, 11, 22, 13, 5, 0, tzinfo=datetime.UTC)
+NOW_US = int(NOW.timestamp()) * 1_000_000
+HOST = "127.0.0.1:7411"
+
+
+class _At(SigV4Auth):
+    """botocore's signer at a time of the test's choosing."""
+
+    def __init__(self, credentials: Credentials, service: str, region: str, at: datetime.datetime) -> None:
+        super().__init__(credentials, service, region)
+        self._at = at
+
+    def add_auth(self, request: Any) -> None:
+        request.context["timestamp"] = self._at.strftime(SIGV4_TIMESTAMP)
+        self._modify_request_before_signing(request)
+        canonical = self.canonical_request(request)
+        self._inject_signature_to_request(request, self.signature(self.string_to_sign(request, canonical), request))
+
+
+def sign(
+    method: str = "PUT",
+    target: str = "/v20190125/meshes?meshOwner=123456789012",
+    body: bytes = b'{"meshName":"m"}',
+    headers: Mapping[str, str] | None = None,
+    *,
+    key: AccessKey = KEY,
+    at: datetime.datetime = NOW,
+    service: str = APPMESH,
+    region: str = "eu-north-1",
+    token: str | None = None,
+) -> SignedRequest:
+    """What botocore puts on the wire for this call."""
+    request = AWSRequest(method, f"http://{HOST}{target}", headers=dict(headers or {}), data=body)
+    _At(Credentials(key.access_key_id, key.secret, token), service, region, at).add_auth(request)
+    parts = urlsplit(target)
+    sent = [("host", HOST), *((name.lower(), value) for name, value in request.headers.items())]
+    return SignedRequest(method, parts.path, parts.query, sent, body)
+
+
+def lookup(access_key_id: str) -> AccessKey | None:
+    return KEY if access_key_id == KEY.access_key_id else None
+
+
+def refusal(request: SignedRequest, now_us: int = NOW_US) -> tuple[str, str]:
+    with pytest.raises(NotAuthenticated) as caught:
+        verify(request, lookup, now_us)
+    return error_code(caught.value), caught.value.message
+
+
+def with_header(request: SignedRequest, name: str, value: str | None) -> SignedRequest:
+    """The request with one header replaced, added (when absent) or dropped (None)."""
+    rest = [pair for pair in request.headers if pair[0] != name]
+    return request._replace(headers=rest if value is None else [*rest, (name, value)])
+
+
+names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
+    lambda name: name not in (".", "..")
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    method=st.sampled_from(["GET", "PUT", "DELETE"]),
+    segments=st.lists(names, min_size=1, max_size=5),
+    query=st.lists(st.tuples(names, st.text(st.characters(codec="utf-8"), max_size=8)), max_size=4),
+    body=st.binary(max_size=64),
+    region=st.from_regex(r"[a-z]{2}-[a-z]{4,9}-[1-9]", fullmatch=True),
+    extra=st.dictionaries(
+        st.from_regex(r"x-[a-z]{1,8}", fullmatch=True), st.text("abc  \t09,;=", min_size=1, max_size=20).map(str.strip), max_size=3
+    ),
+)
+def test_what_botocore_signs_is_verified(
+    method: str, segments: list[str], query: list[tuple[str, str]], body: bytes, region: str, extra: dict[str, str]
+) -> None:
+    target = "/" + "/".join(quote(segment, safe="-._~") for segment in segments)
+    if query:
+        target += "?" + "&".join(f"{quote(name, safe='-._~')}={quote(value, safe='-._~')}" for name, value in query)
+    caller = verify(sign(method, target, body, extra, region=region), lookup, NOW_US)
+    assert (caller.account, caller.principal, caller.admin, caller.region) == (KEY.account, KEY.principal, True, region)
+
+
+@pytest.mark.parametrize("name", ["svc.prod.local", "a/b", "100% sure", "ü.local", "~x", "a b+c", "%2F", "(x)!*'"])
+def test_names_that_need_percent_encoding_are_verified(name: str) -> None:
+    assert verify(sign("GET", f"/v20190125/meshes/m/virtualServices/{quote(name, safe='-._~')}"), lookup, NOW_US).admin
+
+
+def test_every_byte_of_a_signed_request_counts() -> None:
+    request = sign(headers={"x-amz-content-sha256": hashlib.sha256(b'{"meshName":"m"}').hexdigest(), "x-note": "a  b"})
+    verify(request, lookup, NOW_US)
+
+    def mutants(text: str) -> list[str]:
+        return [
+            text[:at] + chr(value) + text[at + 1 :]
+            for at in range(len(text))
+            for value in {ord(text[at]) ^ bit for bit in (1, 2, 4, 8, 16, 32, 64, 128)} | {0x20, 0x2E, 0x2F, 0x85, 0xA0}
+            if chr(value) != text[at]
+        ]
+
+    changed = [request._replace(method=method) for method in mutants(request.method)]
+    changed += [request._replace(path=path) for path in mutants(request.path)]
+    changed += [request._replace(query=query) for query in mutants(request.query)]
+    changed += [request._replace(body=body.encode("latin-1")) for body in mutants(request.body.decode())]
+    for name, value in request.headers:
+        if name in ("authorization", "host", "x-amz-date", "x-amz-content-sha256"):
+            changed += [with_header(request, name, mutant) for mutant in mutants(value)]
+    changed += [with_header(request, "x-note", mutant) for mutant in mutants("a  b") if mutant.split(" ") != ["a", "", "b"]]
+    for name, _ in request.headers:
+        changed.append(with_header(request, name, None))
+    assert len(changed) > 5_000
+    accepted = []
+    for mutant in changed:
+        try:
+            verify(mutant, lookup, NOW_US)
+        except NotAuthenticated:
+            continue
+        accepted.append(mutant)
+    assert accepted == []
+
+
+def test_an_unknown_key_and_a_wrong_secret_are_told_the_same() -> None:
+    unknown = refusal(sign(key=KEY._replace(access_key_id="AKIANOBODYKNOWSTHIS1")))
+    wrong = refusal(sign(key=KEY._replace(secret="guess")))
+    assert unknown == wrong
+    assert unknown[0] == "InvalidSignatureException"
+
+
+@pytest.mark.parametrize("minutes", [-5, -1, 0, 1, 5])
+def test_within_five_minutes_is_in_time(minutes: int) -> None:
+    assert verify(sign(at=NOW + datetime.timedelta(minutes=minutes)), lookup, NOW_US).admin
+
+
+def test_too_old_is_told_with_both_times() -> None:
+    code, message = refusal(sign(at=NOW - datetime.timedelta(minutes=5, seconds=1)))
+    assert code == "InvalidSignatureException"
+    assert message.startswith(
+        "Signature expired: 20261122T125959Z is now earlier than 20261122T130000Z (20261122T130500Z - 5 min.)"
+    )
+
+
+def test_too_new_is_refused() -> None:
+    code, message = refusal(sign(at=NOW + datetime.timedelta(minutes=5, seconds=1)))
+    assert (code, message[:26]) == ("InvalidSignatureException", "Signature not yet current:")
+
+
+def test_expiry_is_told_only_after_a_right_signature() -> None:
+    stale = NOW - datetime.timedelta(days=2)
+    assert refusal(sign(at=stale, key=KEY._replace(secret="guess"))) == refusal(sign(key=KEY._replace(secret="guess")))
+    assert "expired" not in refusal(sign(at=stale, key=KEY._replace(access_key_id="AKIANOBODYKNOWSTHIS1")))[1]
+
+
+def test_no_credentials() -> None:
+    assert refusal(with_header(sign(), "authorization", None))[0] == "MissingAuthenticationTokenException"
+
+
+def test_a_session_token_is_told_why_it_cannot_work_and_what_to_do() -> None:
+    _, message = refusal(sign(token="FwoGZXIvYXdzEXAMPLE"))
+    assert "temporary credentials cannot be verified by anybody but AWS" in message
+    assert "unset AWS_SESSION_TOKEN" in message
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Bearer abc",
+        "AWS4-HMAC-SHA256",
+        "AWS4-HMAC-SHA256 Credential=AKIA/20261122/r/appmesh/aws4_request, SignedHeaders=host, Signature=short",
+        "AWS4-HMAC-SHA256 Credential=AKIAX/appmesh/aws4_request, SignedHeaders=host;x-amz-date, Signature=" + "0" * 64,
+        "AWS4-HMAC-SHA256 Credential=AKIAX/20261121/r/appmesh/aws4_request, SignedHeaders=host;x-amz-date, Signature=" + "0" * 64,
+        "AWS4-HMAC-SHA256 Credential=AKIAX/20261122/r/appmesh/aws4_request, SignedHeaders=x-amz-date;host, Signature=" + "0" * 64,
+        "AWS4-HMAC-SHA256 Credential=AKIAX/20261122/r/appmesh/aws4_request, SignedHeaders=host, Signature=" + "0" * 64,
+        "AWS4-HMAC-SHA256 Credential=AKIAX/20261122/r/appmesh/aws4_request, SignedHeaders=x-amz-date, Signature=" + "0" * 64,
+        "AWS4-HMAC-SHA256 Credential=AKIAX/20261122/r/appmesh/aws4_request, SignedHeaders=host;x-amz-date;zz, Signature=" + "0" * 64,
+        "AWS4-HMAC-SHA256 Credential=AKIAX/20261122/r/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature=" + "0" * 64,
+    ],
+)
+def test_malformed_or_incomplete(value: str) -> None:
+    assert refusal(with_header(sign(), "authorization", value))[0] == "IncompleteSignatureException"
+
+
+def test_an_unsigned_amz_header_is_refused() -> None:
+    code, message = refusal(with_header(sign(), "x-amz-target", "Elsewhere"))
+    assert code == "IncompleteSignatureException"
+    assert "x-amz-target" in message
+
+
+def test_two_of_a_header_that_decides_are_refused() -> None:
+    request = sign()
+    for name in ("host", "x-amz-date", "authorization"):
+        doubled = request._replace(headers=[*request.headers, (name, "x")])
+        assert refusal(doubled)[0] == "IncompleteSignatureException"
+
+
+def test_a_stated_body_hash_must_be_the_bodys() -> None:
+    assert refusal(sign(headers={"x-amz-content-sha256": hashlib.sha256(b"other").hexdigest()}))[0] == "InvalidSignatureException"
+    assert refusal(sign(headers={"x-amz-content-sha256": "UNSIGNED-PAYLOAD"}))[0] == "InvalidSignatureException"
+
+
+def test_a_date_header_stands_in_for_x_amz_date() -> None:
+    assert verify(sign(headers={"Date": "anything: botocore sets it"}), lookup, NOW_US).admin
+
+
+def test_dot_segments_are_refused_since_the_signature_folds_them() -> None:
+    for path in ("/v20190125/meshes/x/..", "/v20190125//meshes", "/v20190125/./meshes"):
+        assert refusal(sign("GET", path))[0] == "IncompleteSignatureException"
+
+
+def test_the_service_must_be_one_that_the_route_takes() -> None:
+    assert verify(sign(service=MESHLOG), lookup, NOW_US, (MESHLOG, APPMESH)).admin
+    assert refusal(sign(service=MESHLOG))[0] == "IncompleteSignatureException"
