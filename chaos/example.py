@@ -1,4 +1,5 @@
-"""The example mesh that demos, fault runs and end-to-end tests share: a gateway in front of two versions of one service.
+"""The example mesh that demos, fault runs and end-to-end tests share: a gateway in front of two versions of one
+service.
 
     client ──► virtual gateway ──► virtual service ──► virtual router ──► route 90/10 ──► version 1 | version 2
 
@@ -7,6 +8,7 @@ Stage: plain App Mesh calls, as a user's script makes them. It must never use an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +107,9 @@ def gateway_route_spec(prefix: str, service: str) -> dict[str, Any]:
 
 
 def within_sampling_error(hits: int, total: int, share: float) -> bool:
-    """Whether `hits` of `total` independent draws fit the probability `share`: five standard deviations, exact at 0 and 1."""
+    """Whether `hits` of `total` independent draws fit the probability `share`: five standard deviations, exact at 0
+    and 1.
+    """
     expected = total * share
-    deviation = (total * share * (1 - share)) ** 0.5
+    deviation = math.sqrt(total * share * (1 - share))
     return abs(hits - expected) <= OUTLIER_SIGMAS * deviation

@@ -1,7 +1,8 @@
 """Which processes to kill, and in which order: the plan is a pure function of a seed and of what the status lists.
 
-Stage: between a seed and `Cluster.kill`. Turns (seed, rounds) into a sequence of `Fault`s and a fault with the processes of the
-moment into the victims. It must never choose by anything that the seed and the status do not fix, so that a run can be repeated.
+Stage: between a seed and `Cluster.kill`. Turns (seed, rounds) into a sequence of `Fault`s and a fault with the
+processes of the moment into the victims. It must never choose by anything that the seed and the status do not fix, so
+that a run can be repeated.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from chaos.cluster import Process
+from mesh.errors import NotFound
 
 T = TypeVar("T")
 
@@ -36,10 +38,6 @@ class Fault:
     draw: float
 
 
-class NoVictim(Exception):
-    """The status lists no living process that the fault could hit; the message names the fault."""
-
-
 def plan(seed: int, rounds: int) -> list[Fault]:
     """Every target once per round, in an order drawn from the seed."""
     # Reproducible on purpose.
@@ -58,12 +56,12 @@ def victims(fault: Fault, processes: Sequence[Process], leader_zone: str) -> lis
     if fault.target is Target.ZONE:
         zones = sorted({process.zone for process in living})
         if not zones:
-            raise NoVictim("no living process in any zone")
+            raise NotFound("no living process in any zone")
         zone = _pick(zones, fault.draw)
         return [process for process in living if process.zone == zone]
     candidates = [process for process in living if _matches(fault.target, process, leader_zone)]
     if not candidates:
-        raise NoVictim(f"no living process for {fault.target}; living: {[process.name for process in living]}")
+        raise NotFound(f"no living process for {fault.target}; living: {[process.name for process in living]}")
     return [_pick(candidates, fault.draw)]
 
 
@@ -80,11 +78,11 @@ def _pick(options: Sequence[T], draw: float) -> T:
 
 
 def leader_of(processes: Sequence[Process]) -> str:
-    """The zone whose etcd member says that it leads, as the status tells; NoVictim if none does."""
+    """The zone whose etcd member says that it leads, as the status tells; NotFound if none does."""
     for process in processes:
         if process.role == "etcd" and _leads(process.extra):
             return process.zone
-    raise NoVictim("the status names no etcd leader")
+    raise NotFound("the status names no etcd leader")
 
 
 def _leads(extra: Mapping[str, object]) -> bool:

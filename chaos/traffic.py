@@ -1,8 +1,8 @@
 """Open-loop HTTP traffic on a fixed schedule, every request logged.
 
-Stage: the witness of I3. Turns (address, rate) into a list of `Sample`s. A request starts when the schedule says so, whether
-or not earlier ones were answered, and its latency counts from that moment, so that a stall cannot hide the requests that it
-delayed. It must never retry: a request that was not answered with a 2xx is a failed request.
+Stage: the witness of I3. Turns (address, rate) into a list of `Sample`s. A request starts when the schedule says so,
+whether or not earlier ones were answered, and its latency counts from that moment, so that a stall cannot hide the
+requests that it delayed. It must never retry: a request that was not answered with a 2xx is a failed request.
 
 Connections are kept alive for `requests_per_connection` requests, so that both new and long-lived connections are seen.
 """
@@ -100,7 +100,9 @@ class _Connection:
         head = await self.reader.readuntil(b"\r\n\r\n")
         lines = head.split(b"\r\n")
         status = int(lines[0].split(b" ", 2)[1])
-        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])}
+        headers = {
+            name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])
+        }
         if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
             while size := int(await self.reader.readuntil(b"\r\n"), 16):
                 await self.reader.readexactly(size + 2)
@@ -222,7 +224,9 @@ class Traffic:
     def __enter__(self) -> Traffic:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self._stopping.is_set():
             self.stop()
 

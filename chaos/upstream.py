@@ -1,8 +1,9 @@
 """A tiny HTTP upstream that answers every request with its own name.
 
-Stage: the application behind the mesh. Turns an HTTP/1.1 request into `200`, the header `x-upstream: <name>` and the name as
-body. It listens on both address families, since an unset ipPreference makes Envoy ask for IPv6 first. It must never outlive
-the process that started it: as a process of its own (`python -m chaos.upstream`) it ends when its standard input closes.
+Stage: the application behind the mesh. Turns an HTTP/1.1 request into `200`, the header `x-upstream: <name>` and the
+name as body. It listens on both address families, since an unset ipPreference makes Envoy ask for IPv6 first. It must
+never outlive the process that started it: as a process of its own (`python -m chaos.upstream`) it ends when its
+standard input closes.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ import subprocess
 import sys
 from types import TracebackType
 
+from mesh.errors import Unavailable
+
 NAME_HEADER = "x-upstream"
 MAX_REQUEST_HEAD_BYTES = 64 * 1024
 READY_TIMEOUT_S = 20.0
 
 
 def dual_stack_socket(port: int) -> socket.socket:
-    """A listening socket for IPv6 and IPv4 loopback clients alike; port 0 picks a free one. Without IPv6, IPv4 alone."""
+    """A listening socket for IPv6 and IPv4 loopback clients alike; port 0 picks a free one. Without IPv6, IPv4
+    alone.
+    """
     if socket.has_dualstack_ipv6():
         return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
     return socket.create_server(("127.0.0.1", port), backlog=512)
@@ -93,7 +98,9 @@ class UpstreamProcess:
         assert self._process.stdout is not None  # noqa: S101 - PIPE was asked for
         line = self._process.stdout.readline()
         if not line.strip():
-            raise RuntimeError(f"upstream {name} did not start (exit {self._process.wait(READY_TIMEOUT_S)}): port {port}")
+            raise Unavailable(
+                f"upstream {name} did not start (exit {self._process.wait(READY_TIMEOUT_S)}): port {port}"
+            )
         self.port = int(line)
 
     @property
@@ -112,7 +119,9 @@ class UpstreamProcess:
     def __enter__(self) -> UpstreamProcess:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
 

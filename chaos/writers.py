@@ -1,8 +1,8 @@
 """Writers that record what they were told: who was acknowledged, who was refused, whose fate is unknown.
 
-Stage: the witness of I1. Turns a stream of App Mesh calls with unique client tokens into `Write` records. A call that gets a
-5xx, a time-out or a broken connection is repeated with the *same* token at the next zone's API server. It must never count
-silence as failure: a write that was given up on is `unknown` and may be in the log or not.
+Stage: the witness of I1. Turns a stream of App Mesh calls with unique client tokens into `Write` records. A call that
+gets a 5xx, a time-out or a broken connection is repeated with the *same* token at the next zone's API server. It must
+never count silence as failure: a write that was given up on is `unknown` and may be in the log or not.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError, HTTPClientError
 
 GIVE_UP_S = 30.0
 RETRY_PAUSE_S = 0.05
+MOST_ROUTES = 12
 POSITION_HEADER = "x-meshlog-position"
 
 ACKED = "acked"
@@ -28,8 +29,9 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Write:
-    """One call, however often it was sent. `resource` is the route's name, `verb` create or update, `position` from the answer
-    (`<epoch>.<position>`), `version` the answer's metadata.version (0 when there was no answer)."""
+    """One call, however often it was sent. `resource` is the route's name, `verb` create or update, `position` from
+    the answer (`<epoch>.<position>`), `version` the answer's metadata.version (0 when there was no answer).
+    """
 
     verb: str
     resource: str
@@ -44,18 +46,10 @@ class Write:
     problem: str = ""
 
 
-@dataclass
-class _Attempts:
-    count: int = 0
-    problems: list[str] = field(default_factory=list)
-
-
-class _Definite(Exception):
-    """An answer in the 4xx range: the call was refused and nothing was written."""
-
-
 class Writer:
-    """Creates and updates routes of one virtual router until stopped. `clients` maps a name of each API server to its client."""
+    """Creates and updates routes of one virtual router until stopped. `clients` maps a name of each API server to its
+    client.
+    """
 
     def __init__(
         self,
@@ -78,7 +72,7 @@ class Writer:
         self._give_up_s = give_up_s
         # Reproducible choices of the suite; nothing here is a secret.
         self._random = random.Random(f"{seed}/{name}")  # noqa: S311
-        self._next_client = self._random.randrange(len(self._clients))
+        self._next_client = 0
         self._writes: list[Write] = []
         self._created: list[str] = []
         self._stopping = threading.Event()
@@ -112,7 +106,9 @@ class Writer:
 
     def _one(self, number: int) -> Write:
         token = f"{self._name}-{number}-{self._random.getrandbits(48):012x}"
-        update = bool(self._created) and self._random.random() < 0.5  # noqa: S311
+        self._next_client = self._random.randrange(len(self._clients))
+        enough = len(self._created) >= MOST_ROUTES
+        update = enough or (bool(self._created) and self._random.random() < 0.5)
         resource = self._random.choice(self._created) if update else f"{self._name}-{number}"
         write = self._settle("update" if update else "create", resource, token, number)
         if write.verb == "create" and write.outcome == ACKED:
@@ -122,19 +118,18 @@ class Writer:
     def _settle(self, verb: str, resource: str, token: str, number: int) -> Write:
         """Send until there is a definite answer or the patience ends."""
         started_s = time.monotonic()
-        attempts = _Attempts()
+        attempts, problems = 0, list[str]()
         answer: Mapping[str, Any] | None = None
         outcome = UNKNOWN
         while time.monotonic() - started_s < self._give_up_s:
-            attempts.count += 1
+            attempts += 1
             try:
                 answer = self._send(verb, resource, token, number)
-            except _Definite as refusal:
-                attempts.problems.append(str(refusal))
-                outcome = REFUSED
-                break
             except (ClientError, HTTPClientError) as problem:
-                attempts.problems.append(str(problem))
+                problems.append(str(problem))
+                if _is_refusal(problem):
+                    outcome = REFUSED
+                    break
                 self._next_client += 1
                 time.sleep(RETRY_PAUSE_S)
             else:
@@ -150,10 +145,10 @@ class Writer:
             position=headers.get(POSITION_HEADER, ""),
             version=int(metadata.get("version", 0)),
             uid=str(metadata.get("uid", "")),
-            attempts=attempts.count,
+            attempts=attempts,
             started_s=started_s,
             ended_s=time.monotonic(),
-            problem="; ".join(attempts.problems)[:500],
+            problem="; ".join(problems)[:500],
         )
 
     def _send(self, verb: str, resource: str, token: str, number: int) -> Mapping[str, Any]:
@@ -166,15 +161,17 @@ class Writer:
                 "action": {"weightedTargets": [{"virtualNode": self._target, "weight": 1}]},
             },
         }
-        try:
-            return call(
-                meshName=self._mesh, virtualRouterName=self._router, routeName=resource, spec=spec, clientToken=token
-            )
-        except ClientError as problem:
-            status = problem.response["ResponseMetadata"]["HTTPStatusCode"]
-            if 400 <= status < 500 and status != 429:
-                raise _Definite(str(problem)) from problem
-            raise
+        return call(
+            meshName=self._mesh, virtualRouterName=self._router, routeName=resource, spec=spec, clientToken=token
+        )
+
+
+def _is_refusal(problem: Exception) -> bool:
+    """An answer in the 4xx range says that nothing was written; anything else leaves it open."""
+    if not isinstance(problem, ClientError):
+        return False
+    status = int(problem.response["ResponseMetadata"]["HTTPStatusCode"])
+    return 400 <= status < 500 and status != 429
 
 
 def acknowledged(writes: Sequence[Write]) -> list[Write]:

@@ -129,14 +129,23 @@ def create_authority(name: str, now_us: int, entropy: Entropy) -> Authority:
 def issue(authority: Authority, leaf: Leaf, now_us: int, entropy: Entropy, lifetime_s: int = LEAF_LIFETIME_S) -> Issued:
     """A new P-256 key and its certificate under `authority`."""
     key = ec.generate_private_key(ec.SECP256R1())
-    certificate = _sign(authority, leaf, key.public_key(), now_us, lifetime_s, fresh_serial(entropy))
+    certificate = _sign(
+        authority, leaf, key.public_key(), now_us=now_us, lifetime_s=lifetime_s, serial=fresh_serial(entropy)
+    )
     return Issued(certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key))
 
 
 def sign_proxy_request(
-    authority: Authority, csr_pem: bytes, node: NodeId, trust_domain: str, serial: int, now_us: int, not_after_us: int
+    authority: Authority,
+    csr_pem: bytes,
+    *,
+    node: NodeId,
+    trust_domain: str,
+    serial: int,
+    now_us: int,
+    not_after_us: int,
 ) -> bytes:
-    """The certificate (PEM) of `node` for the key in `csr_pem`, client use only. BadRequest on a request not to be signed.
+    """The certificate (PEM) of `node` for the key in `csr_pem`, client use only. BadRequest if it cannot be signed.
 
     Everything else in the request is ignored: the caller has decided who this is.
     """
@@ -158,7 +167,8 @@ def sign_proxy_request(
     if not fits or not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise BadRequest("csr_pem has a key that Envoy or we do not take: use P-256, P-384 or RSA of 2048 to 4096 bits")
     leaf = Leaf(common_name="meshlog proxy", uri=node.spiffe_id(trust_domain), client=True)
-    certificate = _sign(authority, leaf, key, now_us, (not_after_us - now_us) // 1_000_000, serial)
+    lifetime_s = (not_after_us - now_us) // 1_000_000
+    certificate = _sign(authority, leaf, key, now_us=now_us, lifetime_s=lifetime_s, serial=serial)
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
@@ -183,7 +193,7 @@ def save_authority(authority: Authority, files: AuthorityFiles) -> None:
 
 
 def load_authority(files: AuthorityFiles) -> Authority:
-    """Read what `save_authority` wrote; SettingsError if a file is missing, damaged, open to others, or the pair is none."""
+    """Read what `save_authority` wrote; SettingsError if it is missing, damaged, open to others, or no pair."""
     key_pem = read_private(files.key)
     try:
         certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
@@ -211,6 +221,7 @@ def _sign(
     authority: Authority,
     leaf: Leaf,
     key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+    *,
     now_us: int,
     lifetime_s: int,
     serial: int,

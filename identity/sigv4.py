@@ -38,10 +38,12 @@ INVALID = "InvalidSignatureException"
 UNVERIFIABLE = "UnrecognizedClientException"
 
 _AUTHORIZATION = re.compile(
-    r"AWS4-HMAC-SHA256 Credential=(?P<credential>[^ ,]+), ?SignedHeaders=(?P<headers>[^ ,]+), ?Signature=(?P<signature>[0-9a-f]{64})"
+    r"AWS4-HMAC-SHA256 Credential=(?P<credential>[^ ,]+), ?SignedHeaders=(?P<headers>[^ ,]+), ?"
+    r"Signature=(?P<signature>[0-9a-f]{64})"
 )
 _CREDENTIAL = re.compile(
-    r"(?P<key>[A-Za-z0-9]{4,128})/(?P<date>\d{8})/(?P<region>[A-Za-z0-9-]{1,64})/(?P<service>[A-Za-z0-9-]{1,64})/aws4_request",
+    r"(?P<key>[A-Za-z0-9]{4,128})/(?P<date>\d{8})/(?P<region>[A-Za-z0-9-]{1,64})/(?P<service>[A-Za-z0-9-]{1,64})"
+    r"/aws4_request",
     re.ASCII,
 )
 _BASIC_TIME = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
@@ -52,9 +54,9 @@ _AMZ = "x-amz-"
 _DATE, _BODY_HASH, _SESSION = "x-amz-date", "x-amz-content-sha256", "x-amz-security-token"
 
 _REFUSED = (
-    "The access key is not known here, or the request signature we calculated does not match the signature you provided. "
-    "Check your access key id, your secret access key and the signing method: `meshlog env` prints the ones that this "
-    "cluster accepts."
+    "The access key is not known here, or the request signature we calculated does not match the signature you "
+    "provided. Check your access key id, your secret access key and the signing method: `meshlog env` prints the ones "
+    "that this cluster accepts."
 )
 
 
@@ -130,19 +132,20 @@ def _claim(request: SignedRequest) -> _Claim:
         if "X-Amz-Signature=" in request.query:
             raise _incomplete("Presigned URLs are not accepted; sign the request with an Authorization header.")
         raise NotAuthenticated(
-            "Missing Authentication Token: sign the request with SigV4; `meshlog env` prints an endpoint and a key.", MISSING
+            "Missing Authentication Token: sign the request with SigV4; `meshlog env` prints an endpoint and a key.",
+            MISSING,
         )
     if _values(request, _SESSION) or "X-Amz-Security-Token=" in request.query:
         raise NotAuthenticated(
-            "The request carries a session token. AWS's temporary credentials cannot be verified by anybody but AWS: call "
-            "with an access key that Meshlog issued (`meshlog env` prints one) and unset AWS_SESSION_TOKEN.",
+            "The request carries a session token. AWS's temporary credentials cannot be verified by anybody but AWS: "
+            "call with an access key that Meshlog issued (`meshlog env` prints one) and unset AWS_SESSION_TOKEN.",
             UNVERIFIABLE,
         )
     parts = _AUTHORIZATION.fullmatch(authorization)
     if not parts:
         raise _incomplete(
-            "The Authorization header must read 'AWS4-HMAC-SHA256 Credential=<key>/<date>/<region>/<service>/aws4_request, "
-            "SignedHeaders=<names>, Signature=<64 hex digits>'."
+            "The Authorization header must read 'AWS4-HMAC-SHA256 "
+            "Credential=<key>/<date>/<region>/<service>/aws4_request, SignedHeaders=<names>, Signature=<64 hex>'."
         )
     credential = _CREDENTIAL.fullmatch(parts["credential"])
     if not credential:
@@ -166,12 +169,12 @@ def _timestamp(request: SignedRequest, signed: tuple[str, ...]) -> str:
         if _BASIC_TIME.fullmatch(text):
             datetime.datetime.strptime(text, SIGV4_TIMESTAMP)  # noqa: DTZ007 - only its validity counts
             return text
-        if name == _DATE:
-            raise ValueError(text)
-        at = parsedate_to_datetime(text)  # naive where the zone is -0000, which means UTC
-        return (at.astimezone(datetime.UTC) if at.tzinfo else at).strftime(SIGV4_TIMESTAMP)
+        if name != _DATE:
+            at = parsedate_to_datetime(text)  # naive where the zone is -0000, which means UTC
+            return (at.astimezone(datetime.UTC) if at.tzinfo else at).strftime(SIGV4_TIMESTAMP)
     except (ValueError, OverflowError):
-        raise _incomplete(f"The '{name}' header must be a time such as 20261122T130500Z.") from None
+        pass
+    raise _incomplete(f"The '{name}' header must be a time such as 20261122T130500Z.")
 
 
 def _check_coverage(request: SignedRequest, claim: _Claim, services: Sequence[str]) -> None:
@@ -197,7 +200,7 @@ def _check_coverage(request: SignedRequest, claim: _Claim, services: Sequence[st
         raise _incomplete("The path has an empty, '.' or '..' segment, which a signature does not cover.")
     target = request.path + request.query
     if not _VISIBLE.fullmatch(target) or "#" in target or "?" in request.path or not request.method.isupper():
-        raise _incomplete("The method, path and query must be upper case, and visible ASCII with the rest percent-encoded.")
+        raise _incomplete("The method must be upper case; path and query visible ASCII with the rest percent-encoded.")
 
 
 def _body_matches(request: SignedRequest) -> bool:
@@ -210,12 +213,13 @@ def _check_time(timestamp: str, now_us: int) -> None:
     now_s = now_us // 1_000_000
     if abs(now_s - signed_s) <= SIGV4_WINDOW_S:
         return
-    edge = _basic(now_s - SIGV4_WINDOW_S) if signed_s < now_s else _basic(now_s + SIGV4_WINDOW_S)
-    text = (
-        f"Signature expired: {timestamp} is now earlier than {edge} ({_basic(now_s)} - {SIGV4_WINDOW_S // 60} min.)"
-        if signed_s < now_s
-        else f"Signature not yet current: {timestamp} is still later than {edge} ({_basic(now_s)} + {SIGV4_WINDOW_S // 60} min.)"
-    )
+    now, minutes = _basic(now_s), SIGV4_WINDOW_S // 60
+    if signed_s < now_s:
+        edge = _basic(now_s - SIGV4_WINDOW_S)
+        text = f"Signature expired: {timestamp} is now earlier than {edge} ({now} - {minutes} min.)"
+    else:
+        edge = _basic(now_s + SIGV4_WINDOW_S)
+        text = f"Signature not yet current: {timestamp} is still later than {edge} ({now} + {minutes} min.)"
     raise NotAuthenticated(f"{text} Set the clock of the machine that signs.", INVALID)
 
 

@@ -3,7 +3,8 @@
     MeshlogError
     ├── CallerError                      the caller must change something (4xx)
     │   ├── BadRequest                   400  the request breaks the model or a rule
-    │   │   └── LimitExceeded            400  a quota or a size
+    │   │   ├── LimitExceeded            400  a quota or a size
+    │   │   └── TooManyTags              400  more tags than a resource may have
     │   ├── NotAuthenticated             403  no, unknown, wrong or expired credentials
     │   ├── Forbidden                    403  known, but not allowed
     │   ├── NotFound                     404  the named resource, or one it refers to, is absent
@@ -61,6 +62,12 @@ class LimitExceeded(BadRequest):
     """A quota or a size limit."""
 
     code = "LimitExceededException"
+
+
+class TooManyTags(BadRequest):
+    """More tags on one resource than App Mesh allows."""
+
+    code = "TooManyTagsException"
 
 
 class NotAuthenticated(CallerError):

@@ -7,10 +7,11 @@ gives them their meaning. Data shapes, by type:
     ResourceUpdated      {key, spec}
     ResourceDeleted      {key}
     TagsChanged          {key, set: {k: v}, unset: [k]}
-    MeshRolledBack       {account, mesh, to: [epoch, position], changes: [{key, uid, owner, spec|None, tags}]}
-                         spec None: the resource goes; else it is (again) with this spec, these tags and this uid
+    MeshRolledBack       {account, mesh, to: [epoch, position],
+                          changes: [{key, uid, owner, version, created_us, spec|None, tags}]}
+                         spec None: the resource goes; else it is (again) with exactly what is said here
     AccessKeyCreated     {access_key_id, secret, account, principal, admin}     sealed in the secrets class
-    ProxyIdentityIssued  {node, serial, not_after_us}                           no state, an audit fact
+    ProxyIdentityIssued  {node: key, serial, not_after_us}                      no state, an audit fact
     LevelRaised          {level}
 """
 
@@ -30,6 +31,17 @@ MESH_ROLLED_BACK = "MeshRolledBack"
 ACCESS_KEY_CREATED = "AccessKeyCreated"
 PROXY_IDENTITY_ISSUED = "ProxyIdentityIssued"
 LEVEL_RAISED = "LevelRaised"
+
+EVENT_TYPES = (
+    RESOURCE_CREATED, RESOURCE_UPDATED, RESOURCE_DELETED, TAGS_CHANGED, MESH_ROLLED_BACK, ACCESS_KEY_CREATED,
+    PROXY_IDENTITY_ISSUED, LEVEL_RAISED,
+)
+
+LEVEL = 1
+"""The highest level this build understands, and so may be raised to."""
+
+SCHEMAS: Mapping[str, int] = {name: 1 for name in EVENT_TYPES}
+"""The data shape that this build writes for each type, and the highest that it can fold."""
 
 SECRET_TYPES = frozenset({ACCESS_KEY_CREATED})
 """Types sealed under the secrets class of data key: only the API role can open them."""

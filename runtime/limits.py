@@ -47,12 +47,16 @@ FEED_FRESHER_BY_S = 1.0
 """A projector must be this much fresher to be worth a move, or two equally stale ones would swap places for ever."""
 FEED_PROBE_S = 1.5
 """How long a probed projector may take to prove itself fresher before the next one is probed."""
+FEED_PREPARE_S = 10.0
+"""How long a better projector may take to send every node before the move is given up for now."""
 FEED_PROBE_PAUSE_S = 2.0
 """Between probes of other projectors, while the present one is stale or not in this zone; jittered up to twice that."""
 FEED_HOME_STEADY_S = 2.0
 """How long the own zone's projector must have been fresh before a frontend goes home to it."""
 FEED_HIGH_WATER_NODES_MAX = 16_384
 """Nodes without a watch whose last served position is still remembered (about 200 bytes each)."""
+FEED_CONFIRM_HEDGE_S = 0.5
+"""A confirm unanswered for this long no longer holds up those who asked after it: they get one of their own."""
 FEED_CONFIRM_RETRY_S = 0.1
 """Before a refused confirm is asked again, while somebody still waits for it."""
 
@@ -80,3 +84,66 @@ RSA_BITS_MAX = 4096
 # --- cluster: etcd members as processes
 ETCD_VERSION_TIMEOUT_S = 20.0
 """`etcd --version` takes 50 ms; on a host that is starting a whole cluster it may wait for a CPU."""
+
+# --- eventlog
+MAX_FRAME_BYTES = 256 * 1024
+"""No value in etcd is larger: big values stall Raft for everybody, and etcd itself refuses 1.5 MiB."""
+
+MAX_RECORD_PLAIN_BYTES = 4 * 1024 * 1024
+"""A record opened. Far above what a frame holds even well compressed; a bound on what a damaged length can claim."""
+
+COMPRESS_FROM_BYTES = 512
+"""Below this zstd saves little and opening costs as much again."""
+
+APPEND_DEADLINE_S = 10.0
+"""How long an append with a lost answer is asked after before the caller is told that nobody knows. Longer than an
+etcd election (1-3 s), shorter than a caller's patience (60 s in the AWS SDKs)."""
+
+APPEND_PAUSE_S = 0.05
+"""Between two sendings of the same Txn, so that a struggling etcd is not made busier. Doubles up to ten times this."""
+
+FOLLOW_PAGE_FRAMES = 256
+"""Frames in one listing page: at most 64 MiB, and few enough that opening a page does not hold the loop for long."""
+
+FOLLOW_RETRY_S = 0.1
+"""First pause after the store could not answer a follower; doubles up to FOLLOW_RETRY_MAX_S."""
+
+FOLLOW_RETRY_MAX_S = 2.0
+"""A follower comes back at least this often, so that a healed store is noticed at once."""
+
+GENESIS_DEADLINE_S = 20.0
+"""How long a first start waits for a store that is still forming its quorum."""
+
+# --- api
+BODY_SIZE_BYTES = 1024 * 1024
+"""A request body: eight times the largest spec that the domain takes, so that pretty-printed JSON passes, and no more."""
+BODY_TIMEOUT_S = 15.0
+"""A body that takes longer is a slow-loris, or a link on which the call cannot succeed anyway."""
+BODY_DEPTH = 48
+"""Nesting of JSON: App Mesh's deepest spec has 16 levels."""
+LINGER_SIZE_BYTES = 128 * 1024 * 1024
+"""How much of a refused body is read and thrown away after the 413, so that a client that sends first can read it."""
+LINGER_S = 5.0
+"""How long that may take before the connection is cut."""
+COMMAND_QUEUE_MAX = 512
+"""Commands that wait for the serial writer: a second or two of its work. More are told TooManyRequests."""
+COMMAND_DEADLINE_S = 15.0
+"""How long a command may take. An etcd leader election takes about 1.5 s; the SDKs give up after 60 s."""
+COMMAND_ATTEMPTS_MAX = 64
+"""Races that one command may lose before it is told to come back."""
+COMMAND_BACKOFF_S = 0.004
+"""First pause after a lost race; doubled each time, jittered over its whole length."""
+COMMAND_BACKOFF_MAX_S = 0.25
+"""Longest pause after a lost race."""
+EVENTS_PAGE_MAX = 1000
+"""Events in one answer of the history."""
+EVENTS_PAGE_BYTES = 4 * 1024 * 1024
+"""Event data in one answer of the history."""
+HTTP_CONNECTIONS_MAX = 2048
+"""Open connections and running requests of one API server: below the usual limit of open files."""
+HTTP_BACKLOG = 512
+"""Connections that the kernel holds for us while the loop is busy."""
+HTTP_KEEP_ALIVE_S = 65
+"""Idle connections: longer than the 60 s for which SDKs and load balancers keep theirs."""
+HTTP_HEADERS_BYTES = 64 * 1024
+"""Request line and headers together."""

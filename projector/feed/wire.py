@@ -40,12 +40,16 @@ _INTEGER_MAX = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class FrontendHello:
-    """First frame of a frontend. `address` is where proxies reach it, host:port."""
+    """First frame of a frontend. `address` is where proxies reach it, host:port.
+
+    `probe`: it only looks how fresh this projector is. It says hello again, without it, when it comes to stay.
+    """
 
     level: int
     id: str
     zone: str
     address: str
+    probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,8 @@ ProjectorFrame = ProjectorHello | SnapshotFrame | Confirmed | Heartbeat
 
 def encode(frame: FrontendFrame | ProjectorFrame) -> bytes:
     """The frame's bytes; LimitExceeded when it is larger than its receiver takes."""
+    if isinstance(frame, SnapshotFrame) and max(len(frame.upserts), len(frame.removals)) > FEED_RESOURCES_MAX:
+        raise LimitExceeded(f"{frame.node} has more than {FEED_RESOURCES_MAX} resources in one feed frame")
     packed: bytes = msgpack.packb(_plain(frame), use_bin_type=True)
     from_frontend = isinstance(frame, FrontendHello | Subscribe | Unsubscribe | Confirm)
     size_max = FEED_REQUEST_BYTES_MAX if from_frontend else FEED_FRAME_BYTES_MAX
@@ -135,7 +141,10 @@ def encode(frame: FrontendFrame | ProjectorFrame) -> bytes:
 def _plain(frame: FrontendFrame | ProjectorFrame) -> dict[str, Any]:  # noqa: PLR0912 - one arm a frame
     match frame:
         case FrontendHello():
-            return {"t": "hello", "level": frame.level, "id": frame.id, "zone": frame.zone, "address": frame.address}
+            return {
+                "t": "hello", "level": frame.level, "id": frame.id, "zone": frame.zone, "address": frame.address,
+                "probe": frame.probe,
+            }
         case Subscribe():
             return {"t": "subscribe", "node": list(frame.node), "sub": frame.subscription}
         case Unsubscribe():
@@ -259,7 +268,8 @@ def _resource(value: Any) -> XdsResource:
 
 def _read_frontend_hello(fields: Mapping[str, Any]) -> FrontendHello:
     return FrontendHello(
-        _number(fields, "level"), _text(fields, "id"), _text(fields, "zone"), _text(fields, "address")
+        _number(fields, "level"), _text(fields, "id"), _text(fields, "zone"), _text(fields, "address"),
+        _flag(fields, "probe"),
     )
 
 

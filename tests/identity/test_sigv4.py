@@ -1,4 +1,4 @@
-"""Who signed this request: botocore signs, `verify` must agree; anything else must be refused, and say as little as it may."""
+"""Who signed this request: what botocore signs is verified; all else is refused, and told as little as may be."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from identity.sigv4 import APPMESH, MESHLOG, SignedRequest, verify
 from mesh.errors import NotAuthenticated, error_code
 from mesh.state import AccessKey
 
-KEY = AccessKey("AKIAMESHLOGADMIN0001", "s3cr3t/with+odd=chars", "123456789012", "arn:aws:iam::123456789012:user/admin", True)
+KEY = AccessKey(
+    "AKIAMESHLOGADMIN0001", "s3cr3t/with+odd=chars", "123456789012", "arn:aws:iam::123456789012:user/admin", True
+)
 NOW = datetime.datetime(2026, 11, 22, 13, 5, 0, tzinfo=datetime.UTC)
 NOW_US = int(NOW.timestamp()) * 1_000_000
 HOST = "127.0.0.1:7411"
 
 
-class _At(SigV4Auth):
+class _At(SigV4Auth):  # type: ignore[misc]  # botocore carries no types
     """botocore's signer at a time of the test's choosing."""
 
     def __init__(self, credentials: Credentials, service: str, region: str, at: datetime.datetime) -> None:
@@ -82,21 +84,23 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_siz
 
 @settings(max_examples=300, deadline=None)
 @given(
-    method=st.sampled_from(["GET", "PUT", "DELETE"]),
     segments=st.lists(names, min_size=1, max_size=5),
     query=st.lists(st.tuples(names, st.text(st.characters(codec="utf-8"), max_size=8)), max_size=4),
     body=st.binary(max_size=64),
     region=st.from_regex(r"[a-z]{2}-[a-z]{4,9}-[1-9]", fullmatch=True),
     extra=st.dictionaries(
-        st.from_regex(r"x-[a-z]{1,8}", fullmatch=True), st.text("abc  \t09,;=", min_size=1, max_size=20).map(str.strip), max_size=3
+        st.from_regex(r"x-[a-z]{1,8}", fullmatch=True),
+        st.text("abc  \t09,;=", min_size=1, max_size=20).map(str.strip),
+        max_size=3,
     ),
 )
 def test_what_botocore_signs_is_verified(
-    method: str, segments: list[str], query: list[tuple[str, str]], body: bytes, region: str, extra: dict[str, str]
+    segments: list[str], query: list[tuple[str, str]], body: bytes, region: str, extra: dict[str, str]
 ) -> None:
     target = "/" + "/".join(quote(segment, safe="-._~") for segment in segments)
     if query:
         target += "?" + "&".join(f"{quote(name, safe='-._~')}={quote(value, safe='-._~')}" for name, value in query)
+    method = ("GET", "PUT", "DELETE")[len(target) % 3]
     caller = verify(sign(method, target, body, extra, region=region), lookup, NOW_US)
     assert (caller.account, caller.principal, caller.admin, caller.region) == (KEY.account, KEY.principal, True, region)
 
@@ -125,10 +129,10 @@ def test_every_byte_of_a_signed_request_counts() -> None:
     for name, value in request.headers:
         if name in ("authorization", "host", "x-amz-date", "x-amz-content-sha256"):
             changed += [with_header(request, name, mutant) for mutant in mutants(value)]
-    changed += [with_header(request, "x-note", mutant) for mutant in mutants("a  b") if mutant.split(" ") != ["a", "", "b"]]
+    changed += [with_header(request, "x-note", note) for note in mutants("a  b") if note.split() != ["a", "b"]]
     for name, _ in request.headers:
         changed.append(with_header(request, name, None))
-    assert len(changed) > 5_000
+    assert len(changed) > 4_000
     accepted = []
     for mutant in changed:
         try:
@@ -180,19 +184,23 @@ def test_a_session_token_is_told_why_it_cannot_work_and_what_to_do() -> None:
     assert "unset AWS_SESSION_TOKEN" in message
 
 
+def header(credential: str, signed: str) -> str:
+    return f"AWS4-HMAC-SHA256 Credential={credential}/aws4_request, SignedHeaders={signed}, Signature={'0' * 64}"
+
+
 @pytest.mark.parametrize(
     "value",
     [
         "Bearer abc",
         "AWS4-HMAC-SHA256",
         "AWS4-HMAC-SHA256 Credential=AKIA/20261122/r/appmesh/aws4_request, SignedHeaders=host, Signature=short",
-        "AWS4-HMAC-SHA256 Credential=AKIAX/appmesh/aws4_request, SignedHeaders=host;x-amz-date, Signature=" + "0" * 64,
-        "AWS4-HMAC-SHA256 Credential=AKIAX/20261121/r/appmesh/aws4_request, SignedHeaders=host;x-amz-date, Signature=" + "0" * 64,
-        "AWS4-HMAC-SHA256 Credential=AKIAX/20261122/r/appmesh/aws4_request, SignedHeaders=x-amz-date;host, Signature=" + "0" * 64,
-        "AWS4-HMAC-SHA256 Credential=AKIAX/20261122/r/appmesh/aws4_request, SignedHeaders=host, Signature=" + "0" * 64,
-        "AWS4-HMAC-SHA256 Credential=AKIAX/20261122/r/appmesh/aws4_request, SignedHeaders=x-amz-date, Signature=" + "0" * 64,
-        "AWS4-HMAC-SHA256 Credential=AKIAX/20261122/r/appmesh/aws4_request, SignedHeaders=host;x-amz-date;zz, Signature=" + "0" * 64,
-        "AWS4-HMAC-SHA256 Credential=AKIAX/20261122/r/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature=" + "0" * 64,
+        header("AKIAX/appmesh", "host;x-amz-date"),
+        header("AKIAX/20261121/r/appmesh", "host;x-amz-date"),
+        header("AKIAX/20261122/r/appmesh", "x-amz-date;host"),
+        header("AKIAX/20261122/r/appmesh", "host"),
+        header("AKIAX/20261122/r/appmesh", "x-amz-date"),
+        header("AKIAX/20261122/r/appmesh", "host;x-amz-date;zz"),
+        header("AKIAX/20261122/r/s3", "host;x-amz-date"),
     ],
 )
 def test_malformed_or_incomplete(value: str) -> None:
@@ -213,8 +221,8 @@ def test_two_of_a_header_that_decides_are_refused() -> None:
 
 
 def test_a_stated_body_hash_must_be_the_bodys() -> None:
-    assert refusal(sign(headers={"x-amz-content-sha256": hashlib.sha256(b"other").hexdigest()}))[0] == "InvalidSignatureException"
-    assert refusal(sign(headers={"x-amz-content-sha256": "UNSIGNED-PAYLOAD"}))[0] == "InvalidSignatureException"
+    for stated in (hashlib.sha256(b"other").hexdigest(), "UNSIGNED-PAYLOAD"):
+        assert refusal(sign(headers={"x-amz-content-sha256": stated}))[0] == "InvalidSignatureException"
 
 
 def test_a_date_header_stands_in_for_x_amz_date() -> None:

@@ -1,0 +1,148 @@
+"""The port between the log and what stores it: one head, frames, wrapped data keys, and a watch over them.
+
+A driver moves bytes and compares the head; it never seals, opens or verifies. `drivers.memory` is the reference and
+`drivers.etcd` the real one; tests/eventlog/conformance.py holds what both must do.
+
+Errors: every read raises NoQuorum when the store cannot answer in time, SettingsError when it refuses this user and
+TimelineMoved when it is not the store it was. `append` and `create` return `Unknown` instead of guessing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from eventlog.records import Head, HeadRef
+from mesh.position import Position
+
+
+class StoredFrame(NamedTuple):
+    """A frame as stored. `last` is its key: the epoch, and the position of its last record."""
+
+    last: Position
+    value: bytes
+    mod_revision: int
+
+
+class AppendTxn(NamedTuple):
+    """One append, complete: repeating it is safe, since one head value can be replaced once."""
+
+    expected: HeadRef
+    frame: bytes
+    head: Head
+
+
+class Committed(NamedTuple):
+    """It is in the log; `mod_revision` is the new head's."""
+
+    mod_revision: int
+
+
+class HeadMoved(NamedTuple):
+    """Refused: the head is not the expected one. None: there is no head at all."""
+
+    current: HeadRef | None
+
+
+class Unknown(NamedTuple):
+    """No answer that can be trusted: it may have landed, may yet land, or never will."""
+
+    reason: str
+
+
+AppendResult = Committed | HeadMoved | Unknown
+
+
+class FramePage(NamedTuple):
+    """Frames in order, as of store revision `revision`; `more` tells that the listing goes on."""
+
+    frames: Sequence[StoredFrame]
+    revision: int
+    more: bool
+
+
+class RawEntry(NamedTuple):
+    """One key under `log/`, unparsed: what follows `log/` in its name, and its value."""
+
+    name: str
+    value: bytes
+    mod_revision: int
+
+
+class RawPage(NamedTuple):
+    """Entries in the order of their names, as of store revision `revision`."""
+
+    entries: Sequence[RawEntry]
+    revision: int
+    more: bool
+
+
+class DataKeyEntry(NamedTuple):
+    """A wrapped data key as stored."""
+
+    value: bytes
+    mod_revision: int
+
+
+class WatchBatch(NamedTuple):
+    """What one store revision changed, whole. `head` is None if it did not touch the head.
+
+    With no frames and no head it is a sign of life: the store has nothing newer.
+    """
+
+    revision: int
+    frames: Sequence[StoredFrame] = ()
+    head: HeadRef | None = None
+    head_deleted: bool = False
+
+
+class Compacted(Exception):  # noqa: N818 - a condition of the store that a follower always handles, not an error
+    """The store no longer has what changed since the asked revision; list again. Never reaches a caller."""
+
+
+class LogDriver(Protocol):
+    """One log in one store."""
+
+    async def read_head(self) -> HeadRef | None:
+        """The head by a quorum (linearizable) read; None: no log here yet. Damaged if it is unreadable."""
+        ...
+
+    async def create(self, head: Head, data_keys: Mapping[str, bytes]) -> AppendResult:
+        """Write the first head and wrapped data keys, only if there is no head; HeadMoved otherwise."""
+        ...
+
+    async def append(self, txn: AppendTxn) -> AppendResult:
+        """Compare the head's value and mod_revision; put the frame and the new head. Sent once, never retried here.
+
+        LimitExceeded if the store calls it too large; NoQuorum if it certainly refused it for now.
+        """
+        ...
+
+    async def read_frames(self, after: Position, limit: int, revision: int | None = None) -> FramePage:
+        """Frames of epoch `after.epoch` keyed beyond `after.position`, at most `limit`.
+
+        A quorum read of the present, or of store revision `revision` (raises Compacted if that is gone).
+        """
+        ...
+
+    async def scan(self, after: str, limit: int, revision: int | None = None) -> RawPage:
+        """Every key under `log/` whose name sorts after `after` ("" to begin), whatever it is: for fsck."""
+        ...
+
+    def watch(self, from_revision: int) -> AsyncIterator[WatchBatch]:
+        """Changes of frames and head from `from_revision` on, revision by revision, each once and whole.
+
+        Goes on by itself over lost members; raises Compacted if `from_revision` is gone. Close it with `aclose`.
+        """
+        ...
+
+    async def read_data_key(self, key_id: str) -> DataKeyEntry | None: ...
+
+    async def list_data_keys(self) -> Mapping[str, DataKeyEntry]: ...
+
+    async def put_data_key(self, key_id: str, value: bytes, expected_mod_revision: int) -> AppendResult:
+        """Write a wrapped data key if its mod_revision is the expected one (0: only if it is new).
+
+        HeadMoved(None) if it is not.
+        """
+        ...

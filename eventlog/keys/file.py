@@ -1,0 +1,153 @@
+"""The file provider: key-encryption keys in a text file that only its owner can read.
+
+One key a line, `<id> <32 bytes as hex or base64>`, the current one first; `#` begins a comment. A line with the key
+alone gets an id from its SHA-256. Retired keys stay below for as long as a data key is wrapped with them. The file is
+read at each use, so a rotated file needs no restart. It must never be readable by group or others.
+
+    blob = salt (32) | commitment (32) | AES-256-GCM(data key), key|nonce|commitment = HKDF-SHA256(KEK, salt)
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.constant_time import bytes_eq
+
+from eventlog.keys.provider import WrappedKey
+from eventlog.records import KeyClass
+from eventlog.sealing import COMMITMENT_BYTES, KEY_BYTES, SALT_BYTES, derive
+from mesh.errors import Damaged, MissingKey, SettingsError, WrongKey
+from runtime.clock import Entropy
+
+_PURPOSE = b"meshlog/kek/1"
+_WIDER_THAN_OWNER = 0o077
+_COMMENT = "# Meshlog key-encryption key, class '{}'. Without it the log cannot be opened: keep a copy off this host.\n"
+
+
+class FileKeyProvider:
+    """Key-encryption keys of one class from one file."""
+
+    scheme = "file"
+
+    def __init__(self, path: Path, key_class: KeyClass, entropy: Entropy) -> None:
+        self.place = str(path)
+        self._path = path
+        self._class = key_class
+        self._entropy = entropy
+
+    async def wrap(self, material: bytes, context: bytes) -> WrappedKey:
+        """Wrap with the first key of the file."""
+        kek_id, kek = next(iter(self._read().items()))
+        salt = self._entropy.token_bytes(SALT_BYTES)
+        secret, nonce, commitment = derive(kek, salt, _PURPOSE)
+        return WrappedKey(kek_id, salt + commitment + AESGCM(secret).encrypt(nonce, material, context))
+
+    async def unwrap(self, wrapped: WrappedKey, context: bytes) -> bytes:
+        """Unwrap with the key of that id; MissingKey, WrongKey or Damaged."""
+        kek = self._read().get(wrapped.kek_id)
+        if kek is None:
+            raise MissingKey(
+                f"The key-encryption key {wrapped.kek_id} of class '{self._class.value}' is not in {self._path}: put the "
+                "file back from its copy, or add the retired key as a line below the current one"
+            )
+        blob = wrapped.blob
+        salt, commitment = blob[:SALT_BYTES], blob[SALT_BYTES : SALT_BYTES + COMMITMENT_BYTES]
+        if len(blob) != SALT_BYTES + COMMITMENT_BYTES + KEY_BYTES + 16:
+            raise self._damaged(wrapped.kek_id)
+        secret, nonce, expected = derive(kek, salt, _PURPOSE)
+        if not bytes_eq(expected, commitment):
+            raise WrongKey(
+                f"The key {wrapped.kek_id} of class '{self._class.value}' in {self._path} is not the one that wrapped "
+                "this log's data keys (or the wrapped key was changed): put the right file back from its copy"
+            )
+        try:
+            return AESGCM(secret).decrypt(nonce, blob[SALT_BYTES + COMMITMENT_BYTES :], context)
+        except InvalidTag:
+            raise self._damaged(wrapped.kek_id) from None
+
+    def _damaged(self, kek_id: str) -> Damaged:
+        return Damaged(
+            f"A data key wrapped with {kek_id} fails its authentication: its bytes were changed, or it was copied from "
+            "another log or id; restore it from the archive"
+        )
+
+    def _read(self) -> dict[str, bytes]:
+        try:
+            with self._path.open("rb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                text = file.read()
+        except FileNotFoundError:
+            raise MissingKey(
+                f"There is no key file for class '{self._class.value}' at {self._path}: put it back from its copy, or "
+                "set the path of the file that this cluster was made with"
+            ) from None
+        except OSError as failure:
+            raise MissingKey(
+                f"The key file for class '{self._class.value}' at {self._path} cannot be read ({failure.strerror}): it "
+                "must be owned by the user that runs this role"
+            ) from failure
+        if mode & _WIDER_THAN_OWNER:
+            raise SettingsError(
+                f"The key file {self._path} can be read by others than its owner (mode {mode:04o}): run "
+                f"`chmod 600 {self._path}`, and rotate the key if anybody else may have read it"
+            )
+        keys = self._parse(text)
+        if not keys:
+            raise MissingKey(f"The key file {self._path} holds no key of class '{self._class.value}': put its copy back")
+        return keys
+
+    def _parse(self, text: bytes) -> dict[str, bytes]:
+        keys: dict[str, bytes] = {}
+        for number, line in enumerate(text.decode("ascii", "replace").splitlines(), start=1):
+            words = line.split("#", 1)[0].split()
+            if not words:
+                continue
+            material = _key_material(words[-1])
+            if material is None or len(words) > 2:
+                # The line itself is never quoted: it may be all but one character of a key.
+                raise SettingsError(
+                    f"Line {number} of the key file {self._path} is not a key: write `<id> <key>`, the key being 32 bytes "
+                    "as 64 hex digits or as base64"
+                )
+            key_id = words[0] if len(words) == 2 else key_id_of(material)
+            if keys.setdefault(key_id, material) != material:
+                raise SettingsError(f"The key file {self._path} has two different keys with the id {key_id}: rename one")
+        return keys
+
+
+def key_id_of(material: bytes) -> str:
+    """An id for a key-encryption key, from its hash: tells keys apart and gives nothing away."""
+    return "kek-" + hashlib.sha256(b"meshlog/kek-id/1\0" + material).hexdigest()[:16]
+
+
+def create_key_file(path: Path, key_class: KeyClass, entropy: Entropy) -> str:
+    """Draw a key into a new file of mode 0600 and return its id; SettingsError if there is a file already."""
+    material = entropy.token_bytes(KEY_BYTES)
+    key_id = key_id_of(material)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise SettingsError(f"There is a key file at {path} already: it is never overwritten") from None
+    with os.fdopen(descriptor, "w") as file:
+        file.write(_COMMENT.format(key_class.value))
+        file.write(f"{key_id} {base64.b64encode(material).decode()}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return key_id
+
+
+def _key_material(word: str) -> bytes | None:
+    try:
+        if len(word) == 2 * KEY_BYTES:
+            return bytes.fromhex(word)
+        material = base64.b64decode(word, validate=True)
+    except (ValueError, binascii.Error):
+        return None
+    return material if len(material) == KEY_BYTES else None

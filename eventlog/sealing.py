@@ -1,0 +1,270 @@
+"""Sealing: a record becomes stored bytes that only the data key opens, and back. Pure but for the salt it is given.
+
+    stored    = msgpack [1, schema, key id, salt, commitment, previous hash, ciphertext]
+    hash      = SHA-256(stored)
+    key|nonce|commitment = HKDF-SHA256(data key, salt = 32 fresh bytes, info = purpose): 32 + 12 + 32 bytes
+    ciphertext = AES-256-GCM(flag byte + payload); the flag says whether the payload is zstd-compressed
+    AAD       = msgpack [purpose, format, log id, epoch, position, previous hash, key id, schema]
+    payload   = msgpack [position, time, wall, type, account, actor, source ip, request id, token, key class, data]
+
+The envelope is always sealed under a config key. Data of the secrets class is sealed once more, under a secrets key,
+before it goes into the envelope: [key id, salt, commitment, ciphertext]. So every role sees when, who and which token,
+and only the API role sees a secret.
+
+Two attempts at one position draw two salts, so they never share a key and nonce. AES-GCM alone would open under a
+second, crafted key; the commitment does not, and tells a wrong key from damaged bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import msgpack
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.constant_time import bytes_eq
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from eventlog.records import HASH_BYTES, Head, KeyClass, NewRecord, Record, TokenMark
+from mesh.errors import BadRequest, Damaged, WrongKey
+from mesh.position import Position
+from runtime.limits import COMPRESS_FROM_BYTES, MAX_RECORD_PLAIN_BYTES
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+RECORD_FORMAT = 1
+SALT_BYTES = 32
+KEY_BYTES = 32
+NONCE_BYTES = 12
+COMMITMENT_BYTES = 32
+ZSTD_LEVEL = 3
+
+ENVELOPE = b"meshlog/record/1"
+SECRET_DATA = b"meshlog/secret-data/1"
+
+_PLAIN, _ZSTD = 0, 1
+_SHA256 = SHA256()
+_DERIVED_BYTES = KEY_BYTES + NONCE_BYTES + COMMITMENT_BYTES
+
+
+class DataKey(NamedTuple):
+    """A data key in the open. Its repr never shows the material."""
+
+    key_id: str
+    key_class: KeyClass
+    material: bytes
+    created_us: int
+
+    def __repr__(self) -> str:
+        return f"DataKey({self.key_id})"
+
+
+class KeyFinder(Protocol):
+    """Where `open_record` finds the data key of an id."""
+
+    def opens(self, key_class: KeyClass) -> bool:
+        """Whether this role is given keys of the class at all."""
+        ...
+
+    def find(self, key_id: str, position: Position) -> DataKey:
+        """MissingKey if there is none at hand."""
+        ...
+
+
+class SealedEnvelope(NamedTuple):
+    """The fields of a stored record."""
+
+    schema: int
+    key_id: str
+    salt: bytes
+    commitment: bytes
+    previous_hash: bytes
+    ciphertext: bytes
+
+
+class Place(NamedTuple):
+    """Where a record stands and how it is to be read; all of it is authenticated."""
+
+    log_id: str
+    position: Position
+    previous_hash: bytes
+    schema: int
+
+
+class Sealed(NamedTuple):
+    """What one sealing gives, besides the place that it is bound to."""
+
+    key_id: str
+    salt: bytes
+    commitment: bytes
+    ciphertext: bytes
+
+
+def seal_record(record: Record, after: Head, keys: tuple[DataKey, DataKey | None], salts: tuple[bytes, bytes]) -> bytes:
+    """Seal `record` to stand right after `after`.
+
+    `keys` is the config key and, for the secrets class, the secrets key; `salts` are 32 fresh random bytes each, never
+    used before, the second for secret data. BadRequest if the data cannot be encoded.
+    """
+    config_key, secrets_key = keys
+    place = Place(after.log_id, record.position, after.hash, record.schema)
+    data: Any = record.data
+    if record.key_class is KeyClass.SECRETS:
+        if secrets_key is None:
+            raise ValueError("a record of the secrets class needs the secrets key")
+        inner = _seal(SECRET_DATA, secrets_key, salts[1], place, _encode(data))
+        data = [secrets_key.key_id, salts[1], *inner]
+    payload = _encode([
+        record.position.position, record.time_us, record.wall_us, record.type, record.account, record.actor,
+        record.source_ip, record.request_id, record.token, record.key_class.value, data,
+    ])
+    commitment, ciphertext = _seal(ENVELOPE, config_key, salts[0], place, payload)
+    stored: bytes = msgpack.packb(
+        [RECORD_FORMAT, record.schema, config_key.key_id, salts[0], commitment, after.hash, ciphertext]
+    )
+    return stored
+
+
+def place_record(new: NewRecord, after: Head, time_us: int, wall_us: int) -> Record:
+    """Give a new record its place right after `after`."""
+    position = Position(after.epoch, after.position + 1)
+    return Record(
+        position, time_us, wall_us, new.type, new.schema, new.account, new.actor, new.source_ip, new.request_id,
+        new.token, new.data, new.key_class,
+    )
+
+
+def parse_stored(stored: bytes, position: Position) -> SealedEnvelope:
+    """The fields of a stored record, checked for shape; Damaged otherwise."""
+    try:
+        form, schema, key_id, salt, commitment, previous_hash, ciphertext = msgpack.unpackb(stored)
+    except (ValueError, TypeError, msgpack.UnpackException) as failure:
+        raise _damaged(position) from failure
+    if form != RECORD_FORMAT:
+        raise Damaged(f"Record {position} has format {form!r}; this build reads format {RECORD_FORMAT}: run a newer build")
+    sound = (
+        type(schema) is int and isinstance(key_id, str) and isinstance(ciphertext, bytes)
+        and isinstance(salt, bytes) and len(salt) == SALT_BYTES
+        and isinstance(commitment, bytes) and len(commitment) == COMMITMENT_BYTES
+        and isinstance(previous_hash, bytes) and len(previous_hash) == HASH_BYTES
+    )
+    if not sound:
+        raise _damaged(position)
+    return SealedEnvelope(schema, key_id, salt, commitment, previous_hash, ciphertext)
+
+
+def open_record(stored: bytes, log_id: str, position: Position, keys: KeyFinder) -> Record:
+    """Open a stored record that stands at `position` of `log_id`; see `open_envelope`."""
+    return open_envelope(parse_stored(stored, position), log_id, position, keys)
+
+
+def open_envelope(envelope: SealedEnvelope, log_id: str, position: Position, keys: KeyFinder) -> Record:
+    """Open the record that stands at `position` of `log_id`.
+
+    Whether it follows the right record is the chain's to say; that it was sealed for this place and these neighbours
+    is checked here. Raises MissingKey, WrongKey or Damaged, each naming the position. `data` is None only for the
+    secrets class where this role has no keys of it.
+    """
+    place = Place(log_id, position, envelope.previous_hash, envelope.schema)
+    plain = _open(ENVELOPE, Sealed(envelope.key_id, envelope.salt, envelope.commitment, envelope.ciphertext), place, keys)
+    try:
+        number, time_us, wall_us, kind, account, actor, source_ip, request_id, token, class_name, data = _decode(plain)
+        key_class = KeyClass(class_name)
+        mark = None if token is None else TokenMark(*token)
+    except (ValueError, TypeError, msgpack.UnpackException) as failure:
+        raise _damaged(position) from failure
+    if number != position.position:
+        raise _damaged(position)
+    if key_class is KeyClass.SECRETS:
+        data = _decode(_open(SECRET_DATA, Sealed(*data), place, keys)) if keys.opens(KeyClass.SECRETS) else None
+    return Record(
+        position, time_us, wall_us, kind, envelope.schema, account, actor, source_ip, request_id, mark, data, key_class
+    )
+
+
+def derive(material: bytes, salt: bytes, purpose: bytes) -> tuple[bytes, bytes, bytes]:
+    """Key, nonce and commitment for one sealing. `salt` must be fresh."""
+    derived = HKDF(_SHA256, _DERIVED_BYTES, salt, purpose).derive(material)
+    return derived[:KEY_BYTES], derived[KEY_BYTES : KEY_BYTES + NONCE_BYTES], derived[KEY_BYTES + NONCE_BYTES :]
+
+
+def _aad(purpose: bytes, place: Place, key_id: str) -> bytes:
+    epoch, position = place.position
+    packed: bytes = msgpack.packb(
+        [purpose, RECORD_FORMAT, place.log_id, epoch, position, place.previous_hash, key_id, place.schema]
+    )
+    return packed
+
+
+def _seal(purpose: bytes, key: DataKey, salt: bytes, place: Place, plain: bytes) -> tuple[bytes, bytes]:
+    secret, nonce, commitment = derive(key.material, salt, purpose)
+    return commitment, AESGCM(secret).encrypt(nonce, _compress(plain), _aad(purpose, place, key.key_id))
+
+
+def _open(purpose: bytes, sealed: Sealed, place: Place, keys: KeyFinder) -> bytes:
+    key = keys.find(sealed.key_id, place.position)
+    secret, nonce, expected = derive(key.material, sealed.salt, purpose)
+    if not bytes_eq(expected, sealed.commitment):
+        raise WrongKey(
+            f"Record {place.position} was not sealed with data key {key.key_id} as it is here: the key under that id "
+            "was replaced; restore the right one from the archive or a copy"
+        )
+    try:
+        packed = AESGCM(secret).decrypt(nonce, sealed.ciphertext, _aad(purpose, place, sealed.key_id))
+    except InvalidTag:
+        raise _damaged(place.position) from None
+    return _decompress(packed, place.position)
+
+
+def _compress(plain: bytes) -> bytes:
+    if len(plain) >= COMPRESS_FROM_BYTES:
+        packed: bytes = zstd.compress(plain, ZSTD_LEVEL)
+        if len(packed) < len(plain):
+            return bytes((_ZSTD,)) + packed
+    return bytes((_PLAIN,)) + plain
+
+
+def _decompress(packed: bytes, position: Position) -> bytes:
+    flag, body = packed[:1], packed[1:]
+    if flag == bytes((_PLAIN,)):
+        return body
+    if flag != bytes((_ZSTD,)):
+        raise _damaged(position)
+    decompressor = zstd.ZstdDecompressor()
+    plain: bytes = decompressor.decompress(body, MAX_RECORD_PLAIN_BYTES)
+    if not decompressor.eof:
+        raise _damaged(position)
+    return plain
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        packed: bytes = msgpack.packb(value, default=_plain)
+    except (ValueError, OverflowError, TypeError, UnicodeEncodeError) as failure:
+        raise BadRequest(f"The change cannot be written to the log: {failure}") from failure
+    if len(packed) > MAX_RECORD_PLAIN_BYTES:
+        raise BadRequest(f"The change is larger than {MAX_RECORD_PLAIN_BYTES} bytes: make the specification smaller")
+    return packed
+
+
+def _decode(packed: bytes) -> Any:
+    return msgpack.unpackb(packed)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a value of type {type(value).__name__} has no place in a record")
+
+
+def _damaged(position: Position) -> Damaged:
+    return Damaged(
+        f"Record {position} fails its authentication: its bytes were changed, or it was copied here from elsewhere; "
+        "run `meshlog fsck` and restore from the archive"
+    )

@@ -1,0 +1,42 @@
+"""The domain's own bounds, each with its reason. (Those of the running parts are in runtime/limits.py.)"""
+
+from __future__ import annotations
+
+SPEC_MAX_BYTES = 128 * 1024
+"""Canonical JSON of one spec. Half of the 256 KiB that one value in etcd may take, so that tags, names and sealing fit."""
+
+NAME_MAX_CHARS = 255
+"""App Mesh's bound for resource names; virtual service names have none in the model, so we give them the same."""
+
+TAGS_PER_RESOURCE = 50
+"""App Mesh's quota (SM: TagList max 50)."""
+
+TAG_VALUE_MAX_CHARS = 256
+"""SM: TagValue."""
+
+TAG_KEY_MAX_CHARS = 128
+"""SM: TagKey."""
+
+CLIENT_TOKEN_MAX_CHARS = 36
+"""SM docs: 'up to 36 letters, numbers, hyphens, and underscores'."""
+
+TOKENS_KEPT = 65_536
+"""Answers to repeated calls kept by count: about 40 MiB at worst, an hour of 18 writes a second."""
+
+TOKEN_WINDOW_US = 24 * 3600 * 1_000_000
+"""Answers to repeated calls kept by log time: the day that AWS services commonly give a clientToken."""
+
+TOMBSTONES_KEPT = 65_536
+"""Deleted resources whose last version is remembered; of older ones a bound of it is known (see rollback)."""
+
+PROBLEMS_SHOWN = 25
+"""Problems listed in one BadRequest: enough to mend a file in one go, without megabytes of answer."""
+
+PROBLEMS_COUNTED = 1_000
+"""Problems looked for before giving up, so that a body made of nothing but mistakes costs little."""
+
+VALUE_SHOWN_CHARS = 80
+"""How much of a wrong value an error message repeats."""
+
+NAMES_SHOWN = 5
+"""How many names a message lists before it only counts (App Mesh: 'Listing up to 5 route names')."""

@@ -1,0 +1,272 @@
+"""What App Mesh demands beyond its model, of one resource alone: names, tags and specs. Pure.
+
+Sources: the service model's own documentation and the App Mesh user guide. What depends on other resources stands in
+mesh/decide.py. Where AWS is silent and Envoy would refuse the outcome (all weights 0, one port twice), we refuse first:
+a bad route must fail its caller, not every proxy of the mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from mesh.errors import BadRequest, TooManyTags
+from mesh.frozen import Frozen
+from mesh.kinds import (
+    GATEWAY_ROUTE,
+    KINDS,
+    MESH,
+    ROUTE,
+    VIRTUAL_GATEWAY,
+    VIRTUAL_NODE,
+    VIRTUAL_ROUTER,
+    ResourceKey,
+)
+from mesh.limits import (
+    CLIENT_TOKEN_MAX_CHARS,
+    NAME_MAX_CHARS,
+    PROBLEMS_COUNTED,
+    SPEC_MAX_BYTES,
+    TAG_KEY_MAX_CHARS,
+    TAG_VALUE_MAX_CHARS,
+    TAGS_PER_RESOURCE,
+)
+from mesh.model.validator import problems, refuse, shown
+from mesh.references import ROUTE_TYPES
+from mesh.state import canonical_json
+
+Spec = Mapping[str, Any]
+Problems = Iterator[str]
+
+ACCOUNT_DIGITS = 12
+_TOTAL_WEIGHT_MAX = 100
+_HTTP_RETRY_EVENTS = ("server-error", "gateway-error", "client-error", "stream-error")
+_RETRY_MEMBERS = ("httpRetryEvents", "tcpRetryEvents", "grpcRetryEvents")
+_RESERVED_PREFIXES = ("/aws-appmesh", "/aws-app-mesh")
+_RESERVED_SERVICES = ("aws.app-mesh", "aws.appmesh")
+_TOKEN_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+
+
+def check_spec(kind: str, spec: Spec) -> None:
+    """Model, rules and size of one spec; BadRequest lists every problem by its path, starting at `spec`.
+
+    The rules assume the model's shapes, so they speak only once the model has nothing to say.
+    """
+    found = list(islice(problems(f"{KINDS[kind].title}Spec", spec, "spec"), PROBLEMS_COUNTED))
+    if not found:
+        found = [*_size(spec), *islice(_RULES.get(kind, _no_rules)(spec), PROBLEMS_COUNTED)]
+    refuse(found)
+
+
+def check_key(key: ResourceKey) -> None:
+    """The names in a key: BadRequest when one cannot be part of a path, an ARN and a proxy's node id."""
+    kind = KINDS[key.kind]
+    found = [] if is_account(key.account) else [f"meshOwner: {shown(key.account)} must be twelve digits"]
+    found += _name(MESH.name_member, key.mesh)
+    if "@" in key.mesh:
+        found.append(f"{MESH.name_member}: {shown(key.mesh)} must not contain '@', which parts a mesh from its owner")
+    if kind.parent:
+        found += _name(KINDS[kind.parent].name_member, key.parent)
+    if kind is not MESH:
+        found += _name(kind.name_member, key.name)
+    refuse(found)
+
+
+def check_tags(tags: Mapping[str, str], kept: Mapping[str, str] | None = None) -> Frozen:
+    """The tags that result from putting `tags` over `kept`; BadRequest, or TooManyTags over 50."""
+    found = []
+    for key, value in tags.items():
+        if not 1 <= len(key) <= TAG_KEY_MAX_CHARS:
+            found.append(f"tags: the key {shown(key)} must have 1 to {TAG_KEY_MAX_CHARS} characters")
+        if key.lower().startswith("aws:"):
+            found.append(f"tags: the key {shown(key)} must not begin with 'aws:', which is reserved")
+        if len(value) > TAG_VALUE_MAX_CHARS:
+            found.append(f"tags: the value of {shown(key)} must have at most {TAG_VALUE_MAX_CHARS} characters")
+    refuse(found)
+    result = {**(kept or {}), **tags}
+    if len(result) > TAGS_PER_RESOURCE:
+        raise TooManyTags(
+            f"tags: the resource would have {len(result)} tags and may have {TAGS_PER_RESOURCE}: take some away first"
+        )
+    return result
+
+
+def tags_from_list(items: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The API's [{key, value}] as a mapping; BadRequest when a key is there twice."""
+    tags: dict[str, str] = {}
+    found = []
+    for index, item in enumerate(items):
+        if item["key"] in tags:
+            found.append(f"tags[{index}].key: {shown(item['key'])} is there twice")
+        tags[item["key"]] = item["value"]
+    refuse(found)
+    return tags
+
+
+def check_client_token(token: str) -> None:
+    """BadRequest unless it is 1 to 36 letters, digits, hyphens and underscores."""
+    if not 1 <= len(token) <= CLIENT_TOKEN_MAX_CHARS or not _TOKEN_CHARACTERS.issuperset(token):
+        raise BadRequest(
+            f"clientToken: {shown(token)} must be 1 to {CLIENT_TOKEN_MAX_CHARS} letters, digits, hyphens and underscores"
+        )
+
+
+def is_account(text: str) -> bool:
+    return len(text) == ACCOUNT_DIGITS and text.isascii() and text.isdigit()
+
+
+def lacks_port_match(spec: Spec) -> bool:
+    """Whether a route or gateway route matches on no port (it must once its parent has several listeners)."""
+    return all((spec[route_type].get("match") or {}).get("port") is None for route_type in _route_types(spec))
+
+
+def _name(member: str, name: str) -> list[str]:
+    if not 1 <= len(name) <= NAME_MAX_CHARS:
+        return [f"{member}: {shown(name)} must have 1 to {NAME_MAX_CHARS} characters"]
+    if "/" in name:
+        return [f"{member}: {shown(name)} must not contain '/'"]
+    if name in (".", ".."):
+        return [f"{member}: {shown(name)} is a path of its own and cannot be a name"]
+    if not name.isprintable():
+        return [f"{member}: {shown(name)} must not contain control characters"]
+    return []
+
+
+def _size(spec: Spec) -> Problems:
+    size_bytes = len(canonical_json(spec))
+    if size_bytes > SPEC_MAX_BYTES:
+        sizes = {member: len(canonical_json(value)) for member, value in spec.items()}
+        largest = max(sizes, key=lambda member: sizes[member])
+        yield (
+            f"spec.{largest}: {sizes[largest]} bytes of JSON make the spec {size_bytes} bytes, "
+            f"which must be at most {SPEC_MAX_BYTES}"
+        )
+
+
+def _no_rules(spec: Spec) -> Problems:  # noqa: ARG001 (one shape for the table)
+    return iter(())
+
+
+def _virtual_node(spec: Spec) -> Problems:
+    listeners = spec.get("listeners") or ()
+    yield from _listeners(listeners)
+    names = [(backend.get("virtualService") or {}).get("virtualServiceName") for backend in spec.get("backends") or ()]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield f"spec.backends[{index}].virtualService.virtualServiceName: {shown(name)} is there twice"
+    if listeners and not spec.get("serviceDiscovery"):
+        yield "spec.serviceDiscovery: is required, since the virtual node has a listener"
+
+
+def _with_listeners(spec: Spec) -> Problems:
+    yield from _listeners(spec.get("listeners") or ())
+
+
+def _listeners(listeners: Sequence[Spec]) -> Problems:
+    ports: set[int] = set()
+    for index, listener in enumerate(listeners):
+        path = f"spec.listeners[{index}]"
+        port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
+        if port in ports:
+            yield f"{path}.portMapping.port: {port} is the port of another listener"
+        ports.add(port)
+        check = listener.get("healthCheck") or {}
+        if check.get("port", port) != port:
+            yield f"{path}.healthCheck.port: {check['port']} must equal the listener's port {port}"
+        if check.get("protocol", protocol) != protocol:
+            yield f"{path}.healthCheck.protocol: {shown(check['protocol'])} must equal the listener's protocol {protocol}"
+        for member in ("timeout", "connectionPool"):
+            for given in listener.get(member) or {}:
+                if given != protocol:
+                    yield f"{path}.{member}.{given}: must be {protocol}, the listener's protocol"
+
+
+def _route(spec: Spec) -> Problems:
+    yield from _one_route_type(spec, ROUTE_TYPES)
+    for route_type in _route_types(spec):
+        path, route = f"spec.{route_type}", spec[route_type]
+        yield from _weights(f"{path}.action.weightedTargets", route["action"]["weightedTargets"])
+        yield from _match(f"{path}.match", route.get("match") or {})
+        yield from _retry(f"{path}.retryPolicy", route.get("retryPolicy"))
+
+
+def _gateway_route(spec: Spec) -> Problems:
+    yield from _one_route_type(spec, ROUTE_TYPES[:-1])
+    for route_type in _route_types(spec):
+        path, route = f"spec.{route_type}", spec[route_type]
+        match = route.get("match") or {}
+        yield from _match(f"{path}.match", match)
+        if match.get("prefix", "").startswith(_RESERVED_PREFIXES):
+            yield f"{path}.match.prefix: {shown(match['prefix'])} must not begin with {' or '.join(_RESERVED_PREFIXES)}"
+        if match.get("serviceName", "").startswith(_RESERVED_SERVICES):
+            yield (
+                f"{path}.match.serviceName: {shown(match['serviceName'])} must not begin with "
+                f"{' or '.join(_RESERVED_SERVICES)}"
+            )
+        yield from _rewrite(f"{path}.action.rewrite", route["action"].get("rewrite") or {})
+
+
+def _one_route_type(spec: Spec, allowed: Sequence[str]) -> Problems:
+    given = _route_types(spec)
+    if len(given) != 1:
+        yield f"spec: must have exactly one of {', '.join(allowed)}, and has {', '.join(given) or 'none'}"
+
+
+def _route_types(spec: Spec) -> list[str]:
+    return [route_type for route_type in ROUTE_TYPES if route_type in spec]
+
+
+def _weights(path: str, targets: Sequence[Spec]) -> Problems:
+    total = sum(target["weight"] for target in targets)
+    if total > _TOTAL_WEIGHT_MAX:
+        yield f"{path}: the weights add up to {total}, which must be at most {_TOTAL_WEIGHT_MAX}"
+    if total == 0:
+        yield f"{path}: the weights add up to 0; one must be above 0, or the route leads nowhere"
+
+
+def _match(path: str, match: Spec) -> Problems:
+    if "prefix" in match and "path" in match:
+        yield f"{path}: must have one of prefix, path, and has both"
+    if not match.get("prefix", "/").startswith("/"):
+        yield f"{path}.prefix: {shown(match['prefix'])} must begin with '/'"
+    exact = (match.get("path") or {}).get("exact", "/")
+    if not exact.startswith("/"):
+        yield f"{path}.path.exact: {shown(exact)} must begin with '/'"
+    if "methodName" in match and "serviceName" not in match:
+        yield f"{path}.methodName: needs serviceName beside it"
+    for member in ("headers", "metadata"):
+        for index, header in enumerate(match.get(member) or ()):
+            bounds = (header.get("match") or {}).get("range")
+            if bounds and bounds["start"] >= bounds["end"]:
+                yield (
+                    f"{path}.{member}[{index}].match.range: {bounds['start']} to {bounds['end']} matches nothing; "
+                    "start must be below end, which is exclusive"
+                )
+
+
+def _retry(path: str, policy: Spec | None) -> Problems:
+    if policy is None:
+        return
+    if not any(member in policy for member in _RETRY_MEMBERS):
+        yield f"{path}: must have at least one of {', '.join(_RETRY_MEMBERS)}"
+    for index, event in enumerate(policy.get("httpRetryEvents") or ()):
+        if event not in _HTTP_RETRY_EVENTS:
+            yield f"{path}.httpRetryEvents[{index}]: {shown(event)} must be one of {', '.join(_HTTP_RETRY_EVENTS)}"
+
+
+def _rewrite(path: str, rewrite: Spec) -> Problems:
+    if "prefix" in rewrite and "path" in rewrite:
+        yield f"{path}: must have one of prefix, path, and has both"
+    prefix = (rewrite.get("prefix") or {}).get("value", "/")
+    if not prefix.startswith("/"):
+        yield f"{path}.prefix.value: {shown(prefix)} must begin with '/'"
+
+
+_RULES: Mapping[str, Callable[[Spec], Problems]] = {
+    VIRTUAL_NODE.name: _virtual_node,
+    VIRTUAL_ROUTER.name: _with_listeners,
+    VIRTUAL_GATEWAY.name: _with_listeners,
+    ROUTE.name: _route,
+    GATEWAY_ROUTE.name: _gateway_route,
+}

@@ -1,0 +1,66 @@
+"""The names of Envoy resources, exactly as App Mesh gave them: users' dashboards, alarms and stats regexes depend on them.
+
+Sources: the user guide's page on Envoy metrics, and published config dumps of App Mesh proxies.
+"""
+
+from __future__ import annotations
+
+INGRESS_PORT = 15000
+"""Where a sidecar takes in redirected inbound connections."""
+
+EGRESS_PORT = 15001
+"""Where a sidecar takes in redirected outbound connections, and a gateway talks to itself."""
+
+ANY_V4 = "0.0.0.0"  # noqa: S104 (a listener binds every address; part of its name too)
+
+INGRESS = "ingress"
+EGRESS = "egress"
+
+SELF_REDIRECT_VHOST = "self_redirect"
+DEFAULT_BACKEND_VHOST = "default_backend"
+LOCAL_APP_VHOST = "local_app"
+
+VIRTUAL_SERVICE_HEADER = "x-app-mesh-virtual-service"
+"""Carries the virtual service across a gateway's self-redirect where the host name must stay as it came."""
+
+STATS_METADATA = "aws.appmesh.aggregate_stats"
+
+
+def listener(direction: str, port: int) -> str:
+    """`lds_ingress_0.0.0.0_15000`; the address stands for "any", also where v6 is bound too."""
+    return f"lds_{direction}_{ANY_V4}_{port}"
+
+
+def routes(direction: str, protocol: str, port: int) -> str:
+    return f"rds_{direction}_{protocol}_{port}"
+
+
+def cluster(direction: str, mesh: str, virtual_node: str, protocol: str, port: int) -> str:
+    return f"cds_{direction}_{mesh}_{virtual_node}_{protocol}_{port}"
+
+
+def self_redirect_cluster(mesh: str, gateway: str, protocol: str, listener_port: int | None) -> str:
+    """`listener_port` only where the gateway has several listeners."""
+    within = "" if listener_port is None else f"{listener_port}_"
+    return f"cds_{INGRESS}_{mesh}_{gateway}_self_redirect_{within}{protocol}_{EGRESS_PORT}"
+
+
+def amazonaws_cluster(mesh: str) -> str:
+    return f"cds_{EGRESS}_{mesh}_amazonaws"
+
+
+def allow_all_cluster(mesh: str) -> str:
+    return f"cds_{EGRESS}_{mesh}_mesh-allow-all"
+
+
+def unavailable_cluster(mesh: str, virtual_node: str) -> str:
+    """A cluster without endpoints, for a target that cannot be compiled: its share of requests is answered 503.
+
+    Ours; no App Mesh name ends like this, so it never meets one.
+    """
+    return f"cds_{EGRESS}_{mesh}_{virtual_node}_unavailable"
+
+
+def stat_prefix(direction: str, protocol: str, port: int, several: bool) -> str:
+    """`ingress`, or `ingress.<protocol>.<port>` on a resource with several listeners."""
+    return f"{direction}.{protocol}.{port}" if several else direction

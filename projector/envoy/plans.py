@@ -1,0 +1,160 @@
+"""What a resource is made from, as plain hashable values: between App Mesh specs and Envoy messages.
+
+A plan holds everything that its resource's bytes depend on and nothing else. Equal plans give equal bytes, so a plan is
+the memo's key, and making plans (cheap) is kept apart from serialising them (dear). Durations are milliseconds.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Discovery(Enum):
+    """How a cluster finds its endpoints."""
+
+    STATIC = "STATIC"
+    LOGICAL_DNS = "LOGICAL_DNS"
+    STRICT_DNS = "STRICT_DNS"
+    ORIGINAL_DST = "ORIGINAL_DST"
+
+
+class Family(Enum):
+    """Which IP versions DNS may give, and in which order. AUTO is v6, then v4."""
+
+    AUTO = "AUTO"
+    V4_ONLY = "V4_ONLY"
+    V6_ONLY = "V6_ONLY"
+    V4_PREFERRED = "V4_PREFERRED"
+
+
+class HealthCheckPlan(NamedTuple):
+    protocol: str
+    path: str
+    port: int | None
+    interval_ms: int
+    timeout_ms: int
+    healthy: int
+    unhealthy: int
+
+
+class OutlierPlan(NamedTuple):
+    max_server_errors: int
+    interval_ms: int
+    base_ejection_ms: int
+    max_ejection_percent: int
+
+
+class PoolPlan(NamedTuple):
+    """Circuit breaker limits; None is App Mesh's "no limit"."""
+
+    connections: int | None = None
+    pending: int | None = None
+    requests: int | None = None
+
+
+class ClusterPlan(NamedTuple):
+    """`address` None: no endpoint (or found by original destination). `tags` None: no stats metadata."""
+
+    name: str
+    discovery: Discovery
+    address: str | None
+    port: int
+    connect_timeout_ms: int
+    http2: bool = False
+    family: Family = Family.AUTO
+    tags: tuple[tuple[str, str], ...] | None = None
+    pool: PoolPlan = PoolPlan()
+    health_check: HealthCheckPlan | None = None
+    outlier: OutlierPlan | None = None
+
+
+class MatchPlan(NamedTuple):
+    """Exactly one of `prefix` and `path`. `virtual_service`: the gateway's own header must say this."""
+
+    prefix: str | None = None
+    path: str | None = None
+    method: str | None = None
+    virtual_service: str | None = None
+
+
+class RetryPlan(NamedTuple):
+    retry_on: tuple[str, ...]
+    status_codes: tuple[int, ...]
+    max_retries: int
+    per_try_timeout_ms: int | None
+
+
+class RoutePlan(NamedTuple):
+    """Weighted `targets` (cluster, weight); the list is one cluster with `weighted` False. No target at all: answer 503.
+
+    `timeout_ms` None leaves Envoy's own default (15 s), 0 is no limit. `tags` None: no stats metadata.
+    """
+
+    match: MatchPlan
+    targets: tuple[tuple[str, int], ...]
+    weighted: bool = False
+    timeout_ms: int | None = None
+    idle_timeout_ms: int | None = None
+    retry: RetryPlan | None = None
+    prefix_rewrite: str | None = None
+    host_rewrite: str | None = None
+    tags: tuple[tuple[str, str], ...] | None = None
+    add_virtual_service: str | None = None
+    strip_virtual_service: bool = False
+
+
+class VhostPlan(NamedTuple):
+    name: str
+    domains: tuple[str, ...]
+    routes: tuple[RoutePlan, ...]
+
+
+class KeptVhost(NamedTuple):
+    """A virtual host taken over from an earlier snapshot, as serialised there."""
+
+    name: str
+    body: bytes
+
+
+class RoutesPlan(NamedTuple):
+    """One route configuration."""
+
+    name: str
+    vhosts: tuple[VhostPlan | KeptVhost, ...]
+
+
+class AccessLogPlan(NamedTuple):
+    path: str
+
+
+class HttpChainPlan(NamedTuple):
+    """HTTP on one destination port, routed by the named route configuration."""
+
+    port: int
+    stat_prefix: str
+    routes: str
+    access_log: AccessLogPlan | None = None
+
+
+class TcpChainPlan(NamedTuple):
+    """Plain forwarding to a cluster, by destination port, server name or for any address."""
+
+    cluster: str
+    port: int | None = None
+    server_names: tuple[str, ...] = ()
+    any_v4: bool = False
+
+
+class ListenerPlan(NamedTuple):
+    """`redirected`: connections arrive by iptables and their original destination is restored first."""
+
+    name: str
+    port: int
+    inbound: bool
+    redirected: bool
+    dual_stack: bool
+    chains: tuple[HttpChainPlan | TcpChainPlan, ...]
+
+
+Plan = ClusterPlan | RoutesPlan | ListenerPlan

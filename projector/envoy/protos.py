@@ -1,0 +1,45 @@
+"""The one place where Envoy's message classes come in: their import warns and their serialiser is slow; both are settled here.
+
+betterproto2 makes a new pydantic validator each time that it serialises a message, nested ones too: 2.8 ms for one
+cluster, against 0.3 ms without. Ours are validated when they are built and never changed afterwards, so that second
+validation is turned off.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import betterproto2
+
+with warnings.catch_warnings():
+    # The generated classes use a pydantic decorator in a way that pydantic announces to drop.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from envoy_data_plane.envoy.config.accesslog import v3 as accesslog
+    from envoy_data_plane.envoy.config.cluster import v3 as cluster
+    from envoy_data_plane.envoy.config.core import v3 as core
+    from envoy_data_plane.envoy.config.endpoint import v3 as endpoint
+    from envoy_data_plane.envoy.config.listener import v3 as listener
+    from envoy_data_plane.envoy.config.route import v3 as route
+    from envoy_data_plane.envoy.extensions.access_loggers.file import v3 as file_access_log
+    from envoy_data_plane.envoy.extensions.filters.http.router import v3 as router_filter
+    from envoy_data_plane.envoy.extensions.filters.listener.original_dst import v3 as original_dst
+    from envoy_data_plane.envoy.extensions.filters.listener.tls_inspector import v3 as tls_inspector
+    from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
+    from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy import v3 as tcp_proxy
+    from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as previous_hosts
+    from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstream_http
+    from envoy_data_plane.envoy.type import v3 as envoy_type
+    from envoy_data_plane.envoy.type.matcher import v3 as matcher
+    from envoy_data_plane.google import protobuf
+
+
+def _validated_when_built(message: betterproto2.Message) -> None:
+    """Stands in for `Message._validate`."""
+
+
+betterproto2.Message._validate = _validated_when_built  # type: ignore[method-assign]
+
+__all__ = (
+    "accesslog", "cluster", "core", "endpoint", "envoy_type", "file_access_log", "hcm", "listener", "matcher", "original_dst",
+    "previous_hosts", "protobuf", "route", "router_filter", "tcp_proxy", "tls_inspector", "upstream_http",
+)
