@@ -22,6 +22,7 @@ from typing import Any
 
 from mesh.errors import SettingsError, Unavailable
 
+EGRESS_PORT = 15001
 LIVE_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
 ADMIN_TIMEOUT_S = 5.0
@@ -46,10 +47,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def refuse_shared_egress() -> None:
+    """Two Envoys in one network namespace silently share the port of App Mesh's egress listener, and each gets a part
+    of the other's requests: Unavailable when something listens there already.
+    """
+    try:
+        socket.create_connection(("127.0.0.1", EGRESS_PORT), timeout=1.0).close()
+    except OSError:
+        return
+    raise Unavailable(
+        f"port {EGRESS_PORT} is taken: another Envoy runs on this host. Stop it, or give each its own namespace"
+    )
+
+
 class Envoy:
     """One Envoy. `prefix` is put before its command line, such as `ip netns exec NAME`."""
 
     def __init__(self, bootstrap: Path, *, admin_port: int, log: Path, prefix: Sequence[str] = ()) -> None:
+        if not prefix:
+            refuse_shared_egress()
         self.admin_port = admin_port
         self.log = log
         with log.open("ab") as sink:

@@ -8,7 +8,7 @@ of a listing's page waits for the next page or the head. It must never skip, reo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from eventlog.driver import StoredFrame
@@ -20,19 +20,19 @@ from mesh.position import Position
 
 
 class ChainedRecord(NamedTuple):
-    """A stored record that the chain vouches for."""
+    """A stored record that the chain vouches for. `as_head` is the point right after it."""
 
-    position: Position
-    hash: bytes
+    as_head: Head
     envelope: SealedEnvelope
     mod_revision: int
 
 
 class Chain:
-    """Follows one epoch's chain from a point. `point` is the last record taken in, as a head."""
+    """Follows one epoch's chain from a point. `point` is the last record taken in, `proven` the last one given out."""
 
     def __init__(self, start: Head) -> None:
         self.point = start
+        self.proven = start
         self._held: ChainedRecord | None = None
 
     def extend(self, frames: Iterable[StoredFrame]) -> tuple[list[ChainedRecord], IntegrityError | None]:
@@ -53,7 +53,12 @@ class Chain:
                 f"with hash {self.point.hash.hex()[:16]}…: run `meshlog fsck` and restore from the archive"
             )
         held, self._held = self._held, None
+        self.proven = self.point
         return held
+
+    def drop_unproven(self) -> None:
+        """Forget what was taken in and not given out, to read it again."""
+        self._held, self.point = None, self.proven
 
     def _take(self, frame: StoredFrame, proven: list[ChainedRecord]) -> None:
         stored_records = decode_frame(frame.value, frame.last)
@@ -75,12 +80,6 @@ class Chain:
                 )
             if self._held is not None:
                 proven.append(self._held)
-            digest = hashlib.sha256(stored).digest()
-            self._held = ChainedRecord(position, digest, envelope, frame.mod_revision)
-            self.point = Head(point.log_id, point.epoch, position.position, digest)
-
-
-def link(stored_records: Sequence[bytes], start: Head) -> Head:
-    """The head after `stored_records` were appended at `start` (which they must have been sealed for)."""
-    last = hashlib.sha256(stored_records[-1]).digest()
-    return Head(start.log_id, start.epoch, start.position + len(stored_records), last)
+                self.proven = self.point
+            self.point = Head(point.log_id, point.epoch, position.position, hashlib.sha256(stored).digest())
+            self._held = ChainedRecord(self.point, envelope, frame.mod_revision)

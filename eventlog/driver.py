@@ -4,12 +4,12 @@ A driver moves bytes and compares the head; it never seals, opens or verifies. `
 `drivers.etcd` the real one; tests/eventlog/conformance.py holds what both must do.
 
 Errors: every read raises NoQuorum when the store cannot answer in time, SettingsError when it refuses this user and
-TimelineMoved when it is not the store it was. `append` and `create` return `Unknown` instead of guessing.
+TimelineMoved when it is not the store it was. Writes return `Unknown` instead of guessing.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from eventlog.records import Head, HeadRef
@@ -50,15 +50,26 @@ class Unknown(NamedTuple):
     reason: str
 
 
-AppendResult = Committed | HeadMoved | Unknown
+class Refused(NamedTuple):
+    """This sending certainly did not land, for a reason that may pass: the store is overloaded."""
+
+    reason: str
+
+
+AppendResult = Committed | HeadMoved | Unknown | Refused
 
 
 class FramePage(NamedTuple):
-    """Frames in order, as of store revision `revision`; `more` tells that the listing goes on."""
+    """Frames in order, as of store revision `revision`; `more` tells that the listing goes on.
+
+    `head` is the head as of the same revision; None if there is none, and on pages of a named revision, which are a
+    first page's continuation.
+    """
 
     frames: Sequence[StoredFrame]
     revision: int
     more: bool
+    head: HeadRef | None
 
 
 class RawEntry(NamedTuple):
@@ -114,14 +125,15 @@ class LogDriver(Protocol):
     async def append(self, txn: AppendTxn) -> AppendResult:
         """Compare the head's value and mod_revision; put the frame and the new head. Sent once, never retried here.
 
-        LimitExceeded if the store calls it too large; NoQuorum if it certainly refused it for now.
+        LimitExceeded if the store calls it too large.
         """
         ...
 
     async def read_frames(self, after: Position, limit: int, revision: int | None = None) -> FramePage:
         """Frames of epoch `after.epoch` keyed beyond `after.position`, at most `limit`.
 
-        A quorum read of the present, or of store revision `revision` (raises Compacted if that is gone).
+        A quorum read of the present, frames and head as of one moment; or of store revision `revision`, to go on
+        with a listing (raises Compacted if that is gone).
         """
         ...
 
@@ -129,14 +141,12 @@ class LogDriver(Protocol):
         """Every key under `log/` whose name sorts after `after` ("" to begin), whatever it is: for fsck."""
         ...
 
-    def watch(self, from_revision: int) -> AsyncIterator[WatchBatch]:
+    def watch(self, from_revision: int) -> AsyncGenerator[WatchBatch, None]:
         """Changes of frames and head from `from_revision` on, revision by revision, each once and whole.
 
         Goes on by itself over lost members; raises Compacted if `from_revision` is gone. Close it with `aclose`.
         """
         ...
-
-    async def read_data_key(self, key_id: str) -> DataKeyEntry | None: ...
 
     async def list_data_keys(self) -> Mapping[str, DataKeyEntry]: ...
 

@@ -130,4 +130,4 @@ def decode_head(value: bytes) -> Head:
     return head
 
 
-_HEAD_UNREADABLE = "The log's head is not readable: its bytes were changed; run `meshlog fsck` and restore from the archive"
+_HEAD_UNREADABLE = "The log's head is not readable, its bytes were changed: run `meshlog fsck`, restore the archive"

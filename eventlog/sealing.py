@@ -147,7 +147,7 @@ def parse_stored(stored: bytes, position: Position) -> SealedEnvelope:
     except (ValueError, TypeError, msgpack.UnpackException) as failure:
         raise _damaged(position) from failure
     if form != RECORD_FORMAT:
-        raise Damaged(f"Record {position} has format {form!r}; this build reads format {RECORD_FORMAT}: run a newer build")
+        raise Damaged(f"Record {position} has format {form!r}; this build reads {RECORD_FORMAT}: run a newer build")
     sound = (
         type(schema) is int and isinstance(key_id, str) and isinstance(ciphertext, bytes)
         and isinstance(salt, bytes) and len(salt) == SALT_BYTES
@@ -172,17 +172,19 @@ def open_envelope(envelope: SealedEnvelope, log_id: str, position: Position, key
     secrets class where this role has no keys of it.
     """
     place = Place(log_id, position, envelope.previous_hash, envelope.schema)
-    plain = _open(ENVELOPE, Sealed(envelope.key_id, envelope.salt, envelope.commitment, envelope.ciphertext), place, keys)
+    outer = Sealed(envelope.key_id, envelope.salt, envelope.commitment, envelope.ciphertext)
+    plain = _open(ENVELOPE, outer, place, keys)
     try:
         number, time_us, wall_us, kind, account, actor, source_ip, request_id, token, class_name, data = _decode(plain)
         key_class = KeyClass(class_name)
         mark = None if token is None else TokenMark(*token)
+        inner = Sealed(*data) if key_class is KeyClass.SECRETS else None
     except (ValueError, TypeError, msgpack.UnpackException) as failure:
         raise _damaged(position) from failure
     if number != position.position:
         raise _damaged(position)
-    if key_class is KeyClass.SECRETS:
-        data = _decode(_open(SECRET_DATA, Sealed(*data), place, keys)) if keys.opens(KeyClass.SECRETS) else None
+    if inner is not None:
+        data = _decode(_open(SECRET_DATA, inner, place, keys)) if keys.opens(KeyClass.SECRETS) else None
     return Record(
         position, time_us, wall_us, kind, envelope.schema, account, actor, source_ip, request_id, mark, data, key_class
     )

@@ -7,14 +7,8 @@ from collections.abc import Iterable
 
 ROLE_FRONTEND = "frontend"
 ROLE_PROJECTOR = "projector"
-ROLE_API = "api"
 
 _ROLE = re.compile(r"spiffe://(?P<domain>[^/]+)/role/(?P<role>[a-z][a-z0-9-]*)")
-
-
-def role_spiffe_id(trust_domain: str, role: str) -> str:
-    """The URI SAN of a role's certificate."""
-    return f"spiffe://{trust_domain}/role/{role}"
 
 
 def role_of(uris: Iterable[str], trust_domain: str) -> str | None:

@@ -12,7 +12,10 @@ from typing import NamedTuple
 from mesh.errors import BadRequest
 from mesh.kinds import KINDS, MESH, ResourceKey, mesh_key
 
-_ARN = re.compile(r"arn:(?P<partition>aws[a-z-]*):appmesh:(?P<region>[a-z0-9-]*):(?P<account>[0-9]{12}):(?P<path>.+)", re.S)
+_ARN = re.compile(
+    r"arn:aws[a-z-]*:appmesh:(?P<region>[a-z0-9-]*):(?P<account>[0-9]{12}):(?P<path>.+)",
+    re.DOTALL,
+)
 _MESH_LENGTH, _FLAT_LENGTH, _NESTED_LENGTH = 2, 4, 6
 
 

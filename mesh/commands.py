@@ -96,7 +96,15 @@ class RaiseLevel:
 
 
 Command = (
-    Create | Update | Delete | TagResource | UntagResource | Rollback | CreateAccessKey | IssueProxyIdentity | RaiseLevel
+    Create
+    | Update
+    | Delete
+    | TagResource
+    | UntagResource
+    | Rollback
+    | CreateAccessKey
+    | IssueProxyIdentity
+    | RaiseLevel
 )
 COMMANDS: tuple[type[Command], ...] = (
     Create, Update, Delete, TagResource, UntagResource, Rollback, CreateAccessKey, IssueProxyIdentity, RaiseLevel,

@@ -1,21 +1,349 @@
-"""Commands to events (signatures first; bodies follow)."""
+"""Commands to events: every rule that needs to know what else exists. Pure; the state is that of the log's head.
+
+A repeated token answers from the log. Otherwise a command gives the events that it leads to, or a domain error that
+says what is in the way. `decide` changes nothing: the events count once they are in the log, and `evolve` folds them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
-from mesh.commands import Command, Context
-from mesh.events import NewEvent
-from mesh.state import State, TokenEntry
+from mesh.commands import (
+    Command,
+    Context,
+    Create,
+    CreateAccessKey,
+    Delete,
+    IssueProxyIdentity,
+    RaiseLevel,
+    Rollback,
+    TagResource,
+    UntagResource,
+    Update,
+)
+from mesh.errors import BadRequest, Conflict, Forbidden, NotFound, ResourceInUse
+from mesh.events import (
+    ACCESS_KEY_CREATED,
+    LEVEL,
+    LEVEL_RAISED,
+    MESH_ROLLED_BACK,
+    PROXY_IDENTITY_ISSUED,
+    RESOURCE_CREATED,
+    RESOURCE_DELETED,
+    RESOURCE_UPDATED,
+    TAGS_CHANGED,
+    NewEvent,
+)
+from mesh.frozen import thaw
+from mesh.kinds import (
+    GATEWAY_ROUTE,
+    KINDS,
+    MESH,
+    ROUTE,
+    VIRTUAL_GATEWAY,
+    VIRTUAL_NODE,
+    VIRTUAL_ROUTER,
+    VIRTUAL_SERVICE,
+    ResourceKey,
+    mesh_key,
+)
+from mesh.limits import NAMES_SHOWN
+from mesh.references import hard_references
+from mesh.rollback import plan_rollback
+from mesh.rules import check_key, check_spec, check_tags, is_account, lacks_port_match
+from mesh.state import Resource, State, TokenEntry
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a command leads to. `events` empty and `replay` None: nothing to change, nothing to write."""
+    """What a command leads to. `events` empty and `replay` None: nothing to change, nothing to write.
+
+    `replay` is the answer of the first call with the same token.
+    """
 
     events: tuple[NewEvent, ...]
     replay: TokenEntry | None = None
 
 
 def decide(state: State, command: Command, context: Context) -> Decision:
-    raise NotImplementedError
+    """The events that `command` leads to in `state`; raises a CallerError that names what is in the way."""
+    if context.token is not None:
+        entry = state.tokens.get(context.token.digest)
+        if entry is not None:
+            if entry.body == context.token.body:
+                return Decision((), entry)
+            raise Conflict(
+                f"the clientToken of this {context.operation} was used before, with another input: "
+                "send a new token, or the same input"
+            )
+    return Decision(tuple(DECIDERS[type(command)](state, command, context)))
+
+
+def present(state: State, key: ResourceKey) -> Resource:
+    """The living resource of that key; NotFound in AWS's words."""
+    resource = state.get(key)
+    if resource is None:
+        raise NotFound(f"{titled(key)} is not present {_place(key)}")
+    return resource
+
+
+def titled(key: ResourceKey) -> str:
+    """`VirtualNode with name X`."""
+    return f"{KINDS[key.kind].title} with name {key.name}"
+
+
+def _place(key: ResourceKey) -> str:
+    if key.kind == MESH.name:
+        return f"for account {key.account}"
+    parent = KINDS[key.kind].parent
+    within = f"under {KINDS[parent].title} {key.parent} " if parent else ""
+    return f"{within}under mesh {key.mesh} for account {key.account}"
+
+
+def _create(state: State, command: Create, context: Context) -> list[NewEvent]:
+    key = command.key
+    check_key(key)
+    _check_account(key.account, key.mesh, context)
+    check_spec(key.kind, command.spec)
+    tags = check_tags(command.tags)
+    references = hard_references(key, command.spec)
+    for reference in references:
+        if not reference.path:
+            present(state, reference.target)
+    if key in state.resources:
+        raise Conflict(f"{titled(key)} already exists {_place(key)}")
+    _check_references(state, key, command.spec)
+    _check_port_matches(state, key, command.spec)
+    data = {"key": list(key), "uid": context.uid, "owner": context.account, "spec": thaw(command.spec), "tags": tags}
+    return [NewEvent(RESOURCE_CREATED, data)]
+
+
+def _update(state: State, command: Update, context: Context) -> list[NewEvent]:
+    key = command.key
+    _check_account(key.account, key.mesh, context)
+    check_spec(key.kind, command.spec)
+    _present_with_parents(state, key)
+    _check_references(state, key, command.spec)
+    _check_port_matches(state, key, command.spec)
+    # An update that changes nothing is an event too: App Mesh moves the version for it.
+    return [NewEvent(RESOURCE_UPDATED, {"key": list(key), "spec": thaw(command.spec)})]
+
+
+def _delete(state: State, command: Delete, context: Context) -> list[NewEvent]:
+    key = command.key
+    _check_account(key.account, key.mesh, context)
+    _present_with_parents(state, key)
+    _BLOCKERS.get(key.kind, _nothing_blocks)(state, key)
+    return [NewEvent(RESOURCE_DELETED, {"key": list(key)})]
+
+
+def _tag(state: State, command: TagResource, context: Context) -> list[NewEvent]:
+    _check_account(command.key.account, command.key.mesh, context)
+    resource = _present_with_parents(state, command.key)
+    check_tags(command.tags, resource.tags)
+    if all(resource.tags.get(key) == value for key, value in command.tags.items()):
+        return []
+    return [NewEvent(TAGS_CHANGED, {"key": list(command.key), "set": dict(command.tags), "unset": []})]
+
+
+def _untag(state: State, command: UntagResource, context: Context) -> list[NewEvent]:
+    _check_account(command.key.account, command.key.mesh, context)
+    resource = _present_with_parents(state, command.key)
+    unset = sorted(set(command.tag_keys) & set(resource.tags))
+    if not unset:
+        return []
+    return [NewEvent(TAGS_CHANGED, {"key": list(command.key), "set": {}, "unset": unset})]
+
+
+def _rollback(state: State, command: Rollback, context: Context) -> list[NewEvent]:
+    account, mesh, then = command.account, command.mesh, command.to
+    _check_account(account, mesh, context)
+    if then.position > state.position:
+        raise BadRequest(f"the log is at {state.position} and has no position {then.position} to roll back to yet")
+    home = mesh_key(account, mesh)
+    if home not in state.resources and home not in then.resources:
+        raise NotFound(f"{titled(home)} is not present {_place(home)}, neither now nor after position {then.position}")
+    plan = plan_rollback(state, then, account, mesh)
+    if plan.refusals:
+        raise Conflict(f"mesh {mesh} cannot be rolled back to {then.position}: {'; '.join(plan.refusals)}")
+    if plan.deletes_mesh and not command.allow_mesh_deletion:
+        raise Conflict(
+            f"mesh {mesh} did not exist after position {then.position}: rolling back deletes it with all "
+            f"{len(plan.changes) - 1} resources in it. Choose a later position, or allow the deletion explicitly"
+        )
+    if not plan.changes:
+        return []
+    data = {
+        "account": account,
+        "mesh": mesh,
+        "to": list(then.position),
+        "changes": [change.data() for change in plan.changes],
+    }
+    return [NewEvent(MESH_ROLLED_BACK, data)]
+
+
+def _create_access_key(state: State, command: CreateAccessKey, context: Context) -> list[NewEvent]:  # noqa: ARG001
+    if not is_account(command.account):
+        raise BadRequest(f"account: '{command.account[:40]}' must be twelve digits")
+    if not command.access_key_id or not command.secret:
+        raise BadRequest("an access key needs an id and a secret")
+    if command.access_key_id in state.access_keys:
+        raise Conflict(f"the access key {command.access_key_id} exists already: draw another id")
+    data = {
+        "access_key_id": command.access_key_id,
+        "secret": command.secret,
+        "account": command.account,
+        "principal": command.principal,
+        "admin": command.admin,
+    }
+    return [NewEvent(ACCESS_KEY_CREATED, data)]
+
+
+def _issue_proxy_identity(state: State, command: IssueProxyIdentity, context: Context) -> list[NewEvent]:  # noqa: ARG001
+    node = command.node
+    if node.kind not in (VIRTUAL_NODE.name, VIRTUAL_GATEWAY.name):
+        raise BadRequest(f"'{node.path}' is no virtual node and no virtual gateway: only those have proxies")
+    check_key(node)
+    _check_account(node.account, node.mesh, context)
+    # The node need not exist yet: proxies may start before their mesh is described.
+    data = {"node": list(node), "serial": command.serial, "not_after_us": command.not_after_us}
+    return [NewEvent(PROXY_IDENTITY_ISSUED, data)]
+
+
+def _raise_level(state: State, command: RaiseLevel, context: Context) -> list[NewEvent]:  # noqa: ARG001
+    if not state.level <= command.level <= LEVEL:
+        raise BadRequest(
+            f"level {command.level} is out of reach: the cluster is at {state.level} and never goes back, "
+            f"and this build understands up to {LEVEL}"
+        )
+    return [NewEvent(LEVEL_RAISED, {"level": command.level})] if command.level > state.level else []
+
+
+def _check_account(owner: str, mesh: str, context: Context) -> None:
+    # Said before anything is looked up, so that it tells nobody what exists in another account.
+    if owner != context.account:
+        raise Forbidden(f"mesh {mesh} of account {owner} is not shared with account {context.account}")
+
+
+def _present_with_parents(state: State, key: ResourceKey) -> Resource:
+    """The resource; when it is absent since its mesh or parent is, NotFound names that."""
+    if key not in state.resources:
+        for reference in hard_references(key, {}):
+            present(state, reference.target)
+    return present(state, key)
+
+
+def _check_references(state: State, key: ResourceKey, spec: Mapping[str, Any]) -> None:
+    missing = [reference for reference in hard_references(key, spec) if reference.target not in state.resources]
+    if missing:
+        raise NotFound(
+            "; ".join(
+                f"{titled(reference.target)} is not present {_place(reference.target)} ({reference.path})"
+                for reference in missing
+            )
+        )
+
+
+def _check_port_matches(state: State, key: ResourceKey, spec: Mapping[str, Any]) -> None:
+    """Routes under a parent with several listeners must say which port they match (AWS's own messages for routers)."""
+    parent = KINDS[key.kind].parent
+    if parent:
+        container = state.resources[ResourceKey(key.account, key.mesh, parent, "", key.parent)]
+        if len(container.spec.get("listeners") or ()) > 1 and lacks_port_match(spec):
+            raise BadRequest(_PORT_MATCH_NEEDED[key.kind])
+        return
+    child = _CHILD.get(key.kind)
+    if child is None or len(spec.get("listeners") or ()) <= 1:
+        return
+    lacking = [route.name for route in state.referring_to(key, child) if lacks_port_match(state.resources[route].spec)]
+    if lacking:
+        routes, above = ("Route", "Virtual Router") if child == ROUTE.name else ("GatewayRoute", "Virtual Gateway")
+        raise BadRequest(
+            f"All {routes}s for this {above} must define a port match before adding multiple listeners to this "
+            f"{above}. {len(lacking)} {routes}(s) are missing port. "
+            f"Listing up to {NAMES_SHOWN} {routes.lower()} names: {_listed(lacking)}"
+        )
+
+
+_CHILD = {VIRTUAL_ROUTER.name: ROUTE.name, VIRTUAL_GATEWAY.name: GATEWAY_ROUTE.name}
+_PORT_MATCH_NEEDED = {
+    ROUTE.name: "Route must define a port match criteria if the Virtual Router has multiple listeners",
+    GATEWAY_ROUTE.name: "GatewayRoute must define a port match criteria if the Virtual Gateway has multiple listeners",
+}
+
+
+def _nothing_blocks(state: State, key: ResourceKey) -> None:
+    """Routes and gateway routes: nothing refers to them."""
+
+
+def _blocks_mesh(state: State, key: ResourceKey) -> None:
+    inside = [resource.key for resource in state.in_mesh(key.account, key.mesh) if resource.key != key]
+    if inside:
+        raise ResourceInUse(
+            f"Mesh with name {key.name} cannot be deleted because it has {len(inside)} resources: "
+            f"{_listed([other.path.partition('/')[2].partition('/')[2] for other in inside])}"
+        )
+
+
+def _blocks_virtual_node(state: State, key: ResourceKey) -> None:
+    if state.referring_to(key, ROUTE.name):
+        raise ResourceInUse(f"{titled(key)} cannot be deleted because it is the target of one or more routes.")
+    _blocks_provider(state, key)
+
+
+def _blocks_virtual_router(state: State, key: ResourceKey) -> None:
+    routes = [route.name for route in state.referring_to(key, ROUTE.name)]
+    if routes:
+        raise ResourceInUse(f"{titled(key)} cannot be deleted because it has routes: {_listed(routes)}")
+    _blocks_provider(state, key)
+
+
+def _blocks_provider(state: State, key: ResourceKey) -> None:
+    if state.referring_to(key, VIRTUAL_SERVICE.name):
+        raise ResourceInUse(f"{titled(key)} cannot be deleted because it is a VirtualService provider")
+
+
+def _blocks_virtual_gateway(state: State, key: ResourceKey) -> None:
+    routes = [route.name for route in state.referring_to(key, GATEWAY_ROUTE.name)]
+    if routes:
+        raise ResourceInUse(f"{titled(key)} cannot be deleted because it has gateway routes: {_listed(routes)}")
+
+
+def _blocks_virtual_service(state: State, key: ResourceKey) -> None:
+    routes = [route.name for route in state.referring_to(key, GATEWAY_ROUTE.name)]
+    if routes:
+        raise ResourceInUse(
+            f"VirtualService {key.name} is being referenced in the following: GATEWAY_ROUTE: {_listed(routes)}"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"[{', '.join(names[:NAMES_SHOWN])}{more}]"
+
+
+_BLOCKERS: Mapping[str, Callable[[State, ResourceKey], None]] = {
+    MESH.name: _blocks_mesh,
+    VIRTUAL_NODE.name: _blocks_virtual_node,
+    VIRTUAL_ROUTER.name: _blocks_virtual_router,
+    VIRTUAL_GATEWAY.name: _blocks_virtual_gateway,
+    VIRTUAL_SERVICE.name: _blocks_virtual_service,
+}
+
+DECIDERS = cast(
+    "Mapping[type[Command], Callable[[State, Command, Context], list[NewEvent]]]",
+    {
+        Create: _create,
+        Update: _update,
+        Delete: _delete,
+        TagResource: _tag,
+        UntagResource: _untag,
+        Rollback: _rollback,
+        CreateAccessKey: _create_access_key,
+        IssueProxyIdentity: _issue_proxy_identity,
+        RaiseLevel: _raise_level,
+    },
+)
+"""One small function for each command."""

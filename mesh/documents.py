@@ -16,8 +16,9 @@ _MICROSECONDS = 1_000_000
 
 
 def resource_document(resource: Resource, region: str, status: str = ACTIVE) -> dict[str, Any]:
-    """The body of create, describe, update and delete (`status` DELETED): {meshName, [parent], <name>, spec, status, metadata}.
+    """The body of create, describe, update and delete (`status` DELETED).
 
+    {meshName, [parent's name], <name>, spec, status: {status}, metadata}, with plain lists and dicts.
     Times are epoch seconds as JSON numbers: Go SDKs refuse anything else.
     """
     return {

@@ -28,6 +28,7 @@ A message says what happened, to which resource, and what to do next. It never h
 never holds a stack trace.
 """
 
+# ruff: noqa: N818 (named for what they tell the caller, as AWS's own codes are)
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.kinds import ResourceKey, mesh_key
 from mesh.position import Position
 
 RESOURCE_CREATED = "ResourceCreated"
@@ -40,11 +41,21 @@ EVENT_TYPES = (
 LEVEL = 1
 """The highest level this build understands, and so may be raised to."""
 
-SCHEMAS: Mapping[str, int] = {name: 1 for name in EVENT_TYPES}
+SCHEMAS: Mapping[str, int] = dict.fromkeys(EVENT_TYPES, 1)
 """The data shape that this build writes for each type, and the highest that it can fold."""
 
 SECRET_TYPES = frozenset({ACCESS_KEY_CREATED})
 """Types sealed under the secrets class of data key: only the API role can open them."""
+
+
+def subject(event_type: str, data: Mapping[str, Any] | None) -> ResourceKey | None:
+    """The resource an event is about (of a rollback the mesh, of a certificate the node); None where there is none."""
+    if data is None:
+        return None
+    if event_type == MESH_ROLLED_BACK:
+        return mesh_key(data["account"], data["mesh"])
+    key = data.get("node") if event_type == PROXY_IDENTITY_ISSUED else data.get("key")
+    return ResourceKey(*key) if key else None
 
 
 @dataclass(frozen=True, slots=True)

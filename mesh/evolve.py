@@ -87,7 +87,11 @@ def _created(state: State, data: Data) -> Folded:
 def _updated(state: State, data: Data) -> Folded:
     before = state.resources[key_of(data["key"])]
     resource = replace(
-        before, spec=freeze(data["spec"]), version=before.version + 1, updated_us=state.time_us, changed_at=state.position
+        before,
+        spec=freeze(data["spec"]),
+        version=before.version + 1,
+        updated_us=state.time_us,
+        changed_at=state.position,
     )
     return state.with_resource(resource), resource
 

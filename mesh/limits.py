@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 SPEC_MAX_BYTES = 128 * 1024
-"""Canonical JSON of one spec. Half of the 256 KiB that one value in etcd may take, so that tags, names and sealing fit."""
+"""Canonical JSON of one spec: half of the 256 KiB that a value in etcd may take, so that tags and sealing fit too."""
 
 NAME_MAX_CHARS = 255
 """App Mesh's bound for resource names; virtual service names have none in the model, so we give them the same."""
 
 TAGS_PER_RESOURCE = 50
 """App Mesh's quota (SM: TagList max 50)."""
-
-TAG_VALUE_MAX_CHARS = 256
-"""SM: TagValue."""
-
-TAG_KEY_MAX_CHARS = 128
-"""SM: TagKey."""
 
 CLIENT_TOKEN_MAX_CHARS = 36
 """SM docs: 'up to 36 letters, numbers, hyphens, and underscores'."""

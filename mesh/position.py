@@ -30,5 +30,7 @@ def parse_position(text: str, epoch: int) -> Position:
     if not dot:
         head, tail = str(epoch), text
     if not (head.isascii() and head.isdigit() and tail.isascii() and tail.isdigit()):
-        raise BadRequest(f"'{text}' is not a log position: write a number such as 42, or <epoch>.<position> such as 1.42")
+        raise BadRequest(
+            f"'{text}' is not a log position: write a number such as 42, or <epoch>.<position> such as 1.42"
+        )
     return Position(int(head), int(tail))

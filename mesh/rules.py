@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any
 
 from mesh.errors import BadRequest, TooManyTags
-from mesh.frozen import Frozen
 from mesh.kinds import (
     GATEWAY_ROUTE,
     KINDS,
@@ -28,8 +27,6 @@ from mesh.limits import (
     NAME_MAX_CHARS,
     PROBLEMS_COUNTED,
     SPEC_MAX_BYTES,
-    TAG_KEY_MAX_CHARS,
-    TAG_VALUE_MAX_CHARS,
     TAGS_PER_RESOURCE,
 )
 from mesh.model.validator import problems, refuse, shown
@@ -73,16 +70,13 @@ def check_key(key: ResourceKey) -> None:
     refuse(found)
 
 
-def check_tags(tags: Mapping[str, str], kept: Mapping[str, str] | None = None) -> Frozen:
+def check_tags(tags: Mapping[str, str], kept: Mapping[str, str] | None = None) -> dict[str, str]:
     """The tags that result from putting `tags` over `kept`; BadRequest, or TooManyTags over 50."""
     found = []
     for key, value in tags.items():
-        if not 1 <= len(key) <= TAG_KEY_MAX_CHARS:
-            found.append(f"tags: the key {shown(key)} must have 1 to {TAG_KEY_MAX_CHARS} characters")
+        found += [*problems("TagKey", key, "tags[].key"), *problems("TagValue", value, f"tags[{shown(key)}]")]
         if key.lower().startswith("aws:"):
-            found.append(f"tags: the key {shown(key)} must not begin with 'aws:', which is reserved")
-        if len(value) > TAG_VALUE_MAX_CHARS:
-            found.append(f"tags: the value of {shown(key)} must have at most {TAG_VALUE_MAX_CHARS} characters")
+            found.append(f"tags[].key: {shown(key)} must not begin with 'aws:', which is reserved")
     refuse(found)
     result = {**(kept or {}), **tags}
     if len(result) > TAGS_PER_RESOURCE:
@@ -108,7 +102,7 @@ def check_client_token(token: str) -> None:
     """BadRequest unless it is 1 to 36 letters, digits, hyphens and underscores."""
     if not 1 <= len(token) <= CLIENT_TOKEN_MAX_CHARS or not _TOKEN_CHARACTERS.issuperset(token):
         raise BadRequest(
-            f"clientToken: {shown(token)} must be 1 to {CLIENT_TOKEN_MAX_CHARS} letters, digits, hyphens and underscores"
+            f"clientToken: {shown(token)} must be 1 to {CLIENT_TOKEN_MAX_CHARS} letters, digits, hyphens, underscores"
         )
 
 
@@ -175,7 +169,7 @@ def _listeners(listeners: Sequence[Spec]) -> Problems:
         if check.get("port", port) != port:
             yield f"{path}.healthCheck.port: {check['port']} must equal the listener's port {port}"
         if check.get("protocol", protocol) != protocol:
-            yield f"{path}.healthCheck.protocol: {shown(check['protocol'])} must equal the listener's protocol {protocol}"
+            yield f"{path}.healthCheck.protocol: {check['protocol']} must equal the listener's protocol {protocol}"
         for member in ("timeout", "connectionPool"):
             for given in listener.get(member) or {}:
                 if given != protocol:
@@ -230,9 +224,6 @@ def _match(path: str, match: Spec) -> Problems:
         yield f"{path}: must have one of prefix, path, and has both"
     if not match.get("prefix", "/").startswith("/"):
         yield f"{path}.prefix: {shown(match['prefix'])} must begin with '/'"
-    exact = (match.get("path") or {}).get("exact", "/")
-    if not exact.startswith("/"):
-        yield f"{path}.path.exact: {shown(exact)} must begin with '/'"
     if "methodName" in match and "serviceName" not in match:
         yield f"{path}.methodName: needs serviceName beside it"
     for member in ("headers", "metadata"):
@@ -258,9 +249,6 @@ def _retry(path: str, policy: Spec | None) -> Problems:
 def _rewrite(path: str, rewrite: Spec) -> Problems:
     if "prefix" in rewrite and "path" in rewrite:
         yield f"{path}: must have one of prefix, path, and has both"
-    prefix = (rewrite.get("prefix") or {}).get("value", "/")
-    if not prefix.startswith("/"):
-        yield f"{path}.prefix.value: {shown(prefix)} must begin with '/'"
 
 
 _RULES: Mapping[str, Callable[[Spec], Problems]] = {

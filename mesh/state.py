@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from rpds import HashTrieMap, HashTrieSet, Queue
 
@@ -25,6 +25,7 @@ from mesh.limits import TOKEN_WINDOW_US, TOKENS_KEPT, TOMBSTONES_KEPT
 from mesh.position import ORIGIN, Position
 from mesh.references import hard_references
 
+_T = TypeVar("_T")
 _FINGERPRINT_BYTES = 512
 _FINGERPRINT_MASK = (1 << (8 * _FINGERPRINT_BYTES)) - 1
 
@@ -174,14 +175,14 @@ class State:
         old = tokens.get(digest)
         total += _token_item(digest, entry) - (_token_item(digest, old) if old else 0)
         tokens = tokens.insert(digest, entry)
-        while not order.is_empty():
-            eldest, position = order.peek()
+        while (first := _first(order)) is not None:
+            eldest, position = first
             kept = tokens.get(eldest)
             current = kept is not None and kept.position == position
             expired = kept is not None and kept.time_us + TOKEN_WINDOW_US < entry.time_us
             if current and not expired and len(tokens) <= TOKENS_KEPT:
                 break
-            order = order.dequeue()
+            order = _rest(order)
             if kept is not None and current:
                 tokens, total = tokens.remove(eldest), total - _token_item(eldest, kept)
         return replace(self, tokens=tokens, token_order=order, fingerprint=total & _FINGERPRINT_MASK)
@@ -198,13 +199,13 @@ class State:
         stone = Tombstone(gone.key, gone.version, position)
         deleted, order = self.deleted.insert(gone.uid, stone), self.deleted_order.enqueue((gone.uid, position))
         total = self.fingerprint + _stone_item(gone.uid, stone)
-        while not order.is_empty():
-            uid, deleted_at = order.peek()
+        while (first := _first(order)) is not None:
+            uid, deleted_at = first
             kept = deleted.get(uid)
             current = kept is not None and kept.deleted_at == deleted_at
             if current and len(deleted) <= TOMBSTONES_KEPT:
                 break
-            order = order.dequeue()
+            order = _rest(order)
             if kept is not None and current:
                 deleted, total = deleted.remove(uid), total - _stone_item(uid, kept)
         return replace(self, deleted=deleted, deleted_order=order, fingerprint=total & _FINGERPRINT_MASK)
@@ -255,6 +256,15 @@ def _change_item(container: ResourceKey, position: Position) -> int:
 def _token_item(digest: bytes, entry: TokenEntry) -> int:
     outcome = entry.outcome.digest.hex() if entry.outcome else None
     return _item("token", digest.hex(), entry.body.hex(), entry.position, entry.time_us, outcome)
+
+
+def _first(queue: Queue[_T]) -> _T | None:
+    return next(iter(queue), None)
+
+
+def _rest(queue: Queue[_T]) -> Queue[_T]:
+    # The stubs of rpds say that dequeue takes a value; it takes none.
+    return cast("Queue[_T]", cast("Any", queue).dequeue())
 
 
 def _containers(key: ResourceKey) -> Iterator[ResourceKey]:

@@ -1,9 +1,9 @@
-"""The first configuration of an Envoy: who it is, and how it reaches the frontends of all zones. Values in, a document out.
+"""The first configuration of an Envoy: who it is, and how it reaches all zones' frontends. Values in, a document out.
 
-One ADS cluster has a priority for each zone, the nearest first. Priorities alone never leave a dead frontend, so outlier
-detection ejects one at its first failed connection; HTTP/2 pings find one that went silent. Frontends are verified by the
-roles' root and the fixed name `frontend.meshlog`, so that their addresses may change. It reads no file, calls nobody, and
-never holds a private key longer than the text that it returns.
+One ADS cluster has a priority for each zone, the nearest first. Priorities alone never leave a dead frontend, so
+outlier detection ejects one at its first failed connection; HTTP/2 pings find one that went silent. Frontends are
+verified by the roles' root and the fixed name `frontend.meshlog`, so that their addresses may change. It reads no file,
+calls nobody, and never holds a private key longer than the text that it returns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ADMIN_PORT = 9901
 CLUSTER = "meshlog_frontends"
 SERVER_NAME = "frontend.meshlog"
 IDENTITY_FILE, AUTHORITY_FILE = "identity.pem", "authority.pem"
-IDENTITY_SECRET_FILE, AUTHORITY_SECRET_FILE = "identity.sds.yaml", "authority.sds.yaml"  # noqa: S105
+IDENTITY_SECRET_FILE, AUTHORITY_SECRET_FILE = "identity.sds.yaml", "authority.sds.yaml"
 BOOTSTRAP_FILE = "bootstrap.yaml"
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -33,10 +33,11 @@ PING_INTERVAL, PING_TIMEOUT = "0.5s", "0.5s"
 """A frontend that went silent (its host is gone, its link is down) is left within a second; one ping is 17 bytes."""
 CONNECT_TIMEOUT = "1s"
 """TCP and TLS to another zone are three round trips: 0.3 s at the 100 ms of neighbouring continents."""
-RETRY_FIRST, RETRY_MAX = "0.1s", "5s"
-"""A dead frontend costs two attempts (the broken stream, the refused connection): 0.3 s at most before the next zone."""
-EJECTION, EJECTION_MAX, EJECTION_SWEEP = "5s", "30s", "1s"
-"""How long a failed frontend is not tried, at first and at most, and how often Envoy looks at that."""
+RETRY_FIRST, RETRY_MAX = "0.1s", "2s"
+"""A dead frontend costs two attempts (the broken stream, the refused connection): 0.3 s before the next zone."""
+EJECTION, EJECTION_MAX, EJECTION_SWEEP = "1s", "5s", "0.5s"
+"""How long a failed frontend is not tried, at first and at most, and how often Envoy looks at it. Short: a stream that
+stands is not moved, and when two frontends fail in turn the first must be there again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ class ProxyFile:
     private: bool = False
 
 
-def build(  # noqa: PLR0913
+def build(
     *,
     node_id: str,
     frontends: Sequence[Endpoint],
@@ -66,7 +67,7 @@ def build(  # noqa: PLR0913
     admin_port: int = ADMIN_PORT,
     zone: str | None = None,
 ) -> Document:
-    """The bootstrap of `node_id`. `frontends` in order of preference; those of `zone` come first. BadRequest if it has none."""
+    """The bootstrap of `node_id`; `frontends` in order of preference, `zone`'s first. BadRequest if there are none."""
     if mode not in MODES:
         raise BadRequest(f"mode '{mode}' is unknown: write {' or '.join(MODES)}")
     if not frontends:
@@ -108,7 +109,7 @@ def inline_tls(credentials: Credentials) -> Document:
 
 
 def file_tls(directory: str) -> Document:
-    """The TLS context of a bootstrap directory (absolute path): Envoy reads its files again whenever one is replaced."""
+    """The TLS context of a bootstrap directory (absolute path): Envoy reads a file again when it is replaced."""
 
     def secret(name: str, file: str) -> Document:
         source = {"path": f"{directory}/{file}", "watched_directory": {"path": directory}}
@@ -144,7 +145,7 @@ def to_yaml(document: Document, comments: Sequence[str] = ()) -> str:
     import yaml  # noqa: PLC0415  (30 ms that only this needs)
 
     class Dumper(yaml.SafeDumper):
-        def ignore_aliases(self, data: object) -> bool:
+        def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
             return True
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:

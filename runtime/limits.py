@@ -51,6 +51,8 @@ FEED_PREPARE_S = 10.0
 """How long a better projector may take to send every node before the move is given up for now."""
 FEED_PROBE_PAUSE_S = 2.0
 """Between probes of other projectors, while the present one is stale or not in this zone; jittered up to twice that."""
+FEED_TICK_S = 0.1
+"""Between looks at the frontend's deadlines (dials, silence, probes)."""
 FEED_HOME_STEADY_S = 2.0
 """How long the own zone's projector must have been fresh before a frontend goes home to it."""
 FEED_HIGH_WATER_NODES_MAX = 16_384
@@ -147,3 +149,44 @@ HTTP_KEEP_ALIVE_S = 65
 """Idle connections: longer than the 60 s for which SDKs and load balancers keep theirs."""
 HTTP_HEADERS_BYTES = 64 * 1024
 """Request line and headers together."""
+
+# --- xds (frontend <-> proxy)
+XDS_RECEIVE_BYTES_MAX = 16 * 1024 * 1024
+"""A reconnecting proxy lists the version of everything that it holds: 100 000 names of 100 bytes still fit."""
+XDS_RESPONSE_BYTES = 3 * 1024 * 1024
+"""Where a response is cut in parts if its kind allows that: gRPC clients take 4 MiB by default (Envoy any size)."""
+XDS_METADATA_BYTES_MAX = 16 * 1024
+"""Request headers; ADS needs hardly any."""
+XDS_STREAMS_PER_CONNECTION = 16
+"""ADS needs one; a few more while a proxy replaces its stream."""
+XDS_STREAMS_MAX = 10_000
+"""Streams of one frontend, at some 40 KiB of gRPC each."""
+XDS_NEW_STREAMS_PER_S = 100.0
+"""Sustained admission of new streams; the rest is told RESOURCE_EXHAUSTED and backs off, which beats queueing."""
+XDS_NEW_STREAMS_BURST = 500
+"""New streams let in at once: the proxies of a lost frontend arrive together."""
+XDS_KEEPALIVE_S = 30.0
+"""HTTP/2 pings to proxies: finds a dead one well within the time a load balancer would forget the connection."""
+XDS_KEEPALIVE_TIMEOUT_S = 10.0
+XDS_PING_INTERVAL_MIN_S = 5.0
+"""Proxies may ping this often (Envoy's bootstrap pings every 30 s, every 5 s when impatient)."""
+XDS_CONNECTION_AGE_S = 30 * 60.0
+"""Then a proxy is asked to dial again (gRPC adds +-10 %), which brings proxies home after a zone came back."""
+XDS_CONNECTION_AGE_GRACE_S = 30.0
+"""ADS streams do not end by themselves: after this they are cut, and the proxy keeps its config meanwhile."""
+XDS_SEND_TIMEOUT_S = 20.0
+"""A proxy that takes no bytes for so long is cut off: leaving it connected would leave it stale without anyone knowing."""
+XDS_CONFIRM_TIMEOUT_S = 2.0
+"""One attempt to have the head confirmed. Above etcd's election time, so that a change of leader is not an outage."""
+XDS_CONFIRM_RETRY_S = 0.5
+"""Pause after a failed attempt, jittered by as much again."""
+XDS_REMOVAL_GRACE_S = 15.0
+"""How long after a reconnect removals wait for a proxy to ask for listeners and routes; Envoy's own fetch time-out."""
+XDS_FIRST_REQUEST_S = 10.0
+"""A stream that says nothing for so long holds a slot for nothing."""
+XDS_NODES_REMEMBERED = 20_000
+"""Nodes whose newest served position a frontend keeps (about 1 KiB each, more while they are connected)."""
+XDS_CLUSTER_SETS_REMEMBERED = 3
+"""Acknowledged cluster sets kept per node, to know what a reconnecting SotW proxy still holds."""
+XDS_ERROR_DETAIL_CHARS = 512
+"""Of a proxy's reason for a refusal, in logs and status."""

@@ -8,6 +8,7 @@ are checked by name, so nothing notices.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -18,6 +19,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 CHUNK_BYTES = 64 * 1024
 READY_TIMEOUT_S = 20.0
@@ -36,10 +38,8 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_WR)
     except OSError:
         for end in (source, sink):
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
 
 def splice(one: socket.socket, two: socket.socket) -> None:
@@ -52,7 +52,7 @@ def splice(one: socket.socket, two: socket.socket) -> None:
     two.close()
 
 
-def serve_relay(listener: socket.socket, connect: tuple[int, object]) -> None:
+def serve_relay(listener: socket.socket, connect: tuple[int, Any]) -> None:
     """Splice every accepted connection to a new one of (family, address) `connect`."""
     family, address = connect
     while True:
@@ -99,9 +99,9 @@ class Namespace:
         self._relay_inside("unix-to-tcp", port, path)
         return self._relay_here(socket.AF_INET, ("127.0.0.1", 0), (socket.AF_UNIX, str(path)))
 
-    def _relay_here(self, family: int, address: object, connect: tuple[int, object]) -> int:
+    def _relay_here(self, family: int, address: Any, connect: tuple[int, Any]) -> int:
         listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.bind(address)  # type: ignore[arg-type]
+        listener.bind(address)
         listener.listen(256)
         self._listeners.append(listener)
         threading.Thread(target=serve_relay, args=(listener, connect), daemon=True).start()
@@ -120,10 +120,8 @@ class Namespace:
 
     def close(self) -> None:
         for listener in self._listeners:
-            try:
+            with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             listener.close()
         for child in self._children:
             for pipe in (child.stdin, child.stdout):
@@ -147,7 +145,7 @@ def _inside(direction: str, port: int, path: str) -> None:
     """The relay's part inside the namespace; ends when its standard input closes."""
     if direction == "tcp-to-unix":
         listener = socket.create_server(("127.0.0.1", port), backlog=256)
-        connect: tuple[int, object] = (socket.AF_UNIX, path)
+        connect: tuple[int, Any] = (socket.AF_UNIX, path)
     else:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(path)

@@ -54,8 +54,8 @@ class FileKeyProvider:
         kek = self._read().get(wrapped.kek_id)
         if kek is None:
             raise MissingKey(
-                f"The key-encryption key {wrapped.kek_id} of class '{self._class.value}' is not in {self._path}: put the "
-                "file back from its copy, or add the retired key as a line below the current one"
+                f"The key-encryption key {wrapped.kek_id} of class '{self._class.value}' is not in {self._path}: put "
+                "the file back from its copy, or add the retired key as a line below the current one"
             )
         blob = wrapped.blob
         salt, commitment = blob[:SALT_BYTES], blob[SALT_BYTES : SALT_BYTES + COMMITMENT_BYTES]
@@ -100,7 +100,7 @@ class FileKeyProvider:
             )
         keys = self._parse(text)
         if not keys:
-            raise MissingKey(f"The key file {self._path} holds no key of class '{self._class.value}': put its copy back")
+            raise MissingKey(f"The key file {self._path} of class '{self._class.value}' is empty: put its copy back")
         return keys
 
     def _parse(self, text: bytes) -> dict[str, bytes]:
@@ -113,12 +113,12 @@ class FileKeyProvider:
             if material is None or len(words) > 2:
                 # The line itself is never quoted: it may be all but one character of a key.
                 raise SettingsError(
-                    f"Line {number} of the key file {self._path} is not a key: write `<id> <key>`, the key being 32 bytes "
-                    "as 64 hex digits or as base64"
+                    f"Line {number} of the key file {self._path} is not a key: write `<id> <key>`, the key being 32 "
+                    "bytes as 64 hex digits or as base64"
                 )
             key_id = words[0] if len(words) == 2 else key_id_of(material)
             if keys.setdefault(key_id, material) != material:
-                raise SettingsError(f"The key file {self._path} has two different keys with the id {key_id}: rename one")
+                raise SettingsError(f"The key file {self._path} has two different keys of id {key_id}: rename one")
         return keys
 
 

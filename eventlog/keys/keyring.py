@@ -1,12 +1,12 @@
 """The keyring: data keys of one log, unwrapped on demand and held in memory.
 
-New ids may appear at any time while a log is followed (a rotation); whoever meets one calls `require` first. A class
-without a provider is one that this role is not given; any other failure is raised, never passed over.
+New ids may appear at any time while a log is followed (a rotation): whoever gets MissingKey calls `load` and tries once
+more. A class without a provider is one that this role is not given; any other failure is raised, never passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from eventlog.driver import LogDriver
 from eventlog.keys.provider import KeyProvider
@@ -24,7 +24,6 @@ class Keyring:
         self._driver = driver
         self._providers = dict(providers)
         self._keys: dict[str, DataKey] = {}
-        self._withheld: set[str] = set()
 
     def opens(self, key_class: KeyClass) -> bool:
         """Whether this role is given keys of the class at all."""
@@ -35,45 +34,35 @@ class Keyring:
         key = self._keys.get(key_id)
         if key is None:
             raise MissingKey(
-                f"Record {position} is sealed with data key {key_id}, which is not in the store under datakey/{key_id}: "
-                "restore it from the archive"
+                f"Record {position} is sealed with data key {key_id}, which is not in the store (datakey/{key_id}) or not "
+                "given to this role: restore it from the archive"
             )
         return key
 
-    async def require(self, log_id: str, key_ids: Iterable[str]) -> None:
-        """Load the keys of these ids that are not loaded yet. An id that the store lacks is left to `find`."""
-        for key_id in key_ids:
-            if key_id in self._keys or key_id in self._withheld:
-                continue
-            entry = await self._driver.read_data_key(key_id)
-            if entry is not None:
-                await self._take(log_id, key_id, entry.value)
-
     async def load(self, log_id: str) -> None:
-        """Load every data key of the log that this role may open; the check that a role's keys are the right ones."""
+        """Load what is new of the log's data keys, as far as this role may open them.
+
+        Also the check at a start that a role's keys are the right ones: MissingKey, WrongKey and Damaged say which
+        key, where it was looked for and what to do.
+        """
         for key_id, entry in (await self._driver.list_data_keys()).items():
             if key_id not in self._keys:
-                await self._take(log_id, key_id, entry.value)
+                key = await unwrap_data_key(key_id, entry.value, log_id, self._providers)
+                if key is not None:
+                    self._keys[key_id] = key
 
     async def sealing_keys(self, log_id: str, key_class: KeyClass) -> tuple[DataKey, DataKey | None]:
-        """What `seal_record` needs for a record of the class: the newest config key, and the newest secrets key or None."""
+        """What `seal_record` needs for a record of the class: the newest config key; the newest secrets key or None."""
         config = await self._newest(log_id, KeyClass.CONFIG)
         return config, await self._newest(log_id, KeyClass.SECRETS) if key_class is KeyClass.SECRETS else None
 
     async def _newest(self, log_id: str, key_class: KeyClass) -> DataKey:
         if not self.opens(key_class):
-            raise MissingKey(f"This role has no key-encryption key of class '{key_class.value}': configure its provider")
+            raise MissingKey(f"This role has no key-encryption key of class '{key_class.value}': set its key file")
         held = [key for key in self._keys.values() if key.key_class is key_class]
         if not held:
             await self.load(log_id)
             held = [key for key in self._keys.values() if key.key_class is key_class]
         if not held:
-            raise MissingKey(f"The log has no data key of class '{key_class.value}': restore datakey/* from the archive")
+            raise MissingKey(f"The log has no data key of class '{key_class.value}': restore it from the archive")
         return max(held, key=lambda key: (key.created_us, key.key_id))
-
-    async def _take(self, log_id: str, key_id: str, value: bytes) -> None:
-        key = await unwrap_data_key(key_id, value, log_id, self._providers)
-        if key is None:
-            self._withheld.add(key_id)
-        else:
-            self._keys[key_id] = key

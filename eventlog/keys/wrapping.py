@@ -94,5 +94,5 @@ def _context(log_id: str, key_id: str, key_class: KeyClass, created_us: int) -> 
 
 def _damaged(key_id: str) -> Damaged:
     return Damaged(
-        f"The wrapped data key {key_id} is not readable: its bytes were changed; restore datakey/{key_id} from the archive"
+        f"The wrapped data key {key_id} is not readable, its bytes were changed: restore it from the archive"
     )

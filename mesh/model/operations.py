@@ -1,4 +1,6 @@
-"""The 38 operations of the App Mesh API as one table, read from the model's facts. Pure: path and method in, operation out.
+"""The 38 operations of the App Mesh API as one table, read from the model's facts.
+
+Pure: method and path in, operation out.
 
 Everything an edge must know to serve an operation stands here, so that it needs one handler: where each input member
 travels (path, query string, body), which kind of resource it is about, what it does with it, which shapes bound it.
@@ -101,7 +103,7 @@ def _bind(pattern: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str]
             try:
                 found[expected[1:-1]] = unquote(given, errors="strict")
             except UnicodeDecodeError as error:
-                raise BadRequest(f"{expected[1:-1]}: the path segment '{given[:80]}' is not percent-encoded UTF-8") from error
+                raise BadRequest(f"{expected[1:-1]}: '{given[:80]}' in the path is no percent-encoded UTF-8") from error
         elif expected != given:
             return None
     return found

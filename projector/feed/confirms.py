@@ -1,7 +1,7 @@
 """Many callers, few questions: a frontend's confirms as a pure machine.
 
-A caller may only be answered by a confirm that was sent after it asked. Callers who ask while one is under way share the
-next; the next is sent when the first is answered, or after a moment, so that one slow read does not hold up all. A
+A caller may only be answered by a confirm that was sent after it asked. Callers who ask while one is under way share
+the next; the next is sent when the first is answered, or after a moment, so that one slow read does not hold up all. A
 refused confirm, or one whose projector went away, is asked again while somebody still waits for it.
 """
 

@@ -1,12 +1,12 @@
-"""Which projector a frontend listens to, as a pure machine: what happened and when in, `Dial`/`Prepare`/`Promote`/`Drop` out.
+"""Which projector a frontend listens to, as a pure machine: what happened (and when) in, links to open and close out.
 
 At most two links live: the *current* one, whose snapshots count, and a *candidate*. The rules, in their order:
 
 1. A link that does not greet in time, or falls silent, is lost; so is one whose connection broke. Its projector then
    waits (doubling, capped, jittered) before it is dialled again; the others do not wait for it.
 2. With no current link, the own zone's projectors are dialled first, then the others in an order of this process's own
-   (so that a lost zone's frontends do not all fall on one projector). The first to greet becomes current, however old its
-   head: something stale is better than nothing, and the watches hold back what would go backwards.
+   (so that a lost zone's frontends do not all fall on one projector). The first to greet becomes current, however old
+   its head: something stale is better than nothing, and the watches hold back what would go backwards.
 3. While the current head is stale, others are probed in turn; one that is clearly fresher takes over.
 4. While the current one is in another zone, the own zone's are probed; one that has been fresh for a while takes over.
 5. A candidate takes over from a living link only after it was prepared (every node subscribed and caught up), so that
@@ -99,7 +99,7 @@ class _Place:
 
 
 class Failover:
-    """The choice of a projector. Every method takes the present in monotonic seconds and returns what to do, in order."""
+    """The choice of a projector. Methods take the present in monotonic seconds and return what to do, in order."""
 
     def __init__(self, zone: str, projectors: Iterable[tuple[str, str]], jitter: Callable[[], float]) -> None:
         self._zone, self._jitter = zone, jitter

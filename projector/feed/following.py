@@ -102,6 +102,7 @@ class FrontendSession:
         self._last_subscription = 0
         self._views: dict[NodeId, View] = {}
         self._greeted = False
+        self._covered = ORIGIN
         self.position = ORIGIN
 
     @property
@@ -112,6 +113,10 @@ class FrontendSession:
     def views(self) -> Mapping[NodeId, View]:
         """What this stream has told, by node. A node that is followed and not here was not answered yet."""
         return self._views
+
+    def as_of(self, node: NodeId) -> Position:
+        """The position that the node's view is known to hold at: where it was taken, or a later one that covered all."""
+        return max(self._views[node].position, self._covered)
 
     def subscribe(self, node: NodeId) -> Subscribe | None:
         """The frame to send, or None when the node is followed already."""
@@ -156,6 +161,7 @@ class FrontendSession:
                 return self._cover(frame.position, frame.age_ms / 1000)
 
     def _cover(self, position: Position, age_s: float | None) -> list[FeedEvent]:
+        self._covered = max(self._covered, position)
         self.position = max(self.position, position)
         return [Covered(position, age_s)]
 

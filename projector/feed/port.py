@@ -1,7 +1,7 @@
-"""Last stage of the projector as a frontend sees it: the shape of a feed of per-node snapshots. Values and Protocols only.
+"""The projector as a frontend sees it: the shape of a feed of per-node snapshots. Values and Protocols only.
 
-`projector/feed/client.py` implements it over gRPC; `xds` consumes it; simulation and tests bring their own. Nothing here
-does I/O, and nothing here knows where snapshots come from.
+`projector/feed/client.py` implements it over gRPC; `xds` consumes it; simulation and tests bring their own. Nothing
+here does I/O, and nothing here knows where snapshots come from.
 """
 
 from __future__ import annotations

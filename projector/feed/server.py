@@ -1,7 +1,7 @@
-"""The projector's end of the feed on the network: `ProjectorSession` behind `grpc.aio`, mutual TLS under the roles' root.
+"""The projector's end of the feed on the network: `ProjectorSession` behind `grpc.aio`, mutual TLS, the roles' root.
 
-This shell decodes, checks who calls, waits for the transport, and does what the session says. It must never decide what a
-frontend is told. One stream has two tasks: one reads, one writes; what blocks is only ever that one stream.
+This shell decodes, checks who calls, waits for the transport, and does what the session says. It must never decide what
+a frontend is told. One stream has two tasks: one reads, one writes; what blocks is only ever that one stream.
 """
 
 from __future__ import annotations
@@ -50,15 +50,16 @@ SERVER_OPTIONS: Sequence[tuple[str, Any]] = (
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
-class FeedServer(grpc.GenericRpcHandler[bytes, bytes]):
+class FeedServer(grpc.GenericRpcHandler):
     """Serves one `SnapshotSource` to frontends.
 
-    `projectors` gives the (zone, host:port) of the live projectors, for frontends to keep. `run` belongs under the role's
-    Supervisor: it beats, and keeps the confirmed head young.
+    `projectors` gives the (zone, host:port) of the live projectors, for frontends to keep. `run` belongs under the
+    role's Supervisor: it beats, and keeps the confirmed head young.
     """
 
     def __init__(
         self,
+        *,
         source: SnapshotSource,
         registry: FrontendRegistry,
         projectors: Callable[[], Sequence[tuple[str, str]]],
@@ -126,7 +127,7 @@ class FeedServer(grpc.GenericRpcHandler[bytes, bytes]):
         """grpc's routing: the one method, bytes in and out."""
         if handler_call_details.method != METHOD:
             return None
-        return grpc.stream_stream_rpc_method_handler(self._subscribe)  # type: ignore[arg-type]
+        return grpc.stream_stream_rpc_method_handler(self._subscribe)
 
     async def _subscribe(self, requests: AsyncIterator[bytes], context: Context) -> None:
         role = role_of(_uris(context), self._trust_domain)
@@ -167,8 +168,9 @@ class FeedServer(grpc.GenericRpcHandler[bytes, bytes]):
                 stream.wake.set()
         except BadRequest as error:
             stream.refusal = error.message
-        stream.ended = True
-        stream.wake.set()
+        finally:
+            stream.ended = True
+            stream.wake.set()
 
     async def _ask_head(self, stream: _Stream, ask: AskHead) -> None:
         try:
@@ -227,10 +229,10 @@ class _Stream:
                 continue
             try:
                 packed = encode(frame)
-            except LimitExceeded as error:
+            except LimitExceeded:
                 # Only a node's set can be too large. The frontend keeps the set it has; the others go on.
                 node = frame.node if isinstance(frame, SnapshotFrame) else None
-                log.error("a node's resources do not fit a feed frame", node=str(node), error=error.message)
+                log.exception("a node's resources do not fit a feed frame", node=str(node))
                 continue
             await context.write(packed)
 

@@ -1,11 +1,11 @@
-"""The projector's end of one feed stream as a pure machine: frames and facts in, actions and frames out. No socket, clock, task.
+"""The projector's end of one feed stream as a pure machine: frames and facts in, actions and frames out. No I/O, no clock.
 
-It knows which nodes one frontend follows, what it was last sent of each, which of them are dirty, and which confirms and
-heartbeats are due. It is *pulled* (`next_frame`) when the transport can take a frame, so a slow frontend costs a set of
-dirty nodes, never a queue, and gets the newest.
+It knows which nodes one frontend follows, what it was last sent of each, which of them are dirty, and which confirms
+and heartbeats are due. It is *pulled* (`next_frame`) when the transport can take a frame, so a slow frontend costs a set
+of dirty nodes, never a queue, and gets the newest.
 
-The order that confirms and heartbeats promise: a `Confirmed` or `Heartbeat` with position P is sent only after, for every
-node subscribed before, a frame taken at P or later (or the knowledge that the last one sent still holds there).
+The order that confirms and heartbeats promise: a `Confirmed` or `Heartbeat` with position P is sent only after, for
+every node subscribed before, a frame taken at P or later (or the knowledge that the last one sent still holds there).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from identity.node_id import NodeId
-from mesh.errors import BadRequest, LimitExceeded
+from mesh.errors import BadRequest, LimitExceeded, NotReady
 from mesh.position import Position
 from projector.feed.source import SnapshotSource
 from projector.feed.wire import (
@@ -38,6 +38,7 @@ from runtime.limits import (
     FEED_NAME_BYTES_MAX,
     FEED_NODES_MAX,
 )
+
 
 @dataclass(frozen=True, slots=True)
 class Register:
@@ -152,7 +153,7 @@ class ProjectorSession:
             self._dirtied += 1
 
     def head_answer(self, confirm_id: int, position: Position | None, folded: Position) -> None:
-        """The outcome of an `AskHead`: the confirmed head, folded; or None when it could not be had (`folded` is then told)."""
+        """The outcome of an `AskHead`: the confirmed head, folded, or None; `folded` is what a refusal tells."""
         self._asked.discard(confirm_id)
         ok = position is not None
         self._due.append(_Due(self._dirtied if ok else 0, position or folded, confirm_id, ok))
@@ -196,7 +197,10 @@ class ProjectorSession:
 
     def _snapshot(self, node: NodeId, source: SnapshotSource) -> SnapshotFrame | None:
         followed = self._followed[node]
-        position, snapshot = source.position, source.current(node)
+        try:
+            position, snapshot = source.position, source.current(node)
+        except NotReady:
+            return None  # silence about this one node; the others, and what is confirmed, go on
         before, answered = followed.sent, followed.answered
         followed.sent, followed.answered = snapshot, True
         subscription = followed.subscription

@@ -1,7 +1,7 @@
-"""What the projector's side of the feed is served from: the newest snapshot of any node, and a head that a quorum confirmed.
+"""What the projector's side of the feed is served from: the newest snapshot of any node, and a confirmed head.
 
-`projector/projection.py` implements it over the fold. Protocols only, so that the feed's server (and whoever imports it)
-reaches neither the log nor the compiler.
+`projector/projection.py` implements it over the fold. Protocols only, so that the feed's server (and whoever imports
+it) reaches neither the log nor the compiler.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class SnapshotSource(Protocol):
         ...
 
     def current(self, node: NodeId) -> NodeSnapshot | None:
-        """What a subscribed node has at `position`; None when there is no such node."""
+        """What a subscribed node has at `position`; None when there is no such node.
+
+        NotReady when that is not known (it cannot be compiled, and never could): nothing is then told of the node.
+        """
         ...
 
     async def confirmed(self, timeout_s: float) -> Position:

@@ -1,8 +1,8 @@
 """What a frontend's listeners have been told of each node, and what they may be told next. Pure.
 
-The rules: a listener gets whole snapshots only; a node never goes back below the position it was delivered at, whichever
-projector now speaks (what is older is held back until that projector has caught up); losing a projector delivers nothing;
-"no such node" is delivered like any other news, never because of a reconnect.
+The rules: a listener gets whole snapshots only; a node never goes back below the position it was delivered at,
+whichever projector now speaks (what is older is held back until that projector has caught up); losing a projector
+delivers nothing; "no such node" is delivered like any other news, never because of a reconnect.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Decoding is bounded before it allocates (sizes, counts, depth, no extension types) and checks every field, since a peer
 with a valid certificate may still be broken or taken over. What is not understood in a known frame is ignored (a newer
-build may add fields); an unknown frame type is an error, because the level that both sides said at the start rules it out.
+build may add fields); an unknown frame type is an error: the level that both sides said at the start rules it out.
 
     frontend  -> projector   hello, subscribe, unsubscribe, confirm
     projector -> frontend    hello, snapshot, confirmed, heartbeat
@@ -138,7 +138,7 @@ def encode(frame: FrontendFrame | ProjectorFrame) -> bytes:
     return packed
 
 
-def _plain(frame: FrontendFrame | ProjectorFrame) -> dict[str, Any]:  # noqa: PLR0912 - one arm a frame
+def _plain(frame: FrontendFrame | ProjectorFrame) -> dict[str, Any]:
     match frame:
         case FrontendHello():
             return {
@@ -192,7 +192,7 @@ def decode_from_projector(packed: bytes) -> ProjectorFrame:
     return read(fields)
 
 
-def _no_extension(code: int, data: bytes) -> object:
+def _no_extension(code: int, _data: bytes) -> object:
     raise BadRequest(f"feed: extension type {code} is not part of any frame")
 
 

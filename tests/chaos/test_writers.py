@@ -59,7 +59,7 @@ def stand_in(*script: int) -> Iterator[tuple[StandIn, str]]:
         def do_PUT(self) -> None:
             state.answer(self)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -1,0 +1,242 @@
+"""The write path: commands become events in the log, one after the other, and each caller gets the log's own answer.
+
+Per command: decide on the folded state, append with a compare on the very head that the state was folded to, fold what
+was committed, answer. What this must never do (DESIGN 3):
+
+- answer a rejection that was decided on a state older than the call: a rejection counts only on a state folded to a head
+  that a quorum read begun after the command arrived has confirmed;
+- take an unknown outcome for a failure: the token is in the log, so the command is decided again, and either finds its
+  own event or competes for the same head, which only one of the two can replace;
+- build on an append that is not settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import structlog
+
+from api.ports import Replica, Writer
+from eventlog.records import KeyClass, NewRecord, TokenMark
+from eventlog.writer import Appended
+from mesh.commands import Command, Context
+from mesh.decide import Decision, decide
+from mesh.errors import CallerError, MeshlogError, NoQuorum, NotReady, OutcomeUnknown, TooManyRequests, Unavailable
+from mesh.events import SCHEMAS, SECRET_TYPES, Token
+from mesh.position import Position
+from mesh.state import Resource, State
+from runtime.clock import Clock, Entropy
+from runtime.limits import (
+    COMMAND_ATTEMPTS_MAX,
+    COMMAND_BACKOFF_MAX_S,
+    COMMAND_BACKOFF_S,
+    COMMAND_DEADLINE_S,
+    COMMAND_QUEUE_MAX,
+)
+
+log = structlog.get_logger(__name__)
+
+_REPEAT = "Repeat the call with the same clientToken: it will be made once."
+
+
+class Origin(NamedTuple):
+    """Where a command comes from, as its records tell. `token` makes a repeated call one event."""
+
+    account: str
+    principal: str
+    source_ip: str
+    request_id: str
+    operation: str
+    token: Token
+
+
+class Outcome(NamedTuple):
+    """What came of a command. `position`: of its (last) event, or, where nothing was to be written, of the state.
+
+    `resource` is as the command left it (for a delete: as it was when it went); None where there is none.
+    """
+
+    position: Position
+    resource: Resource | None
+    replayed: bool = False
+    written: bool = True
+
+
+class _Refusal(NamedTuple):
+    """A rejection (or that there is nothing to write), and the position of the state that it was decided on."""
+
+    error: CallerError | None
+    state: State
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A command in the queue. `appending`: an append of it may be under way, so that giving up leaves it unknown."""
+
+    command: Command
+    origin: Origin
+    context: Context
+    verdict: asyncio.Future[Outcome | _Refusal]
+    appending: bool = field(default=False)
+
+
+class CommandService:
+    """The serial writer of one API server. `run` is the worker (start it under a supervisor); `submit` is for callers."""
+
+    def __init__(self, replica: Replica, writer: Writer, clock: Clock, entropy: Entropy) -> None:
+        self._replica = replica
+        self._writer = writer
+        self._clock = clock
+        self._entropy = entropy
+        self._queue: asyncio.Queue[_Pending] = asyncio.Queue(COMMAND_QUEUE_MAX)
+        self._unsettled = False
+
+    async def submit(self, command: Command, origin: Origin) -> Outcome:
+        """Do `command` once; raises what `decide` raises, TooManyRequests, Unavailable, or OutcomeUnknown."""
+        deadline_s = self._clock.monotonic_s() + COMMAND_DEADLINE_S
+        context = Context(
+            account=origin.account,
+            principal=origin.principal,
+            operation=origin.operation,
+            token=origin.token,
+            uid=self._entropy.uuid(),
+            now_us=self._clock.now_us(),
+        )
+        confirmed: State | None = None
+        pending: _Pending | None = None
+        try:
+            async with asyncio.timeout(COMMAND_DEADLINE_S):
+                while True:
+                    future = asyncio.get_running_loop().create_future()
+                    pending = _Pending(command, origin, context, future, deadline_s)
+                    self._enqueue(pending)
+                    verdict = await future
+                    if isinstance(verdict, Outcome):
+                        return verdict
+                    if confirmed is not None and verdict.state.position >= confirmed.position:
+                        return _final(verdict, command)
+                    confirmed = await self._replica.confirmed()
+        except TimeoutError:
+            raise _too_late(pending) from None
+
+    def _enqueue(self, pending: _Pending) -> None:
+        try:
+            self._queue.put_nowait(pending)
+        except asyncio.QueueFull:
+            raise TooManyRequests(
+                f"This server has {COMMAND_QUEUE_MAX} writes waiting; nothing was written. Try again in a second."
+            ) from None
+
+    async def run(self) -> None:
+        """Settle queued commands one at a time, for ever."""
+        while True:
+            pending = await self._queue.get()
+            if pending.verdict.done():
+                continue  # its caller has given up
+            try:
+                verdict = await self._settle(pending)
+            except MeshlogError as error:
+                _fail(pending, error)
+            except asyncio.CancelledError:
+                stopping = "This server is stopping"
+                _fail(pending, OutcomeUnknown(f"{stopping}; the outcome is unknown. {_REPEAT}") if pending.appending
+                      else NotReady(f"{stopping}; nothing was written. Try another server."))
+                raise
+            except Exception as error:
+                log.exception("command failed", request_id=pending.origin.request_id)
+                self._unsettled = True
+                _fail(pending, error)
+            else:
+                if not pending.verdict.done():
+                    pending.verdict.set_result(verdict)
+
+    async def _settle(self, pending: _Pending) -> Outcome | _Refusal:
+        for attempt in range(COMMAND_ATTEMPTS_MAX):
+            if self._unsettled:
+                await self._resolve(pending)
+            state, head = self._replica.state, self._replica.head_ref
+            try:
+                decision = decide(state, pending.command, pending.context)
+            except CallerError as error:
+                return _Refusal(error, state)
+            if decision.replay is not None:
+                return Outcome(decision.replay.position, decision.replay.outcome, replayed=True)
+            if not decision.events:
+                return _Refusal(None, state)
+            pending.appending = True
+            try:
+                result = await self._writer.append(head, _records(decision, pending.origin), state.time_us)
+            except OutcomeUnknown:
+                self._unsettled = True
+            else:
+                pending.appending = False
+                if isinstance(result, Appended):
+                    return await self._committed(result, pending)
+                await self._replica.wait_for(result.head.head.at)
+            if pending.verdict.done():
+                break
+            await self._clock.sleep(self._pause_s(attempt))
+        if pending.appending:
+            raise OutcomeUnknown(f"The log has not told whether the write landed. {_REPEAT}")
+        raise Unavailable("Other writers kept winning the log's head; nothing was written. Try again.")
+
+    async def _resolve(self, pending: _Pending) -> None:
+        """After an append that nobody knows the end of: nothing is decided before a confirmed head is folded."""
+        try:
+            await self._replica.confirmed()
+        except MeshlogError as error:
+            if pending.appending:
+                raise OutcomeUnknown(f"{error.message} The outcome of the write is unknown. {_REPEAT}") from error
+            raise
+        self._unsettled = False
+
+    async def _committed(self, appended: Appended, pending: _Pending) -> Outcome:
+        self._replica.advance(appended)
+        position = appended.records[-1].position
+        await self._replica.wait_for(position)
+        kept = self._replica.state.tokens.get(pending.origin.token.digest)
+        return Outcome(position, kept.outcome if kept else None)
+
+    def _pause_s(self, attempt: int) -> float:
+        ceiling = min(COMMAND_BACKOFF_MAX_S, COMMAND_BACKOFF_S * 2.0 ** min(attempt, 16))
+        return ceiling * self._entropy.jitter()
+
+
+def _records(decision: Decision, origin: Origin) -> list[NewRecord]:
+    """The decided events as records of one frame; the token marks the last, so that it is known when all are."""
+    last = len(decision.events) - 1
+    mark = TokenMark(origin.token.digest, origin.token.body)
+    return [
+        NewRecord(
+            type=event.type,
+            schema=SCHEMAS[event.type],
+            account=origin.account,
+            actor=origin.principal,
+            source_ip=origin.source_ip,
+            request_id=origin.request_id,
+            token=mark if index == last else None,
+            data=event.data,
+            key_class=KeyClass.SECRETS if event.type in SECRET_TYPES else KeyClass.CONFIG,
+        )
+        for index, event in enumerate(decision.events)
+    ]
+
+
+def _final(verdict: _Refusal, command: Command) -> Outcome:
+    if verdict.error is not None:
+        raise verdict.error
+    key = getattr(command, "key", None)
+    return Outcome(verdict.state.position, verdict.state.get(key) if key else None, written=False)
+
+
+def _fail(pending: _Pending, error: Exception) -> None:
+    if not pending.verdict.done():
+        pending.verdict.set_exception(error)
+
+
+def _too_late(pending: _Pending | None) -> Unavailable:
+    if pending is not None and pending.appending:
+        return OutcomeUnknown(f"The write did not settle within {COMMAND_DEADLINE_S:g} s; its outcome is unknown. {_REPEAT}")
+    return NoQuorum(f"The write was not begun within {COMMAND_DEADLINE_S:g} s; nothing was written. Try again.")

@@ -1,0 +1,115 @@
+"""What the API needs from the rooms below and beside it, as the smallest shapes that do. Types only.
+
+`projector.replica.Replica`, `eventlog.writer.LogWriter` and the rest fit these by structure; tests and the simulation
+hand in others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from eventlog.records import HeadRef, NewRecord
+from eventlog.writer import Appended, LostRace
+from identity.node_id import NodeId
+from mesh.events import Event
+from mesh.position import Position
+from mesh.state import State
+from runtime.clock import Clock, Entropy
+
+
+class Replica(Protocol):
+    """The fold of the log in this process. `state` and `head_ref` always belong together: read both without awaiting."""
+
+    @property
+    def state(self) -> State: ...
+
+    @property
+    def head_ref(self) -> HeadRef:
+        """The head that `state` was folded to; NotReady before there is one."""
+        ...
+
+    async def confirmed(self) -> State:
+        """A state folded at least to a head that a quorum read begun after this call returned; NoQuorum, NotReady.
+
+        Calls that wait together share one read.
+        """
+        ...
+
+    async def wait_for(self, position: Position) -> None:
+        """Return when `state` is folded to `position` or beyond; raises when the replica has halted."""
+        ...
+
+    def advance(self, appended: Appended) -> None:
+        """Fold what this process has just committed, without waiting for the watch to bring it."""
+        ...
+
+
+class Writer(Protocol):
+    """`eventlog.writer.LogWriter`."""
+
+    async def append(
+        self, expected: HeadRef, records: Sequence[NewRecord], previous_time_us: int
+    ) -> Appended | LostRace: ...
+
+
+class EventHistory(Protocol):
+    """The log, read again from its start."""
+
+    def read(self, upto: Position) -> AsyncIterator[Sequence[Event]]:
+        """Every event up to and with `upto`, opened and verified, in order, in batches."""
+        ...
+
+
+class SignedIdentity(NamedTuple):
+    """A proxy's new certificate. PEM; `chain` and `ca` as Envoy wants them in files; `serial` in hex."""
+
+    certificate_pem: str
+    chain: str
+    ca: str
+    serial: str
+    not_after_us: int
+
+
+class ProxySigner(Protocol):
+    """The proxies' root with its key."""
+
+    def sign(self, node: NodeId, csr_pem: bytes, now_us: int) -> SignedIdentity:
+        """BadRequest when the request cannot be signed."""
+        ...
+
+
+class XdsEndpoint(NamedTuple):
+    """An xDS frontend as proxies dial it; `address` is host:port."""
+
+    zone: str
+    address: str
+
+
+MembersSource = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
+"""The live members of the cluster: {role, id, zone, address, level, build}."""
+
+
+class Readiness(NamedTuple):
+    """Whether this server may be sent work, and if not, why."""
+
+    ready: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiPorts:
+    """Everything that `create_app` wires together."""
+
+    replica: Replica
+    writer: Writer
+    history: EventHistory
+    signer: ProxySigner
+    xds_endpoints: Callable[[], Sequence[XdsEndpoint]]
+    clock: Clock
+    entropy: Entropy
+    zone: str
+    server_id: str
+    readiness: Callable[[], Readiness]
+    members: MembersSource | None = None

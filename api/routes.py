@@ -1,0 +1,42 @@
+"""What a route is, and how a request finds its own. Types only: `api.appmesh` and `api.admin` make the routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from api.calls import Handler
+from identity.sigv4 import Caller, SignedRequest
+from mesh.kinds import ResourceKey
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route. `path` is its template. `action` is its name in IAM; `services` are what a caller may sign for.
+
+    `read` turns an authenticated request and its path members into the handler's input, or raises BadRequest; `keys`
+    are the resources that this input touches, all of which are authorised before `handle` runs.
+    """
+
+    method: str
+    path: str
+    action: str
+    services: Sequence[str]
+    read: Callable[[SignedRequest, Mapping[str, str]], dict[str, Any]]
+    keys: Callable[[Caller, Mapping[str, Any]], Iterable[ResourceKey]]
+    handle: Handler
+
+
+class Found(NamedTuple):
+    """A route, and the members that the path gave."""
+
+    route: Route
+    path_members: Mapping[str, str]
+
+
+class Router(NamedTuple):
+    """Routes, and how to find one of them by method and raw path."""
+
+    routes: Sequence[Route]
+    find: Callable[[str, str], Found | None]

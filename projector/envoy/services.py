@@ -1,0 +1,195 @@
+"""A virtual service on one port: from its provider (a node, a router with routes, or nothing) to routes and clusters.
+
+A route whose match cannot be compiled whole is held back: with a part of its conditions left out it would take requests
+that are not its own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mesh.kinds import VIRTUAL_NODE, VIRTUAL_ROUTER
+from mesh.state import Resource
+from projector.envoy.defaults import MAX_UINT32, PRIORITY, RETRY
+from projector.envoy.plans import ClusterPlan, MatchPlan, RetryPlan, RoutePlan
+from projector.envoy.specs import Port, duration_ms, header_safe, http_timeouts, longest, ports
+from projector.envoy.targets import ClientPolicy, target
+from projector.envoy.view import Spec, View
+
+SERVICE_TAG = "TargetVirtualService"
+
+_STATUS_CODES = {
+    "server-error": (*range(500, 509), 510, 511),
+    "gateway-error": (502, 503, 504),
+    "client-error": (409,),
+}
+_RETRY_ORDER = (
+    "reset", "refused-stream", "connect-failure", "cancelled", "deadline-exceeded", "internal", "resource-exhausted",
+    "unavailable", "retriable-status-codes",
+)
+_UNSUPPORTED_ROUTES = ("grpcRoute", "tcpRoute")
+_UNSUPPORTED_MATCHES = ("headers", "queryParameters", "scheme")
+
+Order = tuple[int, int, int, int, str]
+
+
+class ServiceRoutes(NamedTuple):
+    """`missing`: something that the routes name is not there. The timeouts are the longest of the routes, None without any."""
+
+    routes: tuple[RoutePlan, ...] = ()
+    clusters: tuple[ClusterPlan, ...] = ()
+    missing: bool = False
+    timeout_ms: int | None = None
+    idle_timeout_ms: int | None = None
+
+
+def service_ports(view: View, service: Resource) -> tuple[Port, ...]:
+    """What a virtual service is spoken to on: its provider's listeners; none without a provider."""
+    provider = service.spec.get("provider") or {}
+    for kind in (VIRTUAL_NODE, VIRTUAL_ROUTER):
+        if kind.name in provider:
+            resource = view.get(kind.name, provider[kind.name][kind.name_member])
+            return ports(resource.spec.get("listeners")) if resource else ()
+    return ()
+
+
+def service_routes(view: View, service: Resource, port: Port | None, policy: ClientPolicy | None) -> ServiceRoutes:
+    """The service's routes on `port` (None: its provider has no listener), in matching order, and the clusters they need."""
+    provider = service.spec.get("provider") or {}
+    if VIRTUAL_NODE.name in provider:
+        return _from_node(view, service, provider[VIRTUAL_NODE.name]["virtualNodeName"], port, policy)
+    if VIRTUAL_ROUTER.name in provider:
+        router = view.get(VIRTUAL_ROUTER.name, provider[VIRTUAL_ROUTER.name]["virtualRouterName"])
+        return _from_router(view, service, router, port, policy) if router else ServiceRoutes()
+    return ServiceRoutes()
+
+
+def _from_node(
+    view: View, service: Resource, node: str, port: Port | None, policy: ClientPolicy | None
+) -> ServiceRoutes:
+    found = target(view, service.key.mesh, node, port.number if port else None, None, policy)
+    route = RoutePlan(
+        match=MatchPlan(prefix="/"),
+        targets=((found.cluster.name, 1),),
+        timeout_ms=found.timeouts.request_ms,
+        idle_timeout_ms=found.timeouts.idle_ms,
+        retry=RETRY,
+        tags=((SERVICE_TAG, service.key.name),),
+    )
+    return _together([route], {found.cluster.name: found.cluster}, found.missing)
+
+
+def _from_router(
+    view: View, service: Resource, router: Resource, port: Port | None, policy: ClientPolicy | None
+) -> ServiceRoutes:
+    ordered: list[tuple[Order, RoutePlan]] = []
+    clusters: dict[str, ClusterPlan] = {}
+    missing = False
+    number = port.number if port else None
+    for resource in view.children(router.key):
+        body = http_route(view, resource)
+        if body is None or (number is not None and body["match"].get("port", number) != number):
+            continue
+        match = match_plan(view, resource, body["match"])
+        if match is None:
+            continue
+        targets = []
+        for weighted in body["action"]["weightedTargets"]:
+            found = target(view, service.key.mesh, weighted["virtualNode"], weighted.get("port"), number, policy)
+            clusters[found.cluster.name] = found.cluster
+            missing = missing or found.missing
+            targets.append((found.cluster.name, weighted["weight"]))
+        if not any(weight for _, weight in targets):
+            view.alarm(resource, "action.weightedTargets", "have no weight at all, so its requests are answered 503")
+            targets = []
+        route = _route(service, match, tuple(targets), body)
+        ordered.append((match_order(resource, match), route))
+    ordered.sort(key=lambda entry: entry[0])
+    return _together([route for _, route in ordered], clusters, missing)
+
+
+def http_route(view: View, resource: Resource) -> Spec | None:
+    """The HTTP body of a route or gateway route; None (with an alarm) for the other protocols."""
+    spec = resource.spec
+    for unsupported in _UNSUPPORTED_ROUTES:
+        if unsupported in spec:
+            view.alarm(resource, f"spec.{unsupported}", "is not supported yet, so the route is held back")
+            return None
+    body: Spec | None = spec.get("httpRoute") or spec.get("http2Route")
+    return body
+
+
+def match_plan(view: View, resource: Resource, match: Spec) -> MatchPlan | None:
+    """An HTTP match by prefix or exact path, and method; None (with an alarm) where that would not be all of it."""
+    for member in _UNSUPPORTED_MATCHES:
+        if match.get(member):
+            view.alarm(resource, f"match.{member}", "is not supported yet, so the route is held back")
+            return None
+    path = match.get("path") or {}
+    if "regex" in path:
+        view.alarm(resource, "match.path.regex", "is not supported yet, so the route is held back")
+        return None
+    exact, prefix = path.get("exact"), match.get("prefix")
+    text = exact if exact is not None else prefix
+    if text is None or not header_safe(text):
+        view.alarm(resource, "match", "has no usable prefix or path, so the route is held back")
+        return None
+    method = match.get("method")
+    return MatchPlan(path=exact, method=method) if exact is not None else MatchPlan(prefix=prefix, method=method)
+
+
+def match_order(resource: Resource, match: MatchPlan) -> Order:
+    """Priority, then the longest path; exact before prefix, more conditions before fewer; then by text, so that all agree."""
+    text = match.path if match.path is not None else match.prefix or ""
+    exact_last = 0 if match.path is not None else 1
+    method_last = 0 if match.method else 1
+    return (resource.spec.get("priority", PRIORITY), -len(text), exact_last, method_last, f"{text}\0{resource.key.name}")
+
+
+def _route(service: Resource, match: MatchPlan, targets: tuple[tuple[str, int], ...], body: Spec) -> RoutePlan:
+    timeouts = http_timeouts(body.get("timeout"))
+    return RoutePlan(
+        match=match,
+        targets=targets,
+        weighted=True,
+        timeout_ms=timeouts.request_ms,
+        idle_timeout_ms=timeouts.idle_ms,
+        retry=retry_plan(body.get("retryPolicy")),
+        tags=((SERVICE_TAG, service.key.name),),
+    )
+
+
+def retry_plan(policy: Spec | None) -> RetryPlan:
+    """App Mesh's translation: HTTP events became lists of status codes, never Envoy's own `5xx` or `gateway-error`."""
+    if policy is None:
+        return RETRY
+    conditions: set[str] = set()
+    codes: list[int] = []
+    for event in policy.get("httpRetryEvents") or ():
+        if event == "stream-error":
+            conditions.add("refused-stream")
+        elif event in _STATUS_CODES:
+            conditions |= {"retriable-status-codes"} if event == "client-error" else {"retriable-status-codes", "reset"}
+            codes.extend(code for code in _STATUS_CODES[event] if code not in codes)
+    if policy.get("tcpRetryEvents"):
+        conditions.add("connect-failure")
+    conditions |= set(policy.get("grpcRetryEvents") or ())
+    return RetryPlan(
+        retry_on=tuple(condition for condition in _RETRY_ORDER if condition in conditions),
+        status_codes=tuple(codes),
+        max_retries=min(policy["maxRetries"], MAX_UINT32),
+        per_try_timeout_ms=duration_ms(policy.get("perRetryTimeout")),
+    )
+
+
+def _together(routes: list[RoutePlan], clusters: dict[str, ClusterPlan], missing: bool) -> ServiceRoutes:
+    if not routes:
+        return ServiceRoutes(missing=missing)
+    idle_ms = [route.idle_timeout_ms for route in routes if route.idle_timeout_ms is not None]
+    return ServiceRoutes(
+        routes=tuple(routes),
+        clusters=tuple(clusters[name] for name in sorted(clusters)),
+        missing=missing,
+        timeout_ms=longest(route.timeout_ms for route in routes if route.timeout_ms is not None),
+        idle_timeout_ms=longest(idle_ms) if idle_ms else None,
+    )

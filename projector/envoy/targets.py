@@ -1,0 +1,164 @@
+"""A virtual node as somebody's upstream: from its spec to an egress cluster, or to none where it cannot be reached.
+
+A target that cannot be compiled becomes a cluster without endpoints: its share of the requests is answered 503 and nothing
+else moves. Its weight is never given to the other targets, nor its route's requests to the next route: both would be
+decisions that nobody made. Plaintext is never sent where a spec asks for TLS.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mesh.kinds import VIRTUAL_NODE
+from mesh.state import Resource
+from projector.envoy import names
+from projector.envoy.defaults import EGRESS_CONNECT_TIMEOUT_MS, MAX_UINT32
+from projector.envoy.plans import ClusterPlan, Discovery, HealthCheckPlan, OutlierPlan, PoolPlan
+from projector.envoy.specs import HTTP2_PROTOCOLS, HTTP_PROTOCOLS, Timeouts, dns_family, dns_name, duration_ms
+from projector.envoy.specs import header_safe, ip_preference, listener_timeouts
+from projector.envoy.view import Spec, View
+
+TARGET_TAG = "TargetVirtualNode"
+_SHARE_503 = "so its share of requests is answered 503"
+
+
+class ClientPolicy(NamedTuple):
+    """A client policy that asks for TLS: where it stands, and the ports it is for (none: all)."""
+
+    owner: Resource
+    field: str
+    ports: tuple[int, ...]
+
+    def covers(self, port: int) -> bool:
+        return not self.ports or port in self.ports
+
+
+class Target(NamedTuple):
+    """`missing`: the spec names something that is not there, so an earlier version of what uses this is better."""
+
+    cluster: ClusterPlan
+    missing: bool
+    timeouts: Timeouts
+
+
+def client_policy(owner: Resource, field: str, policy: Spec | None) -> ClientPolicy | None:
+    """None where no TLS is asked for."""
+    tls = (policy or {}).get("tls")
+    return None if tls is None else ClientPolicy(owner, f"{field}.tls", tuple(tls.get("ports") or ()))
+
+
+def target(view: View, mesh: str, name: str, port: int | None, router_port: int | None, policy: ClientPolicy | None) -> Target:
+    """The cluster for virtual node `name` on `port`, else on its only listener, else on the router's port."""
+    node = view.get(VIRTUAL_NODE.name, name)
+    if node is None:
+        view.alarms.add(f"mesh/{mesh}/virtualNode/{name}: does not exist, {_SHARE_503}")
+        return _none(mesh, name, missing=True)
+    listener = _listener(view, node, port, router_port)
+    if listener is None:
+        return _none(mesh, name, missing=True)
+    discovery = node.spec.get("serviceDiscovery") or {}
+    if not discovery:
+        view.alarm(node, "spec.serviceDiscovery", f"is absent, {_SHARE_503}")
+        return _none(mesh, name, missing=True)
+    if not _reachable(view, node, listener, discovery, policy):
+        return _none(mesh, name, missing=False)
+    return Target(_cluster(view, mesh, node, listener, discovery["dns"]), False, listener_timeouts(listener))
+
+
+def _none(mesh: str, name: str, missing: bool) -> Target:
+    cluster = ClusterPlan(
+        names.unavailable_cluster(mesh, name), Discovery.STATIC, None, 0, EGRESS_CONNECT_TIMEOUT_MS,
+        tags=((TARGET_TAG, name),),
+    )
+    return Target(cluster, missing, listener_timeouts({}))
+
+
+def _listener(view: View, node: Resource, port: int | None, router_port: int | None) -> Spec | None:
+    listeners: tuple[Spec, ...] = tuple(node.spec.get("listeners") or ())
+    if not listeners:
+        view.alarm(node, "spec.listeners", f"is empty, {_SHARE_503}")
+        return None
+    wanted = port if port is not None or len(listeners) == 1 else router_port
+    if wanted is None:
+        if len(listeners) > 1:
+            view.alarm(node, "spec.listeners", f"has several and no route says which port, {_SHARE_503}")
+            return None
+        return listeners[0]
+    for listener in listeners:
+        if listener["portMapping"]["port"] == wanted:
+            return listener
+    view.alarm(node, "spec.listeners", f"has none on port {wanted}, which a route names, {_SHARE_503}")
+    return None
+
+
+def _reachable(view: View, node: Resource, listener: Spec, discovery: Spec, policy: ClientPolicy | None) -> bool:
+    port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
+    if protocol not in HTTP_PROTOCOLS:
+        view.alarm(node, "spec.listeners[].portMapping.protocol", f"{protocol} is not supported yet, {_SHARE_503}")
+    elif (listener.get("tls") or {}).get("mode", "DISABLED") != "DISABLED":
+        view.alarm(node, "spec.listeners[].tls", f"is not supported yet (plaintext is not sent instead), {_SHARE_503}")
+    elif policy is not None and policy.covers(port):
+        view.alarm(policy.owner, policy.field, f"is not supported yet (plaintext is not sent instead), {_SHARE_503}")
+    elif "dns" not in discovery:
+        view.alarm(node, "spec.serviceDiscovery.awsCloudMap", f"is not supported yet, {_SHARE_503}")
+    elif not header_safe(discovery["dns"]["hostname"]):
+        view.alarm(node, "spec.serviceDiscovery.dns.hostname", f"is no host name, {_SHARE_503}")
+    else:
+        return True
+    return False
+
+
+def _cluster(view: View, mesh: str, node: Resource, listener: Spec, dns: Spec) -> ClusterPlan:
+    port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
+    strict = dns.get("responseType") == "ENDPOINTS"
+    return ClusterPlan(
+        name=names.cluster(names.EGRESS, mesh, node.key.name, protocol, port),
+        discovery=Discovery.STRICT_DNS if strict else Discovery.LOGICAL_DNS,
+        address=dns_name(dns["hostname"]),
+        port=port,
+        connect_timeout_ms=EGRESS_CONNECT_TIMEOUT_MS,
+        http2=protocol in HTTP2_PROTOCOLS,
+        family=dns_family(ip_preference(view.mesh_spec(), node.spec)),
+        tags=((TARGET_TAG, node.key.name),),
+        health_check=_health_check(listener.get("healthCheck")),
+        outlier=_outlier(listener.get("outlierDetection")),
+    )
+
+
+def _health_check(check: Spec | None) -> HealthCheckPlan | None:
+    if not check:
+        return None
+    return HealthCheckPlan(
+        protocol=check["protocol"],
+        path=check.get("path") or "/",
+        port=check.get("port"),
+        interval_ms=check["intervalMillis"],
+        timeout_ms=check["timeoutMillis"],
+        healthy=check["healthyThreshold"],
+        unhealthy=check["unhealthyThreshold"],
+    )
+
+
+def _outlier(detection: Spec | None) -> OutlierPlan | None:
+    if not detection:
+        return None
+    return OutlierPlan(
+        max_server_errors=min(detection["maxServerErrors"], MAX_UINT32),
+        # Envoy refuses intervals of zero.
+        interval_ms=max(duration_ms(detection["interval"]) or 0, 1),
+        base_ejection_ms=max(duration_ms(detection["baseEjectionDuration"]) or 0, 1),
+        max_ejection_percent=detection["maxEjectionPercent"],
+    )
+
+
+def pool(listener: Spec) -> PoolPlan:
+    """A listener's connectionPool, whose one member names the protocol. It guards the local side of the listener."""
+    members = listener.get("connectionPool") or {}
+    limits = next((members[protocol] for protocol in HTTP_PROTOCOLS if protocol in members), None)
+    if limits is None:
+        return PoolPlan()
+
+    def limit(member: str) -> int | None:
+        return min(limits[member], MAX_UINT32) if member in limits else None
+
+    return PoolPlan(limit("maxConnections"), limit("maxPendingRequests"), limit("maxRequests"))

@@ -1,0 +1,58 @@
+"""One node's view of a state while it is compiled: what is read is remembered, and so is what had to be held back.
+
+The keys read are the node's dependencies, absent resources included: as long as none of them changes, compiling again
+gives the same. A read of a router or gateway stands for its routes too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mesh.kinds import GATEWAY_ROUTE, KINDS, ROUTE, ResourceKey, mesh_key
+from mesh.state import Resource, State
+
+Spec = Mapping[str, Any]
+
+
+class View:
+    """Reads of one mesh. `reads` and `alarms` grow as the node is planned."""
+
+    def __init__(self, state: State, account: str, mesh: str) -> None:
+        self._state = state
+        self._account = account
+        self._mesh = mesh
+        self.reads: set[ResourceKey] = set()
+        self.alarms: set[str] = set()
+
+    def mesh_spec(self) -> Spec:
+        """The mesh's spec; empty where it has none."""
+        return self._read(mesh_key(self._account, self._mesh)) or {}
+
+    def get(self, kind: str, name: str) -> Resource | None:
+        """The mesh's resource of that kind and name (kinds without a parent)."""
+        key = ResourceKey(self._account, self._mesh, kind, "", name)
+        self.reads.add(key)
+        return self._state.get(key)
+
+    def children(self, parent: ResourceKey) -> list[Resource]:
+        """The routes of a router or the gateway routes of a gateway, by name."""
+        self.reads.add(parent)
+        keys = (key for key in self._state.referrers.get(parent) or () if dependency_of(key) == parent)
+        return [self._state.resources[key] for key in sorted(keys)]
+
+    def alarm(self, resource: Resource, field: str, consequence: str) -> None:
+        """Say that `field` of `resource` cannot be compiled, and what follows from that."""
+        self.alarms.add(f"{resource.key.path}: {field} {consequence}")
+
+    def _read(self, key: ResourceKey) -> Spec | None:
+        self.reads.add(key)
+        resource = self._state.get(key)
+        return resource.spec if resource else None
+
+
+def dependency_of(changed: ResourceKey) -> ResourceKey:
+    """The key that a reader of `changed` has among its reads: a route's router, a gateway route's gateway, else itself."""
+    if changed.kind not in (ROUTE.name, GATEWAY_ROUTE.name):
+        return changed
+    return ResourceKey(changed.account, changed.mesh, str(KINDS[changed.kind].parent), "", changed.parent)

@@ -1,0 +1,156 @@
+"""A virtual node's sidecar: inbound connections to the application, outbound ones to the mesh's virtual services.
+
+Connections arrive by iptables on 15000 and 15001; their original destination port picks the filter chain.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mesh.kinds import VIRTUAL_SERVICE
+from mesh.state import Resource
+from projector.envoy import names
+from projector.envoy.defaults import AMAZON_HOSTS, EGRESS_CONNECT_TIMEOUT_MS, LOCAL_CONNECT_TIMEOUT_MS, TLS_PORT
+from projector.envoy.plans import ClusterPlan, Discovery, HttpChainPlan, ListenerPlan, MatchPlan, RoutePlan, TcpChainPlan
+from projector.envoy.services import ServiceRoutes, service_ports, service_routes
+from projector.envoy.specs import HTTP2_PROTOCOLS, HTTP_PROTOCOLS, access_log, app_address, ip_preference, listener_timeouts
+from projector.envoy.targets import ClientPolicy, client_policy, pool
+from projector.envoy.vhosts import RoutesDraft, draft_egress, local_app
+from projector.envoy.view import Spec, View
+
+
+class NodeDraft(NamedTuple):
+    """All that one node needs, by plan."""
+
+    clusters: dict[str, ClusterPlan]
+    routes: tuple[RoutesDraft, ...]
+    listeners: tuple[ListenerPlan, ...]
+
+
+class _Side(NamedTuple):
+    clusters: list[ClusterPlan]
+    routes: list[RoutesDraft]
+    chains: list[HttpChainPlan | TcpChainPlan]
+
+
+def draft_virtual_node(view: View, node: Resource) -> NodeDraft:
+    """Plan the sidecar of `node`."""
+    ingress = _ingress(view, node)
+    egress = _egress(view, node)
+    dual_stack = ip_preference(view.mesh_spec(), node.spec) is not None
+    listeners = []
+    for direction, port, side in ((names.INGRESS, names.INGRESS_PORT, ingress), (names.EGRESS, names.EGRESS_PORT, egress)):
+        if side.chains:
+            name, inbound = names.listener(direction, port), direction == names.INGRESS
+            listeners.append(ListenerPlan(name, port, inbound, True, dual_stack, tuple(side.chains)))
+    return NodeDraft(
+        clusters={cluster.name: cluster for cluster in (*ingress.clusters, *egress.clusters)},
+        routes=(*ingress.routes, *egress.routes),
+        listeners=tuple(listeners),
+    )
+
+
+def _ingress(view: View, node: Resource) -> _Side:
+    side = _Side([], [], [])
+    listeners: tuple[Spec, ...] = tuple(node.spec.get("listeners") or ())
+    address = app_address(ip_preference(view.mesh_spec(), node.spec))
+    seen: set[int] = set()
+    for index, listener in enumerate(listeners):
+        port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
+        if not _supported(view, node, index, listener, seen):
+            continue
+        seen.add(port)
+        cluster = ClusterPlan(
+            name=names.cluster(names.INGRESS, node.key.mesh, node.key.name, protocol, port),
+            discovery=Discovery.STATIC,
+            address=address,
+            port=port,
+            connect_timeout_ms=LOCAL_CONNECT_TIMEOUT_MS,
+            http2=protocol in HTTP2_PROTOCOLS,
+            pool=pool(listener),
+        )
+        timeouts = listener_timeouts(listener)
+        route = RoutePlan(MatchPlan(prefix="/"), ((cluster.name, 1),), False, timeouts.request_ms, timeouts.idle_ms)
+        routes = names.routes(names.INGRESS, protocol, port)
+        prefix = names.stat_prefix(names.INGRESS, protocol, port, len(listeners) > 1)
+        side.clusters.append(cluster)
+        side.routes.append(local_app(routes, route))
+        side.chains.append(HttpChainPlan(port, prefix, routes, access_log(node.spec)))
+    return side
+
+
+def _supported(view: View, node: Resource, index: int, listener: Spec, seen: set[int]) -> bool:
+    field = f"spec.listeners[{index}]"
+    port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
+    held = f"so nothing is accepted on port {port}"
+    if protocol not in HTTP_PROTOCOLS:
+        view.alarm(node, f"{field}.portMapping.protocol", f"{protocol} is not supported yet, {held}")
+    elif (listener.get("tls") or {}).get("mode", "DISABLED") != "DISABLED":
+        view.alarm(node, f"{field}.tls", f"is not supported yet (plaintext is not accepted instead), {held}")
+    elif port in seen:
+        view.alarm(node, f"{field}.portMapping.port", f"{port} is another listener's too, so this one is held back")
+    else:
+        return True
+    return False
+
+
+def _egress(view: View, node: Resource) -> _Side:
+    side = _Side([], [], [])
+    ports: dict[int, dict[str, tuple[Resource, ServiceRoutes]]] = {}
+    protocols: dict[int, set[str]] = {}
+    for name, policy in _backends(view, node).items():
+        service = view.get(VIRTUAL_SERVICE.name, name)
+        if service is None:
+            view.alarm(node, "spec.backends", f"names virtual service {name}, which does not exist, so it is not reachable")
+            continue
+        for port in service_ports(view, service):
+            if port.protocol not in HTTP_PROTOCOLS:
+                view.alarm(service, f"port {port.number}", f"{port.protocol} is not supported yet, so it is not reachable")
+                continue
+            found = service_routes(view, service, port, policy)
+            ports.setdefault(port.number, {})[name] = (service, found)
+            protocols.setdefault(port.number, set()).add(port.protocol)
+            side.clusters.extend(found.clusters)
+    for number in sorted(ports):
+        # One chain serves every HTTP version on a port: Envoy tells them apart, and upstream it is the cluster's matter.
+        protocol = min(protocols[number], key=HTTP_PROTOCOLS.index)
+        routes = names.routes(names.EGRESS, protocol, number)
+        side.routes.append(draft_egress(view, routes, number, ports[number], {}))
+        side.chains.append(HttpChainPlan(number, names.EGRESS, routes, access_log(node.spec)))
+    _outside(view, node, side, TLS_PORT in ports)
+    return side
+
+
+def _backends(view: View, node: Resource) -> dict[str, ClientPolicy | None]:
+    """Virtual services by name, with the client policy that asks for TLS. Of a backend given twice, the stricter counts."""
+    defaults = (node.spec.get("backendDefaults") or {}).get("clientPolicy")
+    default = client_policy(node, "spec.backendDefaults.clientPolicy", defaults)
+    found: dict[str, ClientPolicy | None] = {}
+    for index, backend in enumerate(node.spec.get("backends") or ()):
+        service = backend.get("virtualService")
+        if service is None:
+            continue
+        name, own = service["virtualServiceName"], service.get("clientPolicy")
+        policy = default if own is None else client_policy(node, f"spec.backends[{index}].virtualService.clientPolicy", own)
+        found[name] = found.get(name) or policy
+    return found
+
+
+def _outside(view: View, node: Resource, side: _Side, tls_port_taken: bool) -> None:
+    """What leaves the mesh: AWS's own endpoints always; everything, where the mesh's egress filter allows it."""
+    mesh = node.key.mesh
+    amazon = names.amazonaws_cluster(mesh)
+    side.clusters.append(_original_destination(amazon))
+    side.chains.append(TcpChainPlan(amazon, TLS_PORT, (AMAZON_HOSTS,)))
+    if (view.mesh_spec().get("egressFilter") or {}).get("type", "DROP_ALL") != "ALLOW_ALL":
+        return
+    allow_all = names.allow_all_cluster(mesh)
+    side.clusters.append(_original_destination(allow_all))
+    side.chains.append(TcpChainPlan(allow_all, any_v4=True))
+    if not tls_port_taken:
+        # Envoy looks at the port first, so without this the chain for Amazon would turn other hosts on 443 away.
+        side.chains.append(TcpChainPlan(allow_all, TLS_PORT))
+
+
+def _original_destination(name: str) -> ClusterPlan:
+    return ClusterPlan(name, Discovery.ORIGINAL_DST, None, 0, EGRESS_CONNECT_TIMEOUT_MS)

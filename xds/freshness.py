@@ -1,0 +1,87 @@
+"""What a frontend remembers of nodes between streams, so that no proxy goes backwards. Bounded, in memory, no I/O.
+
+Three things: the highest position served to a node (nothing below it is served again); the cluster sets that its
+proxies acknowledged lately (a SotW proxy that comes back names only the version of its set: this tells what was in it);
+and the SotW versions whose holders may have applied parts of something that they refused.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from identity.node_id import NodeId
+from mesh.position import ORIGIN, Position
+from projector.snapshot import NodeSnapshot
+from runtime.limits import XDS_CLUSTER_SETS_REMEMBERED, XDS_NODES_REMEMBERED
+from xds.view import Named, View
+
+
+class _Record:
+    __slots__ = ("cluster_sets", "high", "unsure", "view")
+
+    def __init__(self) -> None:
+        self.high = ORIGIN
+        self.view: View | None = None
+        self.cluster_sets: OrderedDict[str, Named] = OrderedDict()
+        self.unsure: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+
+class NodeMemory:
+    """One a process, shared by all streams. The least recently used node is forgotten first."""
+
+    def __init__(self, nodes_max: int = XDS_NODES_REMEMBERED) -> None:
+        self._nodes_max = nodes_max
+        self._records: OrderedDict[NodeId, _Record] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def _record(self, node: NodeId) -> _Record:
+        record = self._records.get(node)
+        if record is None:
+            record = self._records[node] = _Record()
+            if len(self._records) > self._nodes_max:
+                self._records.popitem(last=False)
+        self._records.move_to_end(node)
+        return record
+
+    def high_water(self, node: NodeId) -> Position:
+        """The highest position served to `node`; ORIGIN when unknown."""
+        record = self._records.get(node)
+        return record.high if record else ORIGIN
+
+    def raise_high_water(self, node: NodeId, position: Position) -> None:
+        """Never serve `node` anything below `position` again."""
+        record = self._record(node)
+        record.high = max(record.high, position)
+
+    def view(self, snapshot: NodeSnapshot) -> View:
+        """The shared view of `snapshot`."""
+        record = self._record(snapshot.node)
+        if record.view is None or record.view.snapshot is not snapshot:
+            record.view = View(snapshot)
+        return record.view
+
+    def remember_clusters(self, node: NodeId, version: str, clusters: Named) -> None:
+        """A proxy of `node` acknowledged this SotW cluster set."""
+        sets = self._record(node).cluster_sets
+        sets[version] = clusters
+        sets.move_to_end(version)
+        while len(sets) > XDS_CLUSTER_SETS_REMEMBERED:
+            sets.popitem(last=False)
+
+    def clusters(self, node: NodeId, version: str) -> Named | None:
+        """What was in the set of that version, if it was acknowledged here lately."""
+        record = self._records.get(node)
+        return record.cluster_sets.get(version) if record else None
+
+    def doubt(self, node: NodeId, type_url: str, version: str) -> None:
+        """A proxy that reports `version` may hold parts of what it refused: do not take its word for the whole."""
+        unsure = self._record(node).unsure
+        unsure[type_url, version] = None
+        while len(unsure) > XDS_CLUSTER_SETS_REMEMBERED:
+            unsure.popitem(last=False)
+
+    def doubted(self, node: NodeId, type_url: str, version: str) -> bool:
+        record = self._records.get(node)
+        return record is not None and (type_url, version) in record.unsure
