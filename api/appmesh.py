@@ -41,6 +41,7 @@ from mesh.model.validator import validate
 from mesh.references import hard_references
 from mesh.rules import check_client_token, check_key, check_spec, tags_from_list
 from mesh.state import Resource, State
+from runtime.limits import READ_DEADLINE_S
 
 LIST_LIMIT = 100
 """Items of a page when the caller names no limit: the model's largest."""
@@ -121,12 +122,12 @@ class AppMeshApi:
         return await self._commands.submit(command, origin_of(operation.name, call))
 
     async def _describe(self, operation: Operation, call: Call) -> Answer:
-        state = await self._replica.confirmed()
+        state = await confirmed_state(self._replica)
         resource = _present_with_parents(state, operation.key(call.caller.account, call.members))
         return Answer(resource_document(resource, call.caller.region), state.position)
 
     async def _list(self, operation: Operation, call: Call) -> Answer:
-        state = await self._replica.confirmed()
+        state = await confirmed_state(self._replica)
         key = operation.key(call.caller.account, call.members)
         if key.kind == MESH.name:
             found = list(state.meshes(key.account))
@@ -140,12 +141,18 @@ class AppMeshApi:
         return Answer(_with_token({operation.kind.plural: refs}, token), state.position)
 
     async def _list_tags(self, operation: Operation, call: Call) -> Answer:  # noqa: ARG002 - one shape for the table
-        state = await self._replica.confirmed()
+        state = await confirmed_state(self._replica)
         key = parse_arn(call.members["resourceArn"]).key
         tags = tag_list(_present_with_parents(state, key))
         limit = call.members.get("limit", TAGS_LIMIT)
         cut, token = page(tags, lambda tag: tag["key"], ("tags", *key), limit, call.members.get("nextToken"))
         return Answer(_with_token({"tags": cut}, token), state.position)
+
+
+async def confirmed_state(replica: Replica) -> State:
+    """The state to answer a read from: it holds everything that was written before the read began."""
+    await replica.confirmed(READ_DEADLINE_S)
+    return replica.state
 
 
 def origin_of(operation_name: str, call: Call) -> Origin:

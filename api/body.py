@@ -15,7 +15,14 @@ from typing import Any
 from starlette.types import Message, Receive, Scope
 
 from mesh.errors import BadRequest, BodyTooLarge
-from runtime.limits import BODY_DEPTH, BODY_SIZE_BYTES, BODY_TIMEOUT_S, LINGER_S, LINGER_SIZE_BYTES
+from runtime.limits import (
+    BODY_DEPTH,
+    BODY_SIZE_BYTES,
+    BODY_TIMEOUT_S,
+    LINGER_S,
+    LINGER_SIZE_BYTES,
+    LINGER_UNDECLARED_BYTES,
+)
 
 _INTEGER_BITS = 63
 """What msgpack, and every reader of the log, can hold."""
@@ -40,14 +47,16 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     return b"".join(chunks)
 
 
-async def discard_body(receive: Receive) -> None:
+async def discard_body(scope: Scope, receive: Receive) -> None:
     """Read on and throw away, within bounds, so that a client that sends before it reads gets its answer."""
     size_bytes = 0
+    declared = any(name == b"content-length" for name, _ in scope["headers"])
+    bound_bytes = LINGER_SIZE_BYTES if declared else LINGER_UNDECLARED_BYTES
     try:
         async with asyncio.timeout(LINGER_S):
             async for chunk in _chunks(receive):
                 size_bytes += len(chunk)
-                if size_bytes > LINGER_SIZE_BYTES:
+                if size_bytes > bound_bytes:
                     return
     except (TimeoutError, BadRequest):
         return
@@ -74,7 +83,7 @@ def _content_length(scope: Scope) -> int | None:
 
 
 def _too_large(what: str) -> BodyTooLarge:
-    return BodyTooLarge(f"The request body may have at most {BODY_SIZE_BYTES} bytes, and this one is {what}: send less.")
+    return BodyTooLarge(f"A request body may have at most {BODY_SIZE_BYTES} bytes, and this one is {what}: send less.")
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -86,7 +95,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise BadRequest(f"The request body is not UTF-8: byte {error.start} is wrong.") from error
     except json.JSONDecodeError as error:
-        raise BadRequest(f"The request body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from error
+        where = f"line {error.lineno}, column {error.colno}"
+        raise BadRequest(f"The request body is not JSON: {error.msg} at {where}.") from error
     except RecursionError as error:
         raise _too_deep() from error
     except ValueError as error:  # Python refuses to read numbers of thousands of digits

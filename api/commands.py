@@ -1,10 +1,10 @@
 """The write path: commands become events in the log, one after the other, and each caller gets the log's own answer.
 
 Per command: decide on the folded state, append with a compare on the very head that the state was folded to, fold what
-was committed, answer. What this must never do (DESIGN 3):
+was committed, answer. What this must never do:
 
-- answer a rejection that was decided on a state older than the call: a rejection counts only on a state folded to a head
-  that a quorum read begun after the command arrived has confirmed;
+- answer a rejection that was decided on a state older than the call: a rejection counts only on a state folded to a
+  head that a quorum read begun after the command arrived has confirmed;
 - take an unknown outcome for a failure: the token is in the log, so the command is decided again, and either finds its
   own event or competes for the same head, which only one of the two can replace;
 - build on an append that is not settled.
@@ -83,7 +83,7 @@ class _Pending:
 
 
 class CommandService:
-    """The serial writer of one API server. `run` is the worker (start it under a supervisor); `submit` is for callers."""
+    """The serial writer of one API server. `run` is the worker, to be supervised; `submit` is for callers."""
 
     def __init__(self, replica: Replica, writer: Writer, clock: Clock, entropy: Entropy) -> None:
         self._replica = replica
@@ -95,7 +95,6 @@ class CommandService:
 
     async def submit(self, command: Command, origin: Origin) -> Outcome:
         """Do `command` once; raises what `decide` raises, TooManyRequests, Unavailable, or OutcomeUnknown."""
-        deadline_s = self._clock.monotonic_s() + COMMAND_DEADLINE_S
         context = Context(
             account=origin.account,
             principal=origin.principal,
@@ -104,20 +103,20 @@ class CommandService:
             uid=self._entropy.uuid(),
             now_us=self._clock.now_us(),
         )
-        confirmed: State | None = None
+        confirmed: Position | None = None
         pending: _Pending | None = None
         try:
             async with asyncio.timeout(COMMAND_DEADLINE_S):
                 while True:
                     future = asyncio.get_running_loop().create_future()
-                    pending = _Pending(command, origin, context, future, deadline_s)
+                    pending = _Pending(command, origin, context, future)
                     self._enqueue(pending)
                     verdict = await future
                     if isinstance(verdict, Outcome):
                         return verdict
-                    if confirmed is not None and verdict.state.position >= confirmed.position:
+                    if confirmed is not None and verdict.state.position >= confirmed:
                         return _final(verdict, command)
-                    confirmed = await self._replica.confirmed()
+                    confirmed = await self._replica.confirmed(COMMAND_DEADLINE_S)
         except TimeoutError:
             raise _too_late(pending) from None
 
@@ -140,9 +139,7 @@ class CommandService:
             except MeshlogError as error:
                 _fail(pending, error)
             except asyncio.CancelledError:
-                stopping = "This server is stopping"
-                _fail(pending, OutcomeUnknown(f"{stopping}; the outcome is unknown. {_REPEAT}") if pending.appending
-                      else NotReady(f"{stopping}; nothing was written. Try another server."))
+                _fail(pending, _stopping(pending))
                 raise
             except Exception as error:
                 log.exception("command failed", request_id=pending.origin.request_id)
@@ -174,7 +171,7 @@ class CommandService:
                 pending.appending = False
                 if isinstance(result, Appended):
                     return await self._committed(result, pending)
-                await self._replica.wait_for(result.head.head.at)
+                await self._replica.wait_for(result.head.head.at, COMMAND_DEADLINE_S)
             if pending.verdict.done():
                 break
             await self._clock.sleep(self._pause_s(attempt))
@@ -185,7 +182,7 @@ class CommandService:
     async def _resolve(self, pending: _Pending) -> None:
         """After an append that nobody knows the end of: nothing is decided before a confirmed head is folded."""
         try:
-            await self._replica.confirmed()
+            await self._replica.confirmed(COMMAND_DEADLINE_S)
         except MeshlogError as error:
             if pending.appending:
                 raise OutcomeUnknown(f"{error.message} The outcome of the write is unknown. {_REPEAT}") from error
@@ -193,9 +190,9 @@ class CommandService:
         self._unsettled = False
 
     async def _committed(self, appended: Appended, pending: _Pending) -> Outcome:
-        self._replica.advance(appended)
         position = appended.records[-1].position
-        await self._replica.wait_for(position)
+        if not self._replica.advance(appended.records, appended.head):
+            await self._replica.wait_for(position, COMMAND_DEADLINE_S)
         kept = self._replica.state.tokens.get(pending.origin.token.digest)
         return Outcome(position, kept.outcome if kept else None)
 
@@ -236,7 +233,14 @@ def _fail(pending: _Pending, error: Exception) -> None:
         pending.verdict.set_exception(error)
 
 
+def _stopping(pending: _Pending) -> Unavailable:
+    if pending.appending:
+        return OutcomeUnknown(f"This server is stopping; the outcome of the write is unknown. {_REPEAT}")
+    return NotReady("This server is stopping; nothing was written. Try another server.")
+
+
 def _too_late(pending: _Pending | None) -> Unavailable:
+    within = f"within {COMMAND_DEADLINE_S:g} s"
     if pending is not None and pending.appending:
-        return OutcomeUnknown(f"The write did not settle within {COMMAND_DEADLINE_S:g} s; its outcome is unknown. {_REPEAT}")
-    return NoQuorum(f"The write was not begun within {COMMAND_DEADLINE_S:g} s; nothing was written. Try again.")
+        return OutcomeUnknown(f"The write did not settle {within}; its outcome is unknown. {_REPEAT}")
+    return NoQuorum(f"The write was not begun {within}; nothing was written. Try again.")

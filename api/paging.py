@@ -1,4 +1,4 @@
-"""Lists cut into pages. A page begins after a name, so that concurrent writes neither repeat nor skip what stays. Pure."""
+"""Lists cut into pages. A page begins after a name, so that writes in between neither repeat nor skip what stays."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from eventlog.records import HeadRef, NewRecord
+from eventlog.records import HeadRef, NewRecord, Record
 from eventlog.writer import Appended, LostRace
 from identity.node_id import NodeId
 from mesh.events import Event
@@ -20,7 +20,7 @@ from runtime.clock import Clock, Entropy
 
 
 class Replica(Protocol):
-    """The fold of the log in this process. `state` and `head_ref` always belong together: read both without awaiting."""
+    """The fold of the log in this process. `state` and `head_ref` belong together: read both without awaiting."""
 
     @property
     def state(self) -> State: ...
@@ -30,19 +30,22 @@ class Replica(Protocol):
         """The head that `state` was folded to; NotReady before there is one."""
         ...
 
-    async def confirmed(self) -> State:
-        """A state folded at least to a head that a quorum read begun after this call returned; NoQuorum, NotReady.
+    async def confirmed(self, timeout_s: float) -> Position:
+        """The head by a quorum read begun after this call, once it is folded; NoQuorum, NotReady.
 
         Calls that wait together share one read.
         """
         ...
 
-    async def wait_for(self, position: Position) -> None:
-        """Return when `state` is folded to `position` or beyond; raises when the replica has halted."""
+    async def wait_for(self, position: Position, timeout_s: float) -> None:
+        """Return when `position` is folded; NotReady when it is not in time, or the replica has halted."""
         ...
 
-    def advance(self, appended: Appended) -> None:
-        """Fold what this process has just committed, without waiting for the watch to bring it."""
+    def advance(self, records: Sequence[Record], head: HeadRef) -> bool:
+        """Fold what this process has just committed, without waiting for the watch to bring it.
+
+        False when something before it is still missing.
+        """
         ...
 
 

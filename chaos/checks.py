@@ -55,8 +55,8 @@ def event_name(event: Mapping[str, Any]) -> str:
 
 
 def position_of(event: Mapping[str, Any]) -> str:
-    """`<epoch>.<position>`, as the answers' position header has it."""
-    return f"{event['epoch']}.{event['position']}"
+    """`<epoch>.<position>` of an event or a replica, as the answers' position header has it."""
+    return f"{event.get('epoch')}.{event.get('position')}"
 
 
 def acked_exactly_once(writes: Sequence[Write], log: Sequence[Mapping[str, Any]]) -> Check:
@@ -160,8 +160,8 @@ def hashes_equal(processes: Sequence[Mapping[str, Any]], log_end: str) -> Check:
         where = f"{replica['role']}@{replica['zone']}"
         if not replica.get("state_hash"):
             problems.append(f"{where} tells no state hash")
-        if str(replica.get("position")) != log_end:
-            problems.append(f"{where} is at {replica.get('position')}, the log ends at {log_end}")
+        if position_of(replica) != log_end:
+            problems.append(f"{where} is at {position_of(replica)}, the log ends at {log_end}")
     hashes = {str(replica.get("state_hash")) for replica in replicas}
     if len(hashes) > 1:
         told = {f"{one['role']}@{one['zone']}": str(one.get("state_hash"))[:16] for one in replicas}

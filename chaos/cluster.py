@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +29,15 @@ T = TypeVar("T")
 
 COMMAND_TIMEOUT_S = 60.0
 UP_TIMEOUT_S = 120.0
+GIVE_UP_S = 15.0
 POLL_S = 0.05
+LEADER_METRIC = "etcd_server_is_leader"
+ELECTION_TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 1.0
 READ_TIMEOUT_S = 5.0
 
 
-def wait_for(probe: Callable[[], T], timeout_s: float, what: str) -> T:
+def wait_for(probe: Callable[[], T | None], timeout_s: float, what: str) -> T:
     """Call `probe` until it returns something true; Unavailable after `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
     while True:
@@ -81,6 +85,11 @@ def _alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
+def leads(metrics: str) -> bool:
+    """Whether the member that tells these metrics (Prometheus text) leads."""
+    return any(line.split() == [LEADER_METRIC, "1"] for line in metrics.splitlines())
+
+
 def parse_process(entry: Mapping[str, Any]) -> Process:
     """One element of the status' `processes`; unknown fields stay in `extra`."""
     known = {"role", "zone", "pid", "address", "ready", "position", "serve"}
@@ -114,15 +123,34 @@ class Cluster:
         """Run `meshlog ARGUMENTS --data-dir D`; returns its stdout. MeshlogError if the exit code is not in
         `codes`.
         """
+        argv, code, stdout, stderr = self._command(arguments, timeout_s)
+        if code not in codes:
+            raise MeshlogError(f"{shlex.join(argv)} exited with {code}\n{stdout[-2000:]}\n{stderr[-2000:]}")
+        return stdout
+
+    def _command(self, arguments: Sequence[str], timeout_s: float) -> tuple[list[str], int, str, str]:
+        """argv, exit code, stdout, stderr. A command that is given up on, by Ctrl-C too, is asked to clean up first."""
         argv = [*meshlog_argv(), *arguments, "--data-dir", str(self.data_dir)]
-        done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=timeout_s, env=self._environment, check=False
+        child = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self._environment,
+            start_new_session=True,
         )
-        if done.returncode not in codes:
-            raise MeshlogError(
-                f"{shlex.join(argv)} exited with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-            )
-        return done.stdout
+        try:
+            stdout, stderr = child.communicate(timeout=timeout_s)
+        except BaseException:
+            child.terminate()
+            try:
+                child.communicate(timeout=GIVE_UP_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.communicate()
+            raise
+        return argv, child.returncode, stdout, stderr
 
     def up(self, *, zones: int = 3, arguments: Sequence[str] = ()) -> None:
         self.run("up", "--detach", "--zones", str(zones), *arguments, timeout_s=UP_TIMEOUT_S)
@@ -155,6 +183,20 @@ class Cluster:
     def zones(self) -> list[str]:
         return sorted({process.zone for process in self.processes()})
 
+    def etcd_leader_zone(self) -> str:
+        """The zone whose etcd member says in its metrics that it leads, once one does."""
+        return wait_for(self._leader, ELECTION_TIMEOUT_S, "an etcd leader").zone
+
+    def _leader(self) -> Process | None:
+        for process in self.processes("etcd"):
+            try:
+                with urllib.request.urlopen(f"http://{process.extra['health']}/metrics", timeout=1.0) as answer:
+                    if leads(answer.read().decode()):
+                        return process
+            except OSError:
+                continue
+        return None
+
     def environment(self) -> dict[str, str]:
         """What `meshlog env` exports."""
         values: dict[str, str] = {}
@@ -180,11 +222,8 @@ class Cluster:
 
     def fsck(self) -> tuple[int, str]:
         """Exit code and output of `meshlog fsck`."""
-        argv = [*meshlog_argv(), "fsck", "--data-dir", str(self.data_dir)]
-        done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, env=self._environment, check=False
-        )
-        return done.returncode, done.stdout + done.stderr
+        _, code, stdout, stderr = self._command(["fsck"], COMMAND_TIMEOUT_S)
+        return code, stdout + stderr
 
     def bootstrap(self, node: str, *, admin_port: int, out: Path, mode: str = "delta") -> Path:
         """Write an Envoy bootstrap into `out` and return the file Envoy is started with."""

@@ -8,7 +8,7 @@ that a run can be repeated.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -75,15 +75,3 @@ def _matches(target: Target, process: Process, leader_zone: str) -> bool:
 
 def _pick(options: Sequence[T], draw: float) -> T:
     return options[min(int(draw * len(options)), len(options) - 1)]
-
-
-def leader_of(processes: Sequence[Process]) -> str:
-    """The zone whose etcd member says that it leads, as the status tells; NotFound if none does."""
-    for process in processes:
-        if process.role == "etcd" and _leads(process.extra):
-            return process.zone
-    raise NotFound("the status names no etcd leader")
-
-
-def _leads(extra: Mapping[str, object]) -> bool:
-    return extra.get("leader") is True

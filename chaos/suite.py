@@ -144,7 +144,7 @@ class Suite:
 
     def _strike(self, fault: faults.Fault, writers: Sequence[Writer]) -> None:
         processes = self._cluster.processes()
-        chosen = faults.victims(fault, processes, faults.leader_of(processes))
+        chosen = faults.victims(fault, processes, self._cluster.etcd_leader_zone())
         at_s = time.monotonic()
         self._say(f"kill -9 {fault.target}: {', '.join(victim.name for victim in chosen)}")
         self._cluster.kill(chosen)

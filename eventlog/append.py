@@ -119,7 +119,7 @@ class AppendMachine:
         expected, ours, current = self._txn.expected.head, self._txn.head, moved.current
         if current is None:
             raise TimelineMoved(
-                f"The log's head is gone; it was at {expected.at}: the store was emptied or replaced; stop, find out why"
+                f"The log's head is gone; it was at {expected.at}: the store was emptied or replaced: find out why"
             )
         if current.head == ours:
             return Done(current)

@@ -142,7 +142,7 @@ class FollowMachine:
 
     def _gone(self) -> TimelineMoved:
         at = self._following().proven.at
-        return TimelineMoved(f"The log's head is gone; it was at {at}: the store was emptied or replaced; stop, find out why")
+        return TimelineMoved(f"The log's head is gone; it was at {at}: the store was emptied or replaced: find out why")
 
 
 class Follower:
@@ -229,6 +229,14 @@ class Follower:
         try:
             return open_envelope(chained.envelope, head.log_id, head.at, self._keyring)
         except MissingKey:
-            # A data key drawn since the last load.
-            await self._keyring.load(head.log_id)
+            await self._load_new_keys(head.log_id)
             return open_envelope(chained.envelope, head.log_id, head.at, self._keyring)
+
+    async def _load_new_keys(self, log_id: str) -> None:
+        # Waits here, not in `follow`: the records at hand are taken off the chain already and must not be dropped.
+        while True:
+            try:
+                return await self._keyring.load(log_id)
+            except Unavailable as failure:
+                log.warning("store does not answer, cannot load data keys", reason=failure.message)
+                await self._clock.sleep(FOLLOW_RETRY_S)

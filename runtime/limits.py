@@ -86,6 +86,8 @@ RSA_BITS_MAX = 4096
 # --- cluster: etcd members as processes
 ETCD_VERSION_TIMEOUT_S = 20.0
 """`etcd --version` takes 50 ms; on a host that is starting a whole cluster it may wait for a CPU."""
+ETCD_ADMIN_TIMEOUT_S = 10.0
+"""One call that sets up users and rights: it waits for an election (1-3 s) of a cluster that has just started."""
 
 # --- eventlog
 MAX_FRAME_BYTES = 256 * 1024
@@ -124,13 +126,17 @@ BODY_TIMEOUT_S = 15.0
 BODY_DEPTH = 48
 """Nesting of JSON: App Mesh's deepest spec has 16 levels."""
 LINGER_SIZE_BYTES = 128 * 1024 * 1024
-"""How much of a refused body is read and thrown away after the 413, so that a client that sends first can read it."""
+"""How much of a refused body is thrown away after the 413, so that a client that sends before it reads gets to read."""
+LINGER_UNDECLARED_BYTES = 4 * 1024 * 1024
+"""The same for a body whose end nobody knows: it may have none."""
 LINGER_S = 5.0
 """How long that may take before the connection is cut."""
 COMMAND_QUEUE_MAX = 512
 """Commands that wait for the serial writer: a second or two of its work. More are told TooManyRequests."""
 COMMAND_DEADLINE_S = 15.0
 """How long a command may take. An etcd leader election takes about 1.5 s; the SDKs give up after 60 s."""
+READ_DEADLINE_S = 10.0
+"""How long a read waits for a quorum to confirm the head, over an etcd leader election, before it is told 503."""
 COMMAND_ATTEMPTS_MAX = 64
 """Races that one command may lose before it is told to come back."""
 COMMAND_BACKOFF_S = 0.004
@@ -190,3 +196,76 @@ XDS_CLUSTER_SETS_REMEMBERED = 3
 """Acknowledged cluster sets kept per node, to know what a reconnecting SotW proxy still holds."""
 XDS_ERROR_DETAIL_CHARS = 512
 """Of a proxy's reason for a refusal, in logs and status."""
+
+# --- projector: the compiler
+COMPILED_PLANS_MAX = 65_536
+"""Rendered resources and virtual hosts remembered: those of some 10 000 virtual nodes, with room for what alternates."""
+COMPILED_BYTES_MAX = 256 * 1024 * 1024
+"""Their bytes. A cluster is about 250 bytes; route configurations of big gateways are what this bounds."""
+
+# --- replica
+REPLICA_CONFIRM_RETRY_S = 0.1
+"""Between quorum reads while etcd does not answer; one for all that wait, since they share reads."""
+
+# --- health port
+HEALTH_REQUEST_BYTES_MAX = 8 * 1024
+"""A request without a body, from a probe or a scraper."""
+HEALTH_TIMEOUT_S = 5.0
+"""From the connection to the answer."""
+HEALTH_CONNECTIONS_MAX = 64
+"""Probes and scrapers at once; more are closed unheard."""
+
+# --- cli
+PROBE_TIMEOUT_S = 2.0
+"""One health probe: a role that needs longer to say that it is ready is not."""
+PROBE_PAUSE_S = 0.1
+"""Between probes while `up` waits."""
+UP_TIMEOUT_S = 120.0
+"""How long `up` waits for every role: twelve Python and Go processes on two busy CPUs need some 15 s."""
+DOWN_GRACE_S = SHUTDOWN_GRACE_S + 2.0
+"""From SIGTERM to SIGKILL in `down`: a role's own grace and its end."""
+LOG_TAIL_LINES = 12
+"""Lines of a failed process's log that `up` shows."""
+CLI_CONNECT_TIMEOUT_S = 1.0
+"""To one API server, before the next one is tried."""
+CLI_READ_TIMEOUT_S = 30.0
+"""For one answer: above the server's own limit for a command."""
+CLI_EVENTS_PAGE = 500
+"""Events asked for at a time by `meshlog log`."""
+
+# --- cluster.etcd
+ETCD_CALL_S = 2.0
+"""One call to one etcd member. Above an election (1 s) so that a slow answer is not taken for a lost one too soon."""
+
+ETCD_READ_TOTAL_S = 5.0
+"""A read, over all members and tries: enough for an election and a retry, short enough to answer 503 in time."""
+
+ETCD_RETRY_PAUSE_S = 0.05
+"""After every member was tried once. Doubles up to ETCD_RETRY_PAUSE_MAX_S."""
+
+ETCD_RETRY_PAUSE_MAX_S = 0.5
+
+ETCD_MEMBER_PENALTY_S = 0.5
+"""How long a member that failed is tried last. Doubles with each failure in a row up to ETCD_MEMBER_PENALTY_MAX_S."""
+
+ETCD_MEMBER_PENALTY_MAX_S = 5.0
+
+ETCD_KEEPALIVE_MS = 10_000
+"""HTTP/2 pings on idle connections; etcd closes a connection that pings more often than every 5 s."""
+
+ETCD_KEEPALIVE_TIMEOUT_MS = 3_000
+
+ETCD_CONNECT_MS = 1_000
+"""One attempt to connect to a member. Members are on a LAN; a dead one must not hold a reader for gRPC's 20 s."""
+
+ETCD_MESSAGE_BYTES = 128 * 1024 * 1024
+"""Largest answer taken from etcd: a page of FOLLOW_PAGE_FRAMES full frames is 64 MiB."""
+
+WATCH_PROGRESS_S = 1.0
+"""How often a watch asks for a sign of life."""
+
+WATCH_STALL_S = 3.0
+"""Silence of three asked signs: the member is stopped or cut off, another one is watched."""
+
+WATCH_BACKLOG = 256
+"""Answers of a watch that wait for their reader before the watch's thread waits: bounds memory with a slow fold."""

@@ -15,9 +15,15 @@ from typing import Generic, TypeVar
 from identity.node_id import NodeId
 from mesh.position import Position
 from projector.feed.port import NodeUpdate
+from xds.wire.discovery_pb2 import (
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    DiscoveryRequest,
+    DiscoveryResponse,
+)
 
-Request = TypeVar("Request")
-Response = TypeVar("Response")
+Request = TypeVar("Request", DiscoveryRequest, DeltaDiscoveryRequest)
+Response = TypeVar("Response", DiscoveryResponse, DeltaDiscoveryResponse)
 
 
 class Code(IntEnum):

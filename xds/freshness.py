@@ -11,7 +11,7 @@ from collections import OrderedDict
 
 from identity.node_id import NodeId
 from mesh.position import ORIGIN, Position
-from projector.snapshot import NodeSnapshot
+from projector.feed.port import NodeUpdate
 from runtime.limits import XDS_CLUSTER_SETS_REMEMBERED, XDS_NODES_REMEMBERED
 from xds.view import Named, View
 
@@ -50,16 +50,24 @@ class NodeMemory:
         record = self._records.get(node)
         return record.high if record else ORIGIN
 
-    def raise_high_water(self, node: NodeId, position: Position) -> None:
-        """Never serve `node` anything below `position` again."""
-        record = self._record(node)
-        record.high = max(record.high, position)
+    def allows(self, update: NodeUpdate) -> bool:
+        """Whether `update` is surely not older than what its node was served: a later position, or the same content
+        (which another projector may know by an earlier position)."""
+        record = self._records.get(update.node)
+        if record is None or update.position >= record.high:
+            return True
+        if record.view is None or update.snapshot is None:
+            return False
+        return record.view.snapshot.resources == update.snapshot.resources
 
-    def view(self, snapshot: NodeSnapshot) -> View:
-        """The shared view of `snapshot`."""
-        record = self._record(snapshot.node)
-        if record.view is None or record.view.snapshot is not snapshot:
-            record.view = View(snapshot)
+    def served(self, update: NodeUpdate) -> View | None:
+        """Note that `update` is served from now on; its view, shared by all streams of the node, or None without one."""
+        record = self._record(update.node)
+        record.high = max(record.high, update.position)
+        if update.snapshot is None:
+            return None
+        if record.view is None or record.view.snapshot is not update.snapshot:
+            record.view = View(update.snapshot)
         return record.view
 
     def remember_clusters(self, node: NodeId, version: str, clusters: Named) -> None:

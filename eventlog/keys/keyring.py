@@ -34,8 +34,8 @@ class Keyring:
         key = self._keys.get(key_id)
         if key is None:
             raise MissingKey(
-                f"Record {position} is sealed with data key {key_id}, which is not in the store (datakey/{key_id}) or not "
-                "given to this role: restore it from the archive"
+                f"Record {position} is sealed with data key {key_id}, which is not in the store (datakey/{key_id}) or "
+                "not given to this role: restore it from the archive"
             )
         return key
 

@@ -66,7 +66,8 @@ def _structure(shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]
         if name in members:
             yield from problems(members[name]["shape"], item, _member(path, name))
         else:
-            yield f"{_member(path, str(name)[:VALUE_SHOWN_CHARS])}: is not a known field ({_known(members)})"
+            unknown = _member(path, shown(str(name)).strip('"'))
+            yield f"{unknown}: is not a known field ({_known(members)})"
     if shape.get("union"):
         given = [name for name in value if name in members]
         if len(given) != 1:

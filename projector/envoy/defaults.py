@@ -30,7 +30,7 @@ AMAZON_HOSTS = "*.amazonaws.com"
 TLS_PORT = 443
 
 MAX_DURATION_MS = 365 * 24 * 3_600 * 1_000
-"""A year. Longer durations are cut to it: Envoy rejects what overflows its clock, and a year is for ever to a request."""
+"""A year. Longer durations are cut to it: Envoy rejects what overflows its clock, and no request lives that long."""
 
 MAX_UINT32 = 4_294_967_295
 """Counts in specs have no upper bound, Envoy's are 32 bits wide."""

@@ -1,4 +1,4 @@
-"""The names of Envoy resources, exactly as App Mesh gave them: users' dashboards, alarms and stats regexes depend on them.
+"""The names of Envoy resources, exactly as App Mesh gave them: dashboards, alarms and stats regexes depend on them.
 
 Sources: the user guide's page on Envoy metrics, and published config dumps of App Mesh proxies.
 """
@@ -64,3 +64,8 @@ def unavailable_cluster(mesh: str, virtual_node: str) -> str:
 def stat_prefix(direction: str, protocol: str, port: int, several: bool) -> str:
     """`ingress`, or `ingress.<protocol>.<port>` on a resource with several listeners."""
     return f"{direction}.{protocol}.{port}" if several else direction
+
+
+def is_unavailable(cluster_name: str) -> bool:
+    """Whether this is a name that `unavailable_cluster` makes."""
+    return cluster_name.endswith("_unavailable")

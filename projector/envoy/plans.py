@@ -86,7 +86,7 @@ class RetryPlan(NamedTuple):
 
 
 class RoutePlan(NamedTuple):
-    """Weighted `targets` (cluster, weight); the list is one cluster with `weighted` False. No target at all: answer 503.
+    """`targets` are (cluster, weight); exactly one without `weighted`. No target at all: answer 503.
 
     `timeout_ms` None leaves Envoy's own default (15 s), 0 is no limit. `tags` None: no stats metadata.
     """

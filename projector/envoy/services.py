@@ -13,7 +13,7 @@ from mesh.state import Resource
 from projector.envoy.defaults import MAX_UINT32, PRIORITY, RETRY
 from projector.envoy.plans import ClusterPlan, MatchPlan, RetryPlan, RoutePlan
 from projector.envoy.specs import Port, duration_ms, header_safe, http_timeouts, longest, ports
-from projector.envoy.targets import ClientPolicy, target
+from projector.envoy.targets import ClientPolicy, Wanted, target
 from projector.envoy.view import Spec, View
 
 SERVICE_TAG = "TargetVirtualService"
@@ -34,7 +34,7 @@ Order = tuple[int, int, int, int, str]
 
 
 class ServiceRoutes(NamedTuple):
-    """`missing`: something that the routes name is not there. The timeouts are the longest of the routes, None without any."""
+    """`missing`: something that the routes name is not there. Timeouts: the longest of the routes, None without any."""
 
     routes: tuple[RoutePlan, ...] = ()
     clusters: tuple[ClusterPlan, ...] = ()
@@ -54,7 +54,7 @@ def service_ports(view: View, service: Resource) -> tuple[Port, ...]:
 
 
 def service_routes(view: View, service: Resource, port: Port | None, policy: ClientPolicy | None) -> ServiceRoutes:
-    """The service's routes on `port` (None: its provider has no listener), in matching order, and the clusters they need."""
+    """The service's routes on `port` (None: its provider has no listener) in matching order, and their clusters."""
     provider = service.spec.get("provider") or {}
     if VIRTUAL_NODE.name in provider:
         return _from_node(view, service, provider[VIRTUAL_NODE.name]["virtualNodeName"], port, policy)
@@ -67,7 +67,7 @@ def service_routes(view: View, service: Resource, port: Port | None, policy: Cli
 def _from_node(
     view: View, service: Resource, node: str, port: Port | None, policy: ClientPolicy | None
 ) -> ServiceRoutes:
-    found = target(view, service.key.mesh, node, port.number if port else None, None, policy)
+    found = target(view, service.key.mesh, node, Wanted(port.number if port else None), policy)
     route = RoutePlan(
         match=MatchPlan(prefix="/"),
         targets=((found.cluster.name, 1),),
@@ -95,7 +95,8 @@ def _from_router(
             continue
         targets = []
         for weighted in body["action"]["weightedTargets"]:
-            found = target(view, service.key.mesh, weighted["virtualNode"], weighted.get("port"), number, policy)
+            at = Wanted(weighted.get("port"), number)
+            found = target(view, service.key.mesh, weighted["virtualNode"], at, policy)
             clusters[found.cluster.name] = found.cluster
             missing = missing or found.missing
             targets.append((found.cluster.name, weighted["weight"]))
@@ -139,11 +140,12 @@ def match_plan(view: View, resource: Resource, match: Spec) -> MatchPlan | None:
 
 
 def match_order(resource: Resource, match: MatchPlan) -> Order:
-    """Priority, then the longest path; exact before prefix, more conditions before fewer; then by text, so that all agree."""
+    """Priority, then the longest path; exact before prefix, with a method before without; then by text, to be total."""
     text = match.path if match.path is not None else match.prefix or ""
     exact_last = 0 if match.path is not None else 1
     method_last = 0 if match.method else 1
-    return (resource.spec.get("priority", PRIORITY), -len(text), exact_last, method_last, f"{text}\0{resource.key.name}")
+    priority = resource.spec.get("priority", PRIORITY)
+    return (priority, -len(text), exact_last, method_last, f"{text}\0{resource.key.name}")
 
 
 def _route(service: Resource, match: MatchPlan, targets: tuple[tuple[str, int], ...], body: Spec) -> RoutePlan:

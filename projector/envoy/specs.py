@@ -1,4 +1,4 @@
-"""Small readings of App Mesh specs that several stages share. Specs are validated before they are in a state; members may be absent."""
+"""Small readings of App Mesh specs that several stages share. Specs were validated on their way into the state."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def duration_ms(duration: Spec | None) -> int | None:
     if not duration or "value" not in duration:
         return None
     factor = 1_000 if duration.get("unit") == "s" else 1
-    return min(duration["value"] * factor, MAX_DURATION_MS)
+    return min(int(duration["value"]) * factor, MAX_DURATION_MS)
 
 
 def http_timeouts(timeout: Spec | None) -> Timeouts:
@@ -95,7 +95,7 @@ def app_address(preference: str | None) -> str:
 
 
 def dns_name(hostname: str) -> str:
-    """App Mesh made discovery names absolute with a trailing dot. Only where that can resolve: several labels, no address."""
+    """Absolute, with a trailing dot, as App Mesh made it; only where that can resolve: several labels, no address."""
     if hostname.endswith(".") or "." not in hostname or is_address(hostname):
         return hostname
     return hostname + "."

@@ -1,7 +1,7 @@
 """A virtual node as somebody's upstream: from its spec to an egress cluster, or to none where it cannot be reached.
 
-A target that cannot be compiled becomes a cluster without endpoints: its share of the requests is answered 503 and nothing
-else moves. Its weight is never given to the other targets, nor its route's requests to the next route: both would be
+A target that cannot be compiled becomes a cluster without endpoints: its share of the requests is answered 503 and
+nothing else moves. Its weight is not given to other targets, nor its route's requests to the next route: those would be
 decisions that nobody made. Plaintext is never sent where a spec asks for TLS.
 """
 
@@ -14,8 +14,17 @@ from mesh.state import Resource
 from projector.envoy import names
 from projector.envoy.defaults import EGRESS_CONNECT_TIMEOUT_MS, MAX_UINT32
 from projector.envoy.plans import ClusterPlan, Discovery, HealthCheckPlan, OutlierPlan, PoolPlan
-from projector.envoy.specs import HTTP2_PROTOCOLS, HTTP_PROTOCOLS, Timeouts, dns_family, dns_name, duration_ms
-from projector.envoy.specs import header_safe, ip_preference, listener_timeouts
+from projector.envoy.specs import (
+    HTTP2_PROTOCOLS,
+    HTTP_PROTOCOLS,
+    Timeouts,
+    dns_family,
+    dns_name,
+    duration_ms,
+    header_safe,
+    ip_preference,
+    listener_timeouts,
+)
 from projector.envoy.view import Spec, View
 
 TARGET_TAG = "TargetVirtualNode"
@@ -33,6 +42,13 @@ class ClientPolicy(NamedTuple):
         return not self.ports or port in self.ports
 
 
+class Wanted(NamedTuple):
+    """Which listener of a target: on `port` where that is given, else the only one, else that on the router's port."""
+
+    port: int | None = None
+    router_port: int | None = None
+
+
 class Target(NamedTuple):
     """`missing`: the spec names something that is not there, so an earlier version of what uses this is better."""
 
@@ -47,13 +63,13 @@ def client_policy(owner: Resource, field: str, policy: Spec | None) -> ClientPol
     return None if tls is None else ClientPolicy(owner, f"{field}.tls", tuple(tls.get("ports") or ()))
 
 
-def target(view: View, mesh: str, name: str, port: int | None, router_port: int | None, policy: ClientPolicy | None) -> Target:
-    """The cluster for virtual node `name` on `port`, else on its only listener, else on the router's port."""
+def target(view: View, mesh: str, name: str, at: Wanted, policy: ClientPolicy | None) -> Target:
+    """The cluster for virtual node `name`."""
     node = view.get(VIRTUAL_NODE.name, name)
     if node is None:
         view.alarms.add(f"mesh/{mesh}/virtualNode/{name}: does not exist, {_SHARE_503}")
         return _none(mesh, name, missing=True)
-    listener = _listener(view, node, port, router_port)
+    listener = _listener(view, node, at)
     if listener is None:
         return _none(mesh, name, missing=True)
     discovery = node.spec.get("serviceDiscovery") or {}
@@ -73,12 +89,12 @@ def _none(mesh: str, name: str, missing: bool) -> Target:
     return Target(cluster, missing, listener_timeouts({}))
 
 
-def _listener(view: View, node: Resource, port: int | None, router_port: int | None) -> Spec | None:
+def _listener(view: View, node: Resource, at: Wanted) -> Spec | None:
     listeners: tuple[Spec, ...] = tuple(node.spec.get("listeners") or ())
     if not listeners:
         view.alarm(node, "spec.listeners", f"is empty, {_SHARE_503}")
         return None
-    wanted = port if port is not None or len(listeners) == 1 else router_port
+    wanted = at.port if at.port is not None or len(listeners) == 1 else at.router_port
     if wanted is None:
         if len(listeners) > 1:
             view.alarm(node, "spec.listeners", f"has several and no route says which port, {_SHARE_503}")

@@ -17,7 +17,7 @@ from projector.envoy.view import View
 
 
 class RoutesDraft(NamedTuple):
-    """A route configuration before it is settled whether a virtual host keeps an earlier version (those in `missing`)."""
+    """A route configuration; whether the virtual hosts in `missing` keep an earlier version is not settled yet."""
 
     name: str
     vhosts: tuple[VhostPlan, ...]

@@ -52,7 +52,7 @@ class View:
 
 
 def dependency_of(changed: ResourceKey) -> ResourceKey:
-    """The key that a reader of `changed` has among its reads: a route's router, a gateway route's gateway, else itself."""
+    """What a reader of `changed` has among its reads: a route's router, a gateway route's gateway, else `changed`."""
     if changed.kind not in (ROUTE.name, GATEWAY_ROUTE.name):
         return changed
     return ResourceKey(changed.account, changed.mesh, str(KINDS[changed.kind].parent), "", changed.parent)

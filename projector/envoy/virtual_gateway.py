@@ -1,4 +1,4 @@
-"""A virtual gateway: a listener takes requests, picks the gateway route, and sends them to the gateway's own port 15001.
+"""A virtual gateway: a listener takes requests, picks the gateway route and sends them to the gateway's own port 15001.
 
 There they are routed as a sidecar would, by the host name of the virtual service (or by a header, where the host name
 must stay as the client sent it). Two passes, as App Mesh had it: stats and access logs show both.
@@ -13,7 +13,15 @@ from mesh.state import Resource
 from projector.envoy import names
 from projector.envoy.defaults import LOCAL_CONNECT_TIMEOUT_MS
 from projector.envoy.plans import ClusterPlan, Discovery, HttpChainPlan, ListenerPlan, MatchPlan, RoutePlan, VhostPlan
-from projector.envoy.services import Order, ServiceRoutes, http_route, match_order, match_plan, service_ports, service_routes
+from projector.envoy.services import (
+    Order,
+    ServiceRoutes,
+    http_route,
+    match_order,
+    match_plan,
+    service_ports,
+    service_routes,
+)
 from projector.envoy.specs import HTTP2_PROTOCOLS, HTTP_PROTOCOLS, Port, access_log, header_safe, ip_preference
 from projector.envoy.targets import ClientPolicy, client_policy, pool
 from projector.envoy.vhosts import RoutesDraft, draft_egress, usable
@@ -107,10 +115,10 @@ def _gateway_routes(view: View, gateway: Resource) -> list[_GatewayRoute]:
         if match is None:
             continue
         rewrite = _rewrite(body, match)
-        if rewrite.prefix is not None and not header_safe(rewrite.prefix):
-            view.alarm(resource, "action.rewrite", "cannot stand in a request, so the gateway route is held back")
-            continue
         service = body["action"]["target"]["virtualService"]["virtualServiceName"]
+        if not header_safe(service) or (rewrite.prefix is not None and not header_safe(rewrite.prefix)):
+            view.alarm(resource, "action", "cannot stand in a request, so the gateway route is held back")
+            continue
         found.append(_GatewayRoute(resource, service, body, match, rewrite))
     return found
 
@@ -137,12 +145,12 @@ def _services(
         service = view.get(VIRTUAL_SERVICE.name, route.service)
         wanted = route.body["action"]["target"].get("port")
         if service is None:
-            view.alarm(route.resource, "action.target", f"{route.service} does not exist, so its requests are answered 404")
+            view.alarm(route.resource, "action.target", f"{route.service} does not exist, so requests are answered 404")
             kept.append(route)
         elif not usable(view, service):
             continue
         elif spoken_on.setdefault(route.service, wanted) != wanted:
-            view.alarm(route.resource, "action.target.port", "differs from another route's to that service, so it is held back")
+            view.alarm(route.resource, "action.target.port", "differs from another route's, so it is held back")
         else:
             kept.append(route)
             if route.service not in services:
@@ -156,7 +164,7 @@ def _on_port(
     ports = service_ports(view, service)
     usable_ports = [port for port in ports if wanted in (None, port.number)]
     if len(usable_ports) > 1 or (ports and not usable_ports):
-        view.alarm(route, "action.target.port", "does not say which listener of the provider, so requests are answered 404")
+        view.alarm(route, "action.target.port", "names no listener of the provider, so requests are answered 404")
         return ServiceRoutes()
     port: Port | None = usable_ports[0] if usable_ports else None
     return service_routes(view, service, port, policy)

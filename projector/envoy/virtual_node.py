@@ -11,9 +11,24 @@ from mesh.kinds import VIRTUAL_SERVICE
 from mesh.state import Resource
 from projector.envoy import names
 from projector.envoy.defaults import AMAZON_HOSTS, EGRESS_CONNECT_TIMEOUT_MS, LOCAL_CONNECT_TIMEOUT_MS, TLS_PORT
-from projector.envoy.plans import ClusterPlan, Discovery, HttpChainPlan, ListenerPlan, MatchPlan, RoutePlan, TcpChainPlan
+from projector.envoy.plans import (
+    ClusterPlan,
+    Discovery,
+    HttpChainPlan,
+    ListenerPlan,
+    MatchPlan,
+    RoutePlan,
+    TcpChainPlan,
+)
 from projector.envoy.services import ServiceRoutes, service_ports, service_routes
-from projector.envoy.specs import HTTP2_PROTOCOLS, HTTP_PROTOCOLS, access_log, app_address, ip_preference, listener_timeouts
+from projector.envoy.specs import (
+    HTTP2_PROTOCOLS,
+    HTTP_PROTOCOLS,
+    access_log,
+    app_address,
+    ip_preference,
+    listener_timeouts,
+)
 from projector.envoy.targets import ClientPolicy, client_policy, pool
 from projector.envoy.vhosts import RoutesDraft, draft_egress, local_app
 from projector.envoy.view import Spec, View
@@ -39,10 +54,11 @@ def draft_virtual_node(view: View, node: Resource) -> NodeDraft:
     egress = _egress(view, node)
     dual_stack = ip_preference(view.mesh_spec(), node.spec) is not None
     listeners = []
-    for direction, port, side in ((names.INGRESS, names.INGRESS_PORT, ingress), (names.EGRESS, names.EGRESS_PORT, egress)):
-        if side.chains:
-            name, inbound = names.listener(direction, port), direction == names.INGRESS
-            listeners.append(ListenerPlan(name, port, inbound, True, dual_stack, tuple(side.chains)))
+    if ingress.chains:
+        name = names.listener(names.INGRESS, names.INGRESS_PORT)
+        listeners.append(ListenerPlan(name, names.INGRESS_PORT, True, True, dual_stack, tuple(ingress.chains)))
+    name = names.listener(names.EGRESS, names.EGRESS_PORT)
+    listeners.append(ListenerPlan(name, names.EGRESS_PORT, False, True, dual_stack, tuple(egress.chains)))
     return NodeDraft(
         clusters={cluster.name: cluster for cluster in (*ingress.clusters, *egress.clusters)},
         routes=(*ingress.routes, *egress.routes),
@@ -98,21 +114,21 @@ def _egress(view: View, node: Resource) -> _Side:
     side = _Side([], [], [])
     ports: dict[int, dict[str, tuple[Resource, ServiceRoutes]]] = {}
     protocols: dict[int, set[str]] = {}
-    for name, policy in _backends(view, node).items():
+    for name, policy in _backends(node).items():
         service = view.get(VIRTUAL_SERVICE.name, name)
         if service is None:
-            view.alarm(node, "spec.backends", f"names virtual service {name}, which does not exist, so it is not reachable")
+            view.alarm(node, "spec.backends", f"name {name}, which does not exist, so it is not reachable")
             continue
         for port in service_ports(view, service):
             if port.protocol not in HTTP_PROTOCOLS:
-                view.alarm(service, f"port {port.number}", f"{port.protocol} is not supported yet, so it is not reachable")
+                view.alarm(service, f"port {port.number}", f"is {port.protocol}, not supported yet: not reachable")
                 continue
             found = service_routes(view, service, port, policy)
             ports.setdefault(port.number, {})[name] = (service, found)
             protocols.setdefault(port.number, set()).add(port.protocol)
             side.clusters.extend(found.clusters)
     for number in sorted(ports):
-        # One chain serves every HTTP version on a port: Envoy tells them apart, and upstream it is the cluster's matter.
+        # One chain serves every HTTP version on a port: Envoy tells them apart, and upstream the cluster decides.
         protocol = min(protocols[number], key=HTTP_PROTOCOLS.index)
         routes = names.routes(names.EGRESS, protocol, number)
         side.routes.append(draft_egress(view, routes, number, ports[number], {}))
@@ -121,8 +137,8 @@ def _egress(view: View, node: Resource) -> _Side:
     return side
 
 
-def _backends(view: View, node: Resource) -> dict[str, ClientPolicy | None]:
-    """Virtual services by name, with the client policy that asks for TLS. Of a backend given twice, the stricter counts."""
+def _backends(node: Resource) -> dict[str, ClientPolicy | None]:
+    """Virtual services by name, with the client policy that asks for TLS, if any (of a backend given twice too)."""
     defaults = (node.spec.get("backendDefaults") or {}).get("clientPolicy")
     default = client_policy(node, "spec.backendDefaults.clientPolicy", defaults)
     found: dict[str, ClientPolicy | None] = {}
@@ -131,7 +147,8 @@ def _backends(view: View, node: Resource) -> dict[str, ClientPolicy | None]:
         if service is None:
             continue
         name, own = service["virtualServiceName"], service.get("clientPolicy")
-        policy = default if own is None else client_policy(node, f"spec.backends[{index}].virtualService.clientPolicy", own)
+        field = f"spec.backends[{index}].virtualService.clientPolicy"
+        policy = default if own is None else client_policy(node, field, own)
         found[name] = found.get(name) or policy
     return found
 

@@ -1,8 +1,8 @@
 """The frontend's end of the feed on the network: a `SnapshotFeed` over whichever projector is best.
 
 This shell dials, writes and reads what the machines say: `Failover` picks projectors, `FrontendSession` keeps what one
-of them tells, `Watches` decides what listeners hear, `Confirms` shares questions. It must never deliver anything because
-a projector went away, nor anything older than was delivered.
+of them tells, `Watches` decides what listeners hear, `Confirms` shares questions. It must never deliver anything
+because a projector went away, nor anything older than was delivered.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class FrontendSession:
         return self._views
 
     def as_of(self, node: NodeId) -> Position:
-        """The position that the node's view is known to hold at: where it was taken, or a later one that covered all."""
+        """Where the node's view is known to hold: at the position it was taken at, or a later one that covers all."""
         return max(self._views[node].position, self._covered)
 
     def subscribe(self, node: NodeId) -> Subscribe | None:

@@ -1,8 +1,8 @@
-"""The projector's end of one feed stream as a pure machine: frames and facts in, actions and frames out. No I/O, no clock.
+"""The projector's end of one feed stream as a pure machine: frames and facts in, actions and frames out. No I/O.
 
 It knows which nodes one frontend follows, what it was last sent of each, which of them are dirty, and which confirms
-and heartbeats are due. It is *pulled* (`next_frame`) when the transport can take a frame, so a slow frontend costs a set
-of dirty nodes, never a queue, and gets the newest.
+and heartbeats are due. It is *pulled* (`next_frame`) when the transport can take a frame, so a slow frontend costs a
+set of dirty nodes, never a queue, and gets the newest.
 
 The order that confirms and heartbeats promise: a `Confirmed` or `Heartbeat` with position P is sent only after, for
 every node subscribed before, a frame taken at P or later (or the knowledge that the last one sent still holds there).

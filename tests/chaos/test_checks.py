@@ -172,8 +172,8 @@ def test_a_failed_or_missing_request_is_red(report: TrafficReport) -> None:
     assert not checks.no_request_failed(report, at_least=3).ok
 
 
-def replica(role: str, zone: str, state_hash: str = "aa", position: str = "1.7") -> dict[str, Any]:
-    return {"role": role, "zone": zone, "state_hash": state_hash, "position": position}
+def replica(role: str, zone: str, state_hash: str = "aa", position: int = 7) -> dict[str, Any]:
+    return {"role": role, "zone": zone, "state_hash": state_hash, "epoch": 1, "position": position}
 
 
 def replicas() -> list[dict[str, Any]]:
@@ -189,7 +189,7 @@ def test_equal_replicas_are_green_and_other_roles_do_not_matter() -> None:
     [
         replica("projector", "z3", state_hash="bb"),
         replica("api", "z3", state_hash=""),
-        replica("api", "z3", position="1.6"),
+        replica("api", "z3", position=6),
     ],
     ids=["other hash", "no hash", "behind"],
 )

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos.cluster import Process, parse_process
-from chaos.faults import Fault, Target, leader_of, plan, victims
+from chaos.cluster import Process, leads, parse_process
+from chaos.faults import Fault, Target, plan, victims
 from mesh.errors import NotFound
 
 ZONES = ("zone-1", "zone-2", "zone-3")
 ROLES = ("etcd", "api", "projector", "frontend")
 
 
-def process(role: str, zone: str, pid: int | None = None, **extra: object) -> Process:
+def process(role: str, zone: str, pid: int | None = None) -> Process:
     entry = {
         "role": role,
         "zone": zone,
@@ -26,13 +26,12 @@ def process(role: str, zone: str, pid: int | None = None, **extra: object) -> Pr
         "ready": True,
         "position": "1.4",
         "serve": ["meshlog", "serve", role],
-        **extra,
     }
     return parse_process(entry)
 
 
-def everything(leader: str = "zone-2") -> list[Process]:
-    return [process(role, zone, leader=(role == "etcd" and zone == leader)) for zone in ZONES for role in ROLES]
+def everything() -> list[Process]:
+    return [process(role, zone) for zone in ZONES for role in ROLES]
 
 
 @given(seed=st.integers(), rounds=st.integers(1, 5))
@@ -65,7 +64,8 @@ def test_the_dead_are_not_killed_again() -> None:
         victims(Fault(Target.API, 0.0), [gone], "zone-2")
 
 
-def test_the_leader_is_the_member_that_says_so() -> None:
-    assert leader_of(everything("zone-3")) == "zone-3"
-    with pytest.raises(NotFound):
-        leader_of(everything("nowhere"))
+def test_the_leader_is_the_member_whose_metrics_say_so() -> None:
+    head = "# TYPE etcd_server_is_leader gauge\netcd_server_is_leader"
+    assert leads(f"{head} 1\netcd_server_has_leader 1\n")
+    assert not leads(f"{head} 0\netcd_server_has_leader 1\n")
+    assert not leads("")

@@ -8,7 +8,6 @@ import time
 
 from chaos import checks
 from chaos.cluster import Cluster
-from chaos.faults import leader_of
 from chaos.traffic import Traffic, quantiles
 from tests.conditions import eventually
 from tests.e2e import figures
@@ -20,7 +19,7 @@ REACHES_ENVOY_S = 5.0
 def test_a_dead_zone_fails_no_request_and_stops_no_write(cluster: Cluster, connect: Connect, gateway: Gateway) -> None:
     gateway.canary.set_weights(gateway.client, 100, 0)
     processes = cluster.processes()
-    lost = leader_of(processes)
+    lost = cluster.etcd_leader_zone()
     doomed = [process for process in processes if process.zone == lost]
     assert {process.role for process in doomed} == {"etcd", "api", "projector", "frontend"}
     survivor = next(process for process in processes if process.role == "api" and process.zone != lost)

@@ -1,0 +1,149 @@
+"""The HTTP edge: an ASGI app over one table of routes. What differs between routes is in the table; the order is here.
+
+    size of the body (413) → route (404) → signature → authorisation → input → authorisation of what it names → handler
+
+Whatever goes wrong comes out in AWS's error shape; a caller never sees a stack trace. Nothing here reads the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
+
+from api.admin import AdminApi
+from api.appmesh import AppMeshApi
+from api.authorization import authorise
+from api.body import discard_body, read_body
+from api.calls import (
+    Answer,
+    Call,
+    UnknownOperation,
+    Wire,
+    encode_answer,
+    encode_error,
+    encode_fault,
+    encode_unknown_operation,
+)
+from api.commands import CommandService
+from api.ports import ApiPorts
+from api.routes import Found, Route, Router
+from identity.sigv4 import Caller, SignedRequest, verify
+from mesh.errors import MeshlogError, NotReady
+from mesh.state import AccessKey
+from runtime.supervise import Supervisor
+
+log = structlog.get_logger(__name__)
+
+
+class Edge:
+    """The ASGI callable for HTTP requests. `routes` is everything that it answers."""
+
+    def __init__(self, ports: ApiPorts, routers: Sequence[Router]) -> None:
+        self._ports = ports
+        self._routers = routers
+        self.routes: tuple[Route, ...] = tuple(route for router in routers for route in router.routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        request_id = self._ports.entropy.uuid()
+        try:
+            body = await read_body(scope, receive)
+        except MeshlogError as error:
+            wire = encode_error(error, request_id, self._ports.clock.now_us())
+            await self._refuse_unread(wire, scope, receive, send)
+            return
+        wire = await self._wire(scope, body, request_id)
+        await send({"type": "http.response.start", "status": wire.status, "headers": wire.headers})
+        await send({"type": "http.response.body", "body": wire.body})
+
+    async def _refuse_unread(self, wire: Wire, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer at once, drop what still comes, close the connection: its rest is not a request."""
+        headers = [*(header for header in wire.headers if header[0] != b"connection"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": wire.status, "headers": headers})
+        await send({"type": "http.response.body", "body": wire.body, "more_body": True})
+        await discard_body(scope, receive)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _wire(self, scope: Scope, body: bytes, request_id: str) -> Wire:
+        now_us = self._ports.clock.now_us()
+        try:
+            answer = await self._answer(scope, body, request_id, now_us)
+        except MeshlogError as error:
+            if error.http_status >= 500:
+                log.warning("call failed", request_id=request_id, kind=type(error).__name__, error=error.message)
+            return encode_error(error, request_id, now_us)
+        except Exception:
+            log.exception("call broke", request_id=request_id)
+            return encode_fault(request_id, now_us)
+        if isinstance(answer, UnknownOperation):
+            return encode_unknown_operation(answer, request_id, now_us)
+        return encode_answer(answer, request_id, self._ports.clock.now_us())
+
+    async def _answer(self, scope: Scope, body: bytes, request_id: str, now_us: int) -> Answer | UnknownOperation:
+        request = _signed_request(scope, body)
+        found = self._find(request)
+        if found is None:
+            return UnknownOperation(request.method, request.path)
+        route = found.route
+        caller = self._verify(request, route, now_us)
+        authorise(caller, route.action)
+        members = route.read(request, found.path_members)
+        authorise(caller, route.action, route.keys(caller, members))
+        client = scope.get("client")
+        return await route.handle(Call(request_id, client[0] if client else "", caller, members))
+
+    def _find(self, request: SignedRequest) -> Found | None:
+        for router in self._routers:
+            found = router.find(request.method, request.path)
+            if found is not None:
+                return found
+        return None
+
+    def _verify(self, request: SignedRequest, route: Route, now_us: int) -> Caller:
+        keys = self._ports.replica.state.access_keys
+        if not keys:
+            raise NotReady("This server has not read the log yet, and so knows no access key. Try again in a second.")
+
+        def lookup(access_key_id: str) -> AccessKey | None:
+            return keys.get(access_key_id)
+
+        return verify(request, lookup, now_us, route.services)
+
+
+def _signed_request(scope: Scope, body: bytes) -> SignedRequest:
+    path = scope["raw_path"].decode("latin-1")
+    headers = [(name.decode("latin-1").lower(), _text(value)) for name, value in scope["headers"]]
+    return SignedRequest(scope["method"], path, scope["query_string"].decode("latin-1"), headers, body)
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def create_app(ports: ApiPorts) -> Starlette:
+    """The whole app. Its lifespan runs the command service; `app.state.edge` and `app.state.commands` are its parts."""
+    commands = CommandService(ports.replica, ports.writer, ports.clock, ports.entropy)
+    edge = Edge(ports, (AppMeshApi(ports.replica, commands).router(), AdminApi(ports, commands).router()))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - starlette's signature
+        async with Supervisor() as supervisor:
+            supervisor.start(commands.run(), "commands")
+            yield
+
+    app = Starlette(lifespan=lifespan)
+    # Paths are matched as they came, still encoded: starlette's own routes would cut names at an encoded slash.
+    app.router.default = edge
+    app.router.redirect_slashes = False
+    app.state.edge = edge
+    app.state.commands = commands
+    return app

@@ -1,0 +1,67 @@
+"""The HTTP server around the app: uvicorn with bounds on everything that a caller can make large or slow."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from runtime.limits import (
+    HTTP_BACKLOG,
+    HTTP_CONNECTIONS_MAX,
+    HTTP_HEADERS_BYTES,
+    HTTP_KEEP_ALIVE_S,
+    SHUTDOWN_GRACE_S,
+)
+from runtime.settings import TlsFiles
+
+
+def server_config(app: ASGIApp, host: str, port: int, tls: TlsFiles | None = None) -> uvicorn.Config:
+    """uvicorn's settings. Port 0 lets the kernel choose. Plain HTTP unless `tls` is given (1.2 or newer).
+
+    The app itself writes `Date`, by the clock that judges signatures; there is no Server header.
+    """
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http="h11",  # the parser that takes a bound on headers
+        ws="none",
+        lifespan="on",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        backlog=HTTP_BACKLOG,
+        limit_concurrency=HTTP_CONNECTIONS_MAX,
+        timeout_keep_alive=HTTP_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(SHUTDOWN_GRACE_S),
+        h11_max_incomplete_event_size=HTTP_HEADERS_BYTES,
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
+    )
+    if tls:
+        config.load()
+        assert config.ssl is not None  # noqa: S101 - a certificate was given
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    return config
+
+
+class ApiServer(uvicorn.Server):
+    """uvicorn without its own signal handling: the role's supervisor owns the signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing: see the class."""
+        yield
+
+    @property
+    def port(self) -> int:
+        """The bound port, once `started`."""
+        port: int = self.servers[0].sockets[0].getsockname()[1]
+        return port

@@ -1,0 +1,46 @@
+"""The admin key of a cluster: made once, kept in `credentials.json` (0600), first event of the log."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mesh.errors import SettingsError
+from runtime.clock import Entropy
+from runtime.files import PRIVATE, read_private, write_atomic
+
+_ID_BYTES, _SECRET_BYTES = 10, 30
+"""16 characters of base32 and 40 of base64, as AWS's own have."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminCredentials:
+    """An access key that may do everything in its account. `repr` leaves the secret out."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    account_id: str
+    region: str
+
+
+def create_credentials(account_id: str, region: str, entropy: Entropy) -> AdminCredentials:
+    """A new key. Its id begins MLOG, so that nobody takes it for one of AWS's."""
+    access_key_id = "MLOG" + base64.b32encode(entropy.token_bytes(_ID_BYTES)).decode()
+    # No '/' or '+': people paste these into URLs and shells.
+    secret = base64.b64encode(entropy.token_bytes(_SECRET_BYTES), altchars=b"Az").decode()
+    return AdminCredentials(access_key_id, secret, account_id, region)
+
+
+def save_credentials(path: Path, key: AdminCredentials) -> None:
+    write_atomic(path, (json.dumps(dataclasses.asdict(key), indent=2) + "\n").encode(), PRIVATE)
+
+
+def load_credentials(path: Path) -> AdminCredentials:
+    """Read what `save_credentials` wrote; SettingsError if it is missing, damaged or open to others."""
+    try:
+        return AdminCredentials(**json.loads(read_private(path)))
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"{path} is not a credentials file of Meshlog: restore it from a backup") from error

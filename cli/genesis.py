@@ -1,0 +1,73 @@
+"""A new cluster's log: its head and data keys, and the admin's access key as the first event.
+
+Any number of hosts may do this at once, and again at each start: what is there is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from eventlog.driver import LogDriver
+from eventlog.genesis import create_log
+from eventlog.keys.keyring import Keyring
+from eventlog.keys.provider import KeyProvider
+from eventlog.records import KeyClass, NewRecord, TokenMark
+from eventlog.writer import Appended, LogWriter
+from mesh.commands import Context, CreateAccessKey, idempotency_token
+from mesh.decide import decide
+from mesh.events import SCHEMAS
+from mesh.state import State
+from runtime.clock import Clock, Entropy
+
+
+@dataclass(frozen=True, slots=True)
+class AdminKey:
+    """The first access key of a cluster, drawn before there is a log to keep it in."""
+
+    access_key_id: str
+    secret: str = field(repr=False)
+    account: str
+
+    @property
+    def principal(self) -> str:
+        return f"arn:aws:iam::{self.account}:user/admin"
+
+
+async def create_cluster_log(
+    driver: LogDriver, providers: Mapping[KeyClass, KeyProvider], admin: AdminKey, clock: Clock, entropy: Entropy
+) -> bool:
+    """Make the log and its first event, as far as they are missing. True if this call wrote the first event.
+
+    Raises NoQuorum, OutcomeUnknown (call again), MissingKey, WrongKey.
+    """
+    head = (await create_log(driver, providers, clock, entropy)).head
+    keyring = Keyring(driver, providers)
+    await keyring.load(head.head.log_id)
+    if head.head.position > 0:
+        return False
+    operation = "CreateAccessKey"
+    token = idempotency_token(admin.account, admin.principal, operation, "bootstrap", {"id": admin.access_key_id})
+    command = CreateAccessKey(
+        access_key_id=admin.access_key_id,
+        secret=admin.secret,
+        account=admin.account,
+        principal=admin.principal,
+        admin=True,
+    )
+    context = Context(account=admin.account, principal=admin.principal, operation=operation, token=token)
+    (event,) = decide(State(), command, context).events
+    record = NewRecord(
+        type=event.type,
+        schema=SCHEMAS[event.type],
+        account=admin.account,
+        actor=admin.principal,
+        source_ip="",
+        request_id=entropy.uuid(),
+        token=TokenMark(token.digest, token.body),
+        data=event.data,
+        key_class=KeyClass.SECRETS,
+    )
+    # A lost race: another host's first event is there, and with it the admin's key.
+    appended = await LogWriter(driver, keyring, clock, entropy).append(head, [record], previous_time_us=0)
+    return isinstance(appended, Appended)

@@ -1,0 +1,304 @@
+"""The files of a cluster: trust roots, key-encryption keys, the admin key, each process's settings and certificates.
+
+A plan (zones, hosts, ports) becomes a directory. Run again on the same directory it keeps every root and key, and makes
+new only what is missing or soon to expire. It starts nothing and opens no connection.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.credentials import AdminCredentials, create_credentials, load_credentials, save_credentials
+from cli.layout import ClusterFile, Layout, ProcessEntry, tls_files
+from cluster import pki
+from mesh.errors import SettingsError
+from runtime.clock import Clock, Entropy
+from runtime.files import PRIVATE, PUBLIC, write_atomic
+from runtime.settings import (
+    DEFAULT_KEY_PREFIX,
+    DEFAULT_TRUST_DOMAIN,
+    ApiSettings,
+    AuthorityFiles,
+    EtcdMemberSettings,
+    EtcdPeer,
+    FrontendSettings,
+    KekFiles,
+    ProcessSettings,
+    ProjectorSettings,
+    TlsFiles,
+    dump,
+    relative_to,
+)
+
+_ZONE = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+_ACCOUNT = re.compile(r"\d{12}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Where one process is bound and where others find it. Ports are told apart by what is spoken."""
+
+    listen_host: str
+    host: str
+    port: int
+    health_port: int
+    peer_port: int = 0
+    """etcd members only."""
+
+    def bound(self, port: int) -> str:
+        return _address(self.listen_host, port)
+
+    def told(self, port: int) -> str:
+        return _address(self.host, port)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to make. `listeners` by (zone, role); `zones` in order."""
+
+    account_id: str
+    region: str
+    zones: tuple[str, ...]
+    listeners: Mapping[tuple[str, str], Listener]
+    local: bool
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
+    key_prefix: str = DEFAULT_KEY_PREFIX
+    etcd_binary: Path | None = None
+    allow_first_look: bool = False
+
+    def check(self) -> None:
+        """SettingsError naming what is wrong with it."""
+        if not _ACCOUNT.fullmatch(self.account_id):
+            raise SettingsError(f"account id '{self.account_id}' is not twelve digits; write for example 123456789012")
+        for zone in self.zones:
+            if not _ZONE.fullmatch(zone):
+                raise SettingsError(f"zone '{zone}' is not a DNS label: use lower-case letters, digits and '-'")
+        if len(set(self.zones)) != len(self.zones) or not self.zones:
+            raise SettingsError("a cluster needs at least one zone, each named once")
+
+    def host(self, zone: str, role: str) -> str:
+        return self.listeners[zone, role].host
+
+
+def plan_of(cluster: ClusterFile, etcd: Mapping[str, EtcdMemberSettings]) -> Plan:
+    """The plan that `cluster` was made by, so that missing files can be made again with the same addresses.
+
+    `etcd`: the members' settings by zone. Only for a local cluster, where a process is bound where others find it.
+    """
+    listeners = {}
+    for process in cluster.processes:
+        host, _, port = process.address.rpartition(":")
+        peer_port = 0
+        if process.role == "etcd":
+            peer_port = int(etcd[process.zone].peer_listen.rpartition(":")[2])
+        health_port = int(process.health.rpartition(":")[2])
+        bare = host.removeprefix("[").removesuffix("]")
+        listeners[process.zone, process.role] = Listener(
+            listen_host=bare, host=bare, port=int(port), health_port=health_port, peer_port=peer_port
+        )
+    first = next(iter(etcd.values()))
+    return Plan(
+        account_id=cluster.account_id,
+        region=cluster.region,
+        zones=cluster.zones,
+        listeners=listeners,
+        local=cluster.local,
+        trust_domain=cluster.trust_domain,
+        key_prefix=cluster.key_prefix,
+        etcd_binary=first.binary,
+        allow_first_look=first.allow_first_look,
+    )
+
+
+class Provisioner:
+    """Writes one cluster's directory."""
+
+    def __init__(self, layout: Layout, plan: Plan, clock: Clock, entropy: Entropy) -> None:
+        plan.check()
+        self._layout = layout
+        self._plan = plan
+        self._clock = clock
+        self._entropy = entropy
+        self._roots: dict[str, pki.Authority] = {}
+
+    def write(self) -> tuple[ClusterFile, AdminCredentials]:
+        """Make what is missing, `cluster.json` last: a directory without it is not a cluster yet."""
+        layout, plan = self._layout, self._plan
+        layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (layout.root / "logs").mkdir(exist_ok=True, mode=0o700)
+        for root in pki.ROOTS:
+            self._roots[root] = self._root(root)
+        admin = self._admin_key()
+        self._key_encryption_keys()
+        self._leaf(pki.ETCD_ROOT, pki.etcd_user_leaf("root"), layout.admin_etcd_tls)
+        cluster = self._cluster()
+        for zone in plan.zones:
+            for settings in (self._etcd(zone), self._api(zone, cluster), self._projector(zone, cluster)):
+                self._write_settings(zone, settings)
+            self._write_settings(zone, self._frontend(zone, cluster))
+        layout.save(cluster)
+        return cluster, admin
+
+    def _root(self, root: str) -> pki.Authority:
+        files = self._layout.authority(root)
+        if not files.certificate.exists():
+            pki.save_authority(pki.create_authority(root, self._clock.now_us(), self._entropy), files)
+        return pki.load_authority(files)
+
+    def _admin_key(self) -> AdminCredentials:
+        path = self._layout.credentials_file
+        if not path.exists():
+            save_credentials(path, create_credentials(self._plan.account_id, self._plan.region, self._entropy))
+        return load_credentials(path)
+
+    def _key_encryption_keys(self) -> None:
+        from eventlog.keys.file import create_key_file  # noqa: PLC0415
+        from eventlog.records import KeyClass  # noqa: PLC0415
+
+        kek = self._layout.kek
+        kek.config.parent.mkdir(exist_ok=True, mode=0o700)
+        for path, key_class in ((kek.config, KeyClass.CONFIG), (kek.secrets, KeyClass.SECRETS)):
+            if path is not None and not path.exists():
+                create_key_file(path, key_class, self._entropy)
+
+    def _leaf(self, root: str, leaf: pki.Leaf, files: TlsFiles) -> TlsFiles:
+        authority = self._roots[root]
+        now_us = self._clock.now_us()
+        whole = all(path.exists() for path in (files.certificate, files.key, files.authority))
+        if not whole or pki.needs_renewal(files.certificate.read_bytes(), now_us):
+            pki.save_issued(pki.issue(authority, leaf, now_us, self._entropy), authority, files)
+        return files
+
+    def _role_tls(self, zone: str, role: str) -> TlsFiles:
+        leaf = pki.role_leaf(role, self._plan.trust_domain, [self._plan.host(zone, role)])
+        return self._leaf(pki.ROLES_ROOT, leaf, tls_files(self._layout.role(zone, role), "role"))
+
+    def _etcd_user_tls(self, zone: str, role: str) -> TlsFiles:
+        leaf = pki.etcd_user_leaf(role)
+        return self._leaf(pki.ETCD_ROOT, leaf, tls_files(self._layout.role(zone, role), "etcd-client"))
+
+    def _kek_copies(self, zone: str, role: str, *, secrets: bool) -> KekFiles:
+        directory, kek = self._layout.role(zone, role), self._layout.kek
+        copies = KekFiles(config=directory / "config.kek", secrets=directory / "secrets.kek" if secrets else None)
+        for source, copy in ((kek.config, copies.config), (kek.secrets, copies.secrets)):
+            if source is not None and copy is not None:
+                write_atomic(copy, source.read_bytes(), PRIVATE)
+        return copies
+
+    def _common(self, zone: str, role: str) -> dict[str, object]:
+        listener, directory = self._plan.listeners[zone, role], self._layout.role(zone, role)
+        return {
+            "id": process_id(role, zone),
+            "zone": zone,
+            "data_dir": directory / "state",
+            "listen": listener.bound(listener.port),
+            "advertise": listener.told(listener.port),
+            "health": listener.bound(listener.health_port),
+            "pid_file": directory / "pid",
+        }
+
+    def _log_common(self, zone: str, role: str, cluster: ClusterFile) -> dict[str, object]:
+        plan = self._plan
+        return self._common(zone, role) | {
+            "trust_domain": plan.trust_domain,
+            "account_id": plan.account_id,
+            "region": plan.region,
+            "key_prefix": plan.key_prefix,
+            "etcd_endpoints": cluster.endpoints("etcd"),
+            "etcd_tls": self._etcd_user_tls(zone, role),
+            "role_tls": self._role_tls(zone, role),
+            "kek": self._kek_copies(zone, role, secrets=role == "api"),
+        }
+
+    def _etcd(self, zone: str) -> EtcdMemberSettings:
+        plan, role, member = self._plan, "etcd", process_id("etcd", zone)
+        listener, directory = plan.listeners[zone, role], self._layout.role(zone, role)
+        peers = ((peer_zone, plan.listeners[peer_zone, role]) for peer_zone in plan.zones)
+        hosts = [listener.host]
+        client = self._leaf(pki.ETCD_ROOT, pki.etcd_member_leaf(member, hosts), tls_files(directory, "client"))
+        peer = self._leaf(pki.ETCD_ROOT, pki.etcd_peer_leaf(member, hosts), tls_files(directory, "peer"))
+        return EtcdMemberSettings(
+            **self._common(zone, role),  # type: ignore[arg-type]
+            peer_listen=listener.bound(listener.peer_port),
+            peer_advertise=listener.told(listener.peer_port),
+            members=tuple(EtcdPeer(process_id(role, name), other.told(other.peer_port)) for name, other in peers),
+            cluster_token=f"meshlog-{plan.account_id}",
+            client_tls=client,
+            peer_tls=peer,
+            binary=plan.etcd_binary,
+            allow_first_look=plan.allow_first_look,
+        )
+
+    def _api(self, zone: str, cluster: ClusterFile) -> ApiSettings:
+        directory = self._layout.role(zone, "api")
+        proxies = AuthorityFiles(certificate=directory / "proxies-ca.crt", key=directory / "proxies-ca.key")
+        pki.save_authority(self._roots[pki.PROXIES_ROOT], proxies)
+        return ApiSettings(
+            **self._log_common(zone, "api", cluster),  # type: ignore[arg-type]
+            proxy_authority=proxies,
+            frontends=cluster.endpoints("frontend"),
+        )
+
+    def _projector(self, zone: str, cluster: ClusterFile) -> ProjectorSettings:
+        common = self._log_common(zone, "projector", cluster)
+        return ProjectorSettings(**common, projectors=cluster.endpoints("projector"))  # type: ignore[arg-type]
+
+    def _frontend(self, zone: str, cluster: ClusterFile) -> FrontendSettings:
+        proxies = self._layout.role(zone, "frontend") / "proxies-ca.crt"
+        write_atomic(proxies, self._roots[pki.PROXIES_ROOT].certificate_pem, PUBLIC)
+        return FrontendSettings(
+            **self._common(zone, "frontend"),  # type: ignore[arg-type]
+            trust_domain=self._plan.trust_domain,
+            account_id=self._plan.account_id,
+            role_tls=self._role_tls(zone, "frontend"),
+            proxy_authority_certificate=proxies,
+            projectors=cluster.endpoints("projector"),
+        )
+
+    def _write_settings(self, zone: str, settings: ProcessSettings) -> None:
+        path = self._layout.config(zone, settings.role)
+        if path.exists() and settings.role != "etcd":
+            return  # an operator may have changed it; etcd's names the binary, which may be another one now
+        write_atomic(path, dump(relative_to(settings, path.parent)).encode(), PUBLIC)
+
+    def _cluster(self) -> ClusterFile:
+        plan = self._plan
+        processes = []
+        for (zone, role), listener in plan.listeners.items():
+            entry = ProcessEntry(
+                role=role,
+                zone=zone,
+                id=process_id(role, zone),
+                config=str(self._layout.config(zone, role).relative_to(self._layout.root)),
+                address=listener.told(listener.port),
+                health=listener.told(listener.health_port),
+                scheme="http" if role == "api" else "",
+            )
+            processes.append(entry)
+        return ClusterFile(
+            account_id=plan.account_id,
+            region=plan.region,
+            trust_domain=plan.trust_domain,
+            key_prefix=plan.key_prefix,
+            zones=plan.zones,
+            local=plan.local,
+            processes=tuple(processes),
+        )
+
+
+def process_id(role: str, zone: str) -> str:
+    """The name of a process within its cluster, `api-z1`."""
+    return f"{role}-{zone}"
+
+
+def with_etcd(plan: Plan, binary: Path, *, allow_first_look: bool) -> Plan:
+    """The same plan on another etcd."""
+    return dataclasses.replace(plan, etcd_binary=binary, allow_first_look=allow_first_look)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,63 @@
+"""What a failed call to etcd means: a gRPC status and its text become one of five verdicts. Pure.
+
+The rule for writes is a short list of what is certain; everything else is unknown, NOSPACE among it ("possible to get
+ErrGRPCNoSpace and still have the write succeed", etcd's maintenance guide).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import grpc
+
+from mesh.errors import LimitExceeded, SettingsError
+
+
+class Verdict(Enum):
+    """For a read, all but DENIED and COMPACTED mean: ask another member."""
+
+    UNKNOWN = "a write may have been carried out"
+    REFUSED = "certainly not carried out; may pass"
+    DENIED = "certainly not carried out; an operator has to change something"
+    TOO_LARGE = "certainly not carried out; too large"
+    COMPACTED = "the asked revision is gone"
+
+
+# Texts of etcd api/v3rpc/rpctypes/error.go.
+_REFUSED_TEXTS = ("too many requests", "revision of auth store is old")
+_DENIED_CODES = (
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNIMPLEMENTED,
+)
+
+
+def judge(code: grpc.StatusCode, details: str) -> Verdict:
+    """The verdict on a call that ended with `code` and `details`."""
+    if any(text in details for text in _REFUSED_TEXTS):
+        return Verdict.REFUSED
+    if "request is too large" in details:
+        return Verdict.TOO_LARGE
+    if "has been compacted" in details:
+        return Verdict.COMPACTED
+    return Verdict.DENIED if code in _DENIED_CODES else Verdict.UNKNOWN
+
+
+def denied(what: str, address: str, details: str) -> SettingsError:
+    """etcd will never take this call from this user."""
+    return SettingsError(
+        f"etcd at {address} refuses {what}: {details}. Check that this role's client certificate is the right one and "
+        "that its etcd user has the rights"
+    )
+
+
+def too_large(what: str, details: str) -> LimitExceeded:
+    return LimitExceeded(f"etcd refuses {what}: {details}. Make the change smaller")
+
+
+def describe(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
+    """Code and text of a failed call."""
+    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
+    details = error.details() if isinstance(error, grpc.Call) else str(error)
+    return code, details or code.name

@@ -1,0 +1,117 @@
+"""State and node to the node's Envoy resources: pure, deterministic, the same bytes in every process (I4).
+
+What cannot be compiled is held back and named in an alarm, the rest goes out; no resource ever names another that is
+not in the snapshot. The compiler remembers which resources each node's last compilation read: so it knows whom a change
+concerns without looking at the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from identity.node_id import NodeId
+from mesh.kinds import VIRTUAL_GATEWAY, VIRTUAL_NODE, ResourceKey
+from mesh.state import State
+from projector.envoy import names
+from projector.envoy.plans import KeptVhost, RoutesPlan
+from projector.envoy.render import Renderer, vhosts_of
+from projector.envoy.vhosts import RoutesDraft
+from projector.envoy.view import View, dependency_of
+from projector.envoy.virtual_gateway import draft_virtual_gateway
+from projector.envoy.virtual_node import NodeDraft, draft_virtual_node
+from projector.snapshot import TYPE_CLUSTER, TYPE_ROUTE, TYPES, NodeSnapshot, XdsResource
+
+_DRAFTS = {VIRTUAL_NODE.name: draft_virtual_node, VIRTUAL_GATEWAY.name: draft_virtual_gateway}
+
+
+class Compiler:
+    """Compiles nodes, one at a time, in any order. Not for several threads.
+
+    What it remembers makes it faster, never different: a new one gives the same bytes.
+    """
+
+    def __init__(self, renderer: Renderer | None = None) -> None:
+        self._renderer = renderer or Renderer()
+        self._reads: dict[NodeId, frozenset[ResourceKey]] = {}
+        self._readers: dict[ResourceKey, set[NodeId]] = {}
+
+    def compile(self, state: State, node: NodeId, previous: NodeSnapshot | None = None) -> NodeSnapshot | None:
+        """All that `node` is to have at `state.position`; None when the mesh has no such node.
+
+        With `previous`, a virtual host whose routes name something missing stays as it was there, if it was whole;
+        without, it goes out with the missing share answered 503. Either way an alarm says so. Only without `previous`
+        is the result a function of the state alone, equal in every replica, whatever is wrong with the mesh.
+        """
+        view = View(state, node.account, node.mesh)
+        resource = view.get(node.kind, node.name)
+        if resource is None:
+            self._remember(node, view)
+            return None
+        draft = _DRAFTS[node.kind](view, resource)
+        resources = self._render(view, draft, previous)
+        self._remember(node, view)
+        return NodeSnapshot(node, state.position, resources, tuple(sorted(view.alarms)))
+
+    def affected(self, changed: Iterable[ResourceKey]) -> set[NodeId]:
+        """The nodes that may look different after a change of these resources (made, updated, tagged or deleted).
+
+        Costs what it finds, not what there is. A node counts from its first compilation until it is forgotten; one
+        that was not there (None) counts too. So: fold, ask, compile what was found, and lose no changed key.
+        """
+        found: set[NodeId] = set()
+        for key in changed:
+            found |= self._readers.get(dependency_of(key), set())
+        return found
+
+    def forget(self, node: NodeId) -> None:
+        """Nobody wants this node any more."""
+        for key in self._reads.pop(node, frozenset()):
+            self._drop_reader(key, node)
+
+    def _remember(self, node: NodeId, view: View) -> None:
+        before, now = self._reads.get(node, frozenset()), frozenset(view.reads)
+        self._reads[node] = now
+        for key in before - now:
+            self._drop_reader(key, node)
+        for key in now - before:
+            self._readers.setdefault(key, set()).add(node)
+
+    def _drop_reader(self, key: ResourceKey, node: NodeId) -> None:
+        readers = self._readers[key]
+        readers.discard(node)
+        if not readers:
+            del self._readers[key]
+
+    def _render(
+        self, view: View, draft: NodeDraft, previous: NodeSnapshot | None
+    ) -> dict[tuple[str, str], XdsResource]:
+        made = [self._renderer.resource(cluster) for cluster in draft.clusters.values()]
+        made += [self._renderer.resource(listener) for listener in draft.listeners]
+        for routes in draft.routes:
+            plan, kept_clusters = _settle(view, routes, draft, previous)
+            made += [self._renderer.resource(plan), *kept_clusters]
+        made.sort(key=lambda resource: (TYPES.index(resource.type_url), resource.name))
+        return {(resource.type_url, resource.name): resource for resource in made}
+
+
+def _settle(
+    view: View, draft: RoutesDraft, node: NodeDraft, previous: NodeSnapshot | None
+) -> tuple[RoutesPlan, list[XdsResource]]:
+    """The route configuration, and the clusters that virtual hosts kept from `previous` still need."""
+    before = None if previous is None else previous.resources.get((TYPE_ROUTE, draft.name))
+    if not draft.missing or before is None or previous is None:
+        return RoutesPlan(draft.name, draft.vhosts), []
+    earlier = vhosts_of(before.body)
+    vhosts: dict[str, KeptVhost] = {}
+    clusters: dict[str, XdsResource] = {}
+    for name in sorted(draft.missing & earlier.keys()):
+        body, wanted = earlier[name]
+        gone = wanted - node.clusters.keys()
+        found = {cluster: previous.resources.get((TYPE_CLUSTER, cluster)) for cluster in gone}
+        if any(cluster is None for cluster in found.values()) or any(map(names.is_unavailable, wanted)):
+            continue
+        vhosts[name] = KeptVhost(name, body)
+        clusters |= {cluster: resource for cluster, resource in found.items() if resource is not None}
+        view.alarms.add(f"{draft.name}: virtual host {name} names what is missing, so it stays as it was")
+    plans = tuple(vhosts.get(vhost.name, vhost) for vhost in draft.vhosts)
+    return RoutesPlan(draft.name, plans), [clusters[name] for name in sorted(clusters)]

@@ -1,0 +1,98 @@
+"""Plans to finished resources: which message, which bytes, which version. Bytes are made once per plan and remembered.
+
+A route configuration is put together from virtual hosts that are remembered one by one, so that a change of one service
+costs one virtual host, however many stand beside it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import betterproto2
+
+from projector.envoy.plans import ClusterPlan, KeptVhost, ListenerPlan, Plan, RoutesPlan, VhostPlan
+from projector.envoy.protos import route
+from projector.envoy.render_cluster import cluster_message
+from projector.envoy.render_listener import listener_message
+from projector.envoy.render_route import vhost_message
+from projector.snapshot import TYPE_CLUSTER, TYPE_LISTENER, TYPE_ROUTE, XdsResource, xds_resource
+from runtime.limits import COMPILED_BYTES_MAX, COMPILED_PLANS_MAX
+
+_VHOSTS_TAG = b"\x12"
+"""RouteConfiguration.virtual_hosts: field 2, length-delimited."""
+
+
+class Renderer:
+    """The memo of rendered plans, bounded by count and by bytes; the least recently used goes first."""
+
+    def __init__(self, plans_max: int = COMPILED_PLANS_MAX, size_max_bytes: int = COMPILED_BYTES_MAX) -> None:
+        self._plans_max = plans_max
+        self._size_max_bytes = size_max_bytes
+        self._resources: OrderedDict[Plan | VhostPlan, XdsResource | bytes] = OrderedDict()
+        self._size_bytes = 0
+        self.serialised = 0
+        """How many messages were serialised so far (vhosts, clusters, listeners)."""
+
+    def resource(self, plan: Plan) -> XdsResource:
+        """The finished resource of `plan`."""
+        found = self._resources.get(plan)
+        if isinstance(found, XdsResource):
+            self._resources.move_to_end(plan)
+            return found
+        resource = self._make(plan)
+        self._keep(plan, resource, len(resource.body))
+        return resource
+
+    def _make(self, plan: Plan) -> XdsResource:
+        if isinstance(plan, ClusterPlan):
+            self.serialised += 1
+            return xds_resource(TYPE_CLUSTER, plan.name, bytes(cluster_message(plan)))
+        if isinstance(plan, ListenerPlan):
+            self.serialised += 1
+            return xds_resource(TYPE_LISTENER, plan.name, bytes(listener_message(plan)))
+        return xds_resource(TYPE_ROUTE, plan.name, self._route_configuration(plan))
+
+    def _route_configuration(self, plan: RoutesPlan) -> bytes:
+        parts = [bytes(route.RouteConfiguration(name=plan.name))]
+        for vhost in plan.vhosts:
+            body = vhost.body if isinstance(vhost, KeptVhost) else self._vhost(vhost)
+            parts += [_VHOSTS_TAG, betterproto2.encode_varint(len(body)), body]
+        return b"".join(parts)
+
+    def _vhost(self, plan: VhostPlan) -> bytes:
+        found = self._resources.get(plan)
+        if isinstance(found, bytes):
+            self._resources.move_to_end(plan)
+            return found
+        self.serialised += 1
+        body = bytes(vhost_message(plan))
+        self._keep(plan, body, len(body))
+        return body
+
+    def _keep(self, plan: Plan | VhostPlan, made: XdsResource | bytes, size_bytes: int) -> None:
+        self._resources[plan] = made
+        self._size_bytes += size_bytes
+        while len(self._resources) > self._plans_max or self._size_bytes > self._size_max_bytes:
+            if len(self._resources) == 1:
+                break
+            _, dropped = self._resources.popitem(last=False)
+            self._size_bytes -= len(dropped if isinstance(dropped, bytes) else dropped.body)
+
+
+def vhosts_of(body: bytes) -> dict[str, tuple[bytes, frozenset[str]]]:
+    """The virtual hosts of a serialised route configuration: bytes, and the clusters that they name."""
+    found = {}
+    for vhost in route.RouteConfiguration.parse(body).virtual_hosts:
+        clusters: set[str] = set()
+        for entry in vhost.routes:
+            action = entry.route
+            if action is None:
+                continue
+            if action.cluster:
+                clusters.add(action.cluster)
+            if action.weighted_clusters is not None:
+                clusters.update(weighted.name for weighted in action.weighted_clusters.clusters)
+        found[vhost.name] = (bytes(vhost), frozenset(clusters))
+    return found
+
+

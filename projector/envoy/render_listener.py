@@ -1,0 +1,87 @@
+"""A listener plan to Envoy's Listener message."""
+
+from __future__ import annotations
+
+from projector.envoy import names
+from projector.envoy.messages import address, duration, packed, stats_metadata
+from projector.envoy.plans import AccessLogPlan, HttpChainPlan, ListenerPlan, TcpChainPlan
+from projector.envoy.protos import (
+    accesslog,
+    core,
+    file_access_log,
+    hcm,
+    listener,
+    original_dst,
+    router_filter,
+    tcp_proxy,
+    tls_inspector,
+)
+
+_ANY_V6 = "::"
+
+
+def listener_message(plan: ListenerPlan) -> listener.Listener:
+    direction = core.TrafficDirection.INBOUND if plan.inbound else core.TrafficDirection.OUTBOUND
+    v6 = [listener.AdditionalAddress(address=address(_ANY_V6, plan.port))] if plan.dual_stack else []
+    return listener.Listener(
+        name=plan.name,
+        address=address(names.ANY_V4, plan.port),
+        additional_addresses=v6,
+        filter_chains=[_chain(chain) for chain in plan.chains],
+        listener_filters=_listener_filters(plan.redirected),
+        metadata=stats_metadata(()),
+        traffic_direction=direction,
+    )
+
+
+def _listener_filters(redirected: bool) -> list[listener.ListenerFilter]:
+    filters = []
+    if redirected:
+        restore = listener.ListenerFilter(
+            name="envoy.filters.listener.original_dst", typed_config=packed(original_dst.OriginalDst())
+        )
+        filters.append(restore)
+    inspect = listener.ListenerFilter(
+        name="envoy.filters.listener.tls_inspector", typed_config=packed(tls_inspector.TlsInspector())
+    )
+    return [*filters, inspect]
+
+
+def _chain(plan: HttpChainPlan | TcpChainPlan) -> listener.FilterChain:
+    if isinstance(plan, HttpChainPlan):
+        match = listener.FilterChainMatch(destination_port=plan.port)
+        http = listener.Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(_http(plan)))
+        return listener.FilterChain(filter_chain_match=match, filters=[http])
+    match = listener.FilterChainMatch(
+        destination_port=plan.port,
+        server_names=list(plan.server_names),
+        prefix_ranges=[core.CidrRange(address_prefix=names.ANY_V4, prefix_len=0)] if plan.any_v4 else [],
+    )
+    proxy = tcp_proxy.TcpProxy(stat_prefix=names.EGRESS, cluster=plan.cluster)
+    tcp = listener.Filter(name="envoy.filters.network.tcp_proxy", typed_config=packed(proxy))
+    return listener.FilterChain(filter_chain_match=match, filters=[tcp])
+
+
+def _http(plan: HttpChainPlan) -> hcm.HttpConnectionManager:
+    # No limit on the first fetch: the listener waits for its routes. With one it would open without any and answer 404.
+    source = core.ConfigSource(
+        ads=core.AggregatedConfigSource(), resource_api_version=core.ApiVersion.V3, initial_fetch_timeout=duration(0)
+    )
+    router = hcm.HttpFilter(name="envoy.filters.http.router", typed_config=packed(router_filter.Router()))
+    return hcm.HttpConnectionManager(
+        stat_prefix=plan.stat_prefix,
+        rds=hcm.Rds(config_source=source, route_config_name=plan.routes),
+        http_filters=[router],
+        tracing=hcm.HttpConnectionManagerTracing(),
+        access_log=[] if plan.access_log is None else [_access_log(plan.access_log)],
+        upgrade_configs=[hcm.HttpConnectionManagerUpgradeConfig(upgrade_type="websocket", enabled=True)],
+        normalize_path=True,
+        merge_slashes=True,
+        path_with_escaped_slashes_action=hcm.HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
+    )
+
+
+def _access_log(plan: AccessLogPlan) -> accesslog.AccessLog:
+    return accesslog.AccessLog(
+        name="envoy.access_loggers.file", typed_config=packed(file_access_log.FileAccessLog(path=plan.path))
+    )

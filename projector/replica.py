@@ -1,0 +1,251 @@
+"""The one log follower: proven records in, the cluster's state out. API servers and projectors each run one.
+
+It follows, turns records into events, folds them and tells who waits or listens. On an IntegrityError it halts: the
+last good state stays, nothing more is folded or confirmed, and `halted` says where and what to do (I7). It must never
+skip a record, fold one twice, or give a position as confirmed that it has not folded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Protocol
+
+import structlog
+
+from eventlog.follower import FollowBatch
+from eventlog.records import Head, HeadRef, Record
+from mesh.errors import IntegrityError, MeshlogError, NotReady, TimelineMoved, Unavailable
+from mesh.events import Event, Token
+from mesh.evolve import evolve
+from mesh.position import Position
+from mesh.state import State
+from runtime.clock import Clock
+from runtime.limits import REPLICA_CONFIRM_RETRY_S
+
+log = structlog.get_logger(__name__)
+
+FoldListener = Callable[[State, State, Sequence[Event]], None]
+"""Called in the loop after each fold with the state before, the state after and the events between. Must not block."""
+
+
+class LogFollower(Protocol):
+    """What a replica needs of `eventlog.follower.Follower`."""
+
+    def follow(self, after: Head | None = None) -> AsyncGenerator[FollowBatch, None]: ...
+
+
+class HeadReader(Protocol):
+    """What a replica needs of `eventlog.reads.HeadConfirmer`."""
+
+    async def confirm(self) -> HeadRef: ...
+
+
+def event_of(record: Record) -> Event:
+    """The record as the fold takes it."""
+    return Event(
+        position=record.position,
+        time_us=record.time_us,
+        wall_us=record.wall_us,
+        type=record.type,
+        schema=record.schema,
+        account=record.account,
+        actor=record.actor,
+        source_ip=record.source_ip,
+        request_id=record.request_id,
+        token=Token(record.token.digest, record.token.body) if record.token is not None else None,
+        data=record.data,
+    )
+
+
+class Replica:
+    """The fold of one log, in memory. `run` belongs under the role's Supervisor, the rest in the same loop."""
+
+    def __init__(self, follower: LogFollower, confirmer: HeadReader, clock: Clock) -> None:
+        self._follower, self._confirmer, self._clock = follower, confirmer, clock
+        self._state = State()
+        self._head: HeadRef | None = None
+        self._caught_up = False
+        self._halted: str | None = None
+        self._confirmed_begun_s = -math.inf
+        self._listeners: dict[int, FoldListener] = {}
+        self._waiters: list[tuple[Position, int, asyncio.Future[None]]] = []
+        self._keys = itertools.count()
+
+    @property
+    def state(self) -> State:
+        """The fold so far. Immutable: keep it as long as you like."""
+        return self._state
+
+    @property
+    def position(self) -> Position:
+        """What is folded."""
+        return self._state.position
+
+    @property
+    def head_ref(self) -> HeadRef:
+        """The point of the log that `state` is the fold of: what an append compares. NotReady before the first."""
+        if self._head is None:
+            raise NotReady("this server has not read the log yet: try again")
+        return self._head
+
+    @property
+    def ready(self) -> bool:
+        """True once the log was folded up to its head. Stays true when halted: the last good state is still good."""
+        return self._caught_up
+
+    @property
+    def halted(self) -> str | None:
+        """Why and where the fold stopped for good, and what to do; None while it goes on."""
+        return self._halted
+
+    @property
+    def confirmed_age_s(self) -> float:
+        """Seconds since the beginning of the newest quorum read whose head is folded; infinite before the first."""
+        return self._clock.monotonic_s() - self._confirmed_begun_s
+
+    def subscribe(self, listener: FoldListener) -> Callable[[], None]:
+        """Call `listener` after each fold; returns what ends that."""
+        key = next(self._keys)
+        self._listeners[key] = listener
+
+        def end() -> None:
+            self._listeners.pop(key, None)
+
+        return end
+
+    async def run(self) -> None:
+        """Follow and fold until cancelled; returns only when halted."""
+        try:
+            # Replicas of a log begin at its first record; `follow` waits for etcd by itself.
+            async with aclosing(self._follower.follow(None)) as batches:
+                async for batch in batches:
+                    self._fold(batch.records, batch.head)
+                    self._caught_up = self._caught_up or batch.caught_up
+        except IntegrityError as failure:
+            self._halt(failure)
+
+    def advance(self, records: Sequence[Record], head: HeadRef) -> bool:
+        """Fold what this process itself has appended, without waiting for the watch to bring it.
+
+        `head` is the point after the last of `records`. True when `state` includes them (also if it did before); False
+        when there is a gap before them: the watch will fill it. Raises NotReady when halted, and the IntegrityError
+        that halts it.
+        """
+        self._check_halted()
+        if records and records[0].position.position > self.position.position + 1:
+            return False
+        try:
+            self._fold(records, head)
+        except IntegrityError as failure:
+            self._halt(failure)
+            raise
+        return True
+
+    async def wait_for(self, position: Position, timeout_s: float | None) -> None:
+        """Return when `position` is folded; NotReady after `timeout_s` (None: never), or when halted before it."""
+        if self.position >= position:
+            return
+        self._check_halted()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiters, (position, next(self._keys), waiter))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter
+        except TimeoutError:
+            raise NotReady(
+                f"this server has folded the log up to {self.position}, not yet to {position}: try again"
+            ) from None
+
+    async def confirmed(self, timeout_s: float) -> Position:
+        """The head by a quorum read begun after this call, once it is folded. Tries again while etcd does not answer.
+
+        Raises NoQuorum or NotReady when it cannot be had within `timeout_s`, or when halted (then at once).
+        """
+        failure: MeshlogError = NotReady("the head of the log was not confirmed in time: try again")
+        at_call = self._head
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    self._check_halted()
+                    begun_s = self._clock.monotonic_s()
+                    try:
+                        found = await self._confirmer.confirm()
+                        break
+                    except Unavailable as unavailable:
+                        failure = unavailable
+                    await self._clock.sleep(REPLICA_CONFIRM_RETRY_S)
+                self._check_timeline(at_call, found.head)
+                failure = NotReady(f"the log is at {found.head.at}, this server at {self.position}: try again")
+                await self.wait_for(found.head.at, None)
+        except TimeoutError:
+            raise failure from None
+        except IntegrityError as broken:
+            self._halt(broken)
+            raise
+        self._confirmed_begun_s = max(self._confirmed_begun_s, begun_s)
+        return found.head.at
+
+    # --- inside
+
+    def _fold(self, records: Sequence[Record], head: HeadRef) -> None:
+        if self._halted is not None:
+            return
+        self._check_same(head.head)
+        before, state, events = self._state, self._state, []
+        try:
+            for record in records:
+                if record.position <= state.position:
+                    continue
+                if record.position.position != state.position.position + 1:
+                    raise TimelineMoved(f"the log goes from {state.position} to {record.position}: run `meshlog fsck`")
+                event = event_of(record)
+                state = evolve(state, event)
+                events.append(event)
+            if self._head is None or head.head.at >= self._head.head.at:
+                self._head = head
+        finally:
+            # Also what is sound before a poisoned event, so that every replica halts at the same state.
+            self._state = state
+            if events:
+                self._publish(before, events)
+
+    def _check_same(self, head: Head) -> None:
+        """The same position must be the same record, whether the watch or an own append told of it."""
+        if self._head is not None and head.at == self._head.head.at and head.hash != self._head.head.hash:
+            raise TimelineMoved(f"two different records at {head.at}: stop, and run `meshlog fsck`")
+
+    def _check_timeline(self, known: HeadRef | None, head: Head) -> None:
+        if known is not None and head.at < known.head.at:
+            raise TimelineMoved(f"the log's head moved back from {known.head.at} to {head.at}: run `meshlog fsck`")
+        self._check_same(head)
+
+    def _publish(self, before: State, events: Sequence[Event]) -> None:
+        for listener in list(self._listeners.values()):
+            try:
+                listener(before, self._state, events)
+            except Exception:
+                # The fold is what the log says; a listener that cannot follow it must not stop the others.
+                log.exception("a listener of the fold failed", position=str(self.position))
+        while self._waiters and self._waiters[0][0] <= self.position:
+            _position, _key, waiter = heapq.heappop(self._waiters)
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _halt(self, failure: IntegrityError) -> None:
+        if self._halted is not None:
+            return
+        self._halted = f"the fold stopped after {self.position}: {failure.message}"
+        log.error("the replica halted", position=str(self.position), error=failure.message, kind=type(failure).__name__)
+        for _position, _key, waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(NotReady(self._halted))
+        self._waiters.clear()
+
+    def _check_halted(self) -> None:
+        if self._halted is not None:
+            raise NotReady(self._halted)

@@ -1,0 +1,164 @@
+"""API servers on loopback over one memory store, and boto3 clients that call them from threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from api.app import create_app
+from api.history import LogHistory
+from api.ports import ApiPorts, Readiness, SignedIdentity, XdsEndpoint
+from api.server import ApiServer, server_config
+from cli.genesis import AdminKey, create_cluster_log
+from eventlog.drivers.memory import MemoryDriver, MemoryStore
+from eventlog.follower import Follower
+from eventlog.keys.file import FileKeyProvider, create_key_file
+from eventlog.keys.keyring import Keyring
+from eventlog.reads import HeadConfirmer
+from eventlog.records import KeyClass, Record
+from eventlog.writer import LogWriter
+from identity.node_id import NodeId
+from mesh.errors import BadRequest
+from projector.replica import Replica
+from runtime.clock import SystemClock, SystemEntropy
+from runtime.supervise import Supervisor
+from tests.conditions import await_until
+
+ACCOUNT = "123456789012"
+ADMIN = AdminKey("AKIAMESHLOGTEST00001", "a secret+with/odd=characters", ACCOUNT)
+REGION = "eu-north-1"
+
+
+class FakeSigner:
+    """A proxy root that signs with a stamp: what the API does around it is what counts here."""
+
+    def sign(self, node: NodeId, csr_pem: bytes, now_us: int) -> SignedIdentity:
+        if b"REQUEST" not in csr_pem:
+            raise BadRequest("csr_pem is not a PEM certificate signing request")
+        leaf = f"certificate of {node}"
+        return SignedIdentity(leaf, f"{leaf}\nchain", "the root", "0a1b", now_us + 3_600_000_000)
+
+
+@dataclass
+class Server:
+    """One API server."""
+
+    url: str
+    app: Any
+    replica: Replica
+    driver: MemoryDriver
+    keyring: Keyring
+
+    async def call(self, operation: str, **arguments: Any) -> Any:
+        """A boto3 call from a thread."""
+        return await call(self.client(), operation, **arguments)
+
+    def client(self, **config: Any) -> Any:
+        """A boto3 client for this server. `key` is (access key id, secret)."""
+        key_id, secret = config.pop("key", (ADMIN.access_key_id, ADMIN.secret))
+        config.setdefault("retries", {"total_max_attempts": 1})
+        return boto3.client(
+            "appmesh",
+            endpoint_url=self.url,
+            region_name=REGION,
+            aws_access_key_id=key_id,
+            aws_secret_access_key=secret,
+            config=Config(parameter_validation=False, max_pool_connections=20, **config),
+        )
+
+
+@dataclass
+class Cloud:
+    """Some API servers over one store."""
+
+    store: MemoryStore
+    servers: Sequence[Server]
+
+    @property
+    def server(self) -> Server:
+        return self.servers[0]
+
+    async def records(self) -> list[Record]:
+        """Every record of the log but the admin key, opened."""
+        follower = Follower(self.server.driver, self.server.keyring, SystemClock(), SystemEntropy())
+        found: list[Record] = []
+        async for batch in follower.follow():
+            found += batch.records
+            if batch.caught_up:
+                break
+        return found[1:]
+
+
+async def call(client: Any, operation: str, **arguments: Any) -> Any:
+    """One call of a client, off the loop that the servers run in."""
+    return await asyncio.to_thread(getattr(client, operation), **arguments)
+
+
+@asynccontextmanager
+async def running(directory: Path, servers: int = 1, store: MemoryStore | None = None) -> AsyncIterator[Cloud]:
+    """A cloud of that many servers, ready."""
+    clock, entropy = SystemClock(), SystemEntropy()
+    store = store or MemoryStore()
+    providers = {key_class: FileKeyProvider(directory / key_class, key_class, entropy) for key_class in KeyClass}
+    for key_class in KeyClass:
+        create_key_file(directory / key_class, key_class, entropy)
+    await create_cluster_log(MemoryDriver(store), providers, ADMIN, clock, entropy)
+    async with AsyncExitStack() as stack:
+        started = []
+        for number in range(servers):
+            started.append(await stack.enter_async_context(_server(store, providers, f"api-{number}")))
+        yield Cloud(store, started)
+
+
+@asynccontextmanager
+async def _server(store: MemoryStore, providers: Any, server_id: str) -> AsyncIterator[Server]:
+    clock, entropy = SystemClock(), SystemEntropy()
+    driver = MemoryDriver(store)
+    keyring = Keyring(driver, providers)
+    head = await driver.read_head()
+    assert head is not None
+    await keyring.load(head.head.log_id)
+    replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
+    app = create_app(
+        ApiPorts(
+            replica=replica,
+            writer=LogWriter(driver, keyring, clock, entropy, deadline_s=0.5),
+            history=LogHistory(lambda: Follower(driver, keyring, clock, entropy)),
+            signer=FakeSigner(),
+            xds_endpoints=lambda: [XdsEndpoint("a", "127.0.0.1:18000"), XdsEndpoint("b", "127.0.0.1:18001")],
+            clock=clock,
+            entropy=entropy,
+            zone="a",
+            server_id=server_id,
+            readiness=lambda: Readiness(replica.ready and replica.halted is None, replica.halted or ""),
+        )
+    )
+    http = ApiServer(server_config(app, "127.0.0.1", 0))
+    async with Supervisor() as supervisor:
+        supervisor.start(replica.run(), "replica")
+        serving = supervisor.start(http.serve(), "http")
+        await await_until(lambda: http.started and replica.ready, what="the server is ready")
+        yield Server(f"http://127.0.0.1:{http.port}", app, replica, driver, keyring)
+        http.should_exit = True
+        await serving
+
+
+@pytest.fixture
+async def cloud(tmp_path: Path) -> AsyncIterator[Cloud]:
+    async with running(tmp_path) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Cloud]:
+    """Two servers over one store."""
+    async with running(tmp_path, servers=2) as cloud:
+        yield cloud

@@ -1,0 +1,349 @@
+"""What is allowed in a mesh that has other things in it, and the words in which the rest is refused."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+import pytest
+
+from mesh.commands import (
+    COMMANDS,
+    Command,
+    Create,
+    CreateAccessKey,
+    Delete,
+    IssueProxyIdentity,
+    RaiseLevel,
+    Rollback,
+    TagResource,
+    UntagResource,
+    Update,
+    idempotency_token,
+)
+from mesh.decide import DECIDERS
+from mesh.errors import BadRequest, Conflict, Forbidden, MeshlogError, NotFound, ResourceInUse, TooManyTags
+from mesh.events import EVENT_TYPES, LEVEL
+from mesh.kinds import ResourceKey, mesh_key
+from mesh.state import State
+from tests.mesh.worlds import (
+    ACCOUNT,
+    MESH,
+    OTHER_ACCOUNT,
+    SHOP,
+    World,
+    gateway_route_spec,
+    gateway_spec,
+    key,
+    node_provider,
+    node_spec,
+    route_spec,
+    router_spec,
+    shop,
+    token,
+)
+
+
+def refusal(world: World, command: Command, error: type[MeshlogError], **fields: Any) -> str:
+    before = world.state
+    with pytest.raises(error) as caught:
+        world.do(command, **fields)
+    assert type(caught.value) is error
+    assert world.state is before
+    return caught.value.message
+
+
+def test_every_command_has_its_function() -> None:
+    assert set(DECIDERS) == set(COMMANDS) == set(typing.get_args(Command))
+
+
+def test_every_type_of_event_has_a_command_that_leads_to_it() -> None:
+    world = shop()
+    world.update(MESH, {})
+    world.do(TagResource(MESH, {"a": "b"}))
+    world.do(Rollback(ACCOUNT, "shop", world.states[-2]))
+    world.do(CreateAccessKey("AKID", "secret", ACCOUNT, "arn:aws:iam::123456789012:root", True))
+    world.do(IssueProxyIdentity(key("virtualNode", "cart-v1"), "01", 1))
+    world.delete(key("gatewayRoute", "cart", parent="edge"))
+    # A level above the first does not exist in this build, so nothing can lead to it yet.
+    assert {event.type for event in world.events} == set(EVENT_TYPES) - ({"LevelRaised"} if LEVEL == 1 else set())
+
+
+def test_a_create_carries_what_was_sent_and_what_was_drawn() -> None:
+    world = World()
+    (event,) = world.do(Create(MESH, {}, {"team": "a"})).events
+    assert event.type == "ResourceCreated"
+    assert event.data == {"key": list(MESH), "uid": "uid-1", "owner": ACCOUNT, "spec": {}, "tags": {"team": "a"}}
+
+
+@pytest.mark.parametrize("made", [each for each, _ in SHOP])
+def test_a_name_can_be_made_once(made: ResourceKey) -> None:
+    world = shop()
+    message = refusal(world, Create(made, dict(SHOP)[made]), Conflict)
+    assert message.split(" already exists ")[0].endswith(f"with name {made.name}")
+
+
+def test_virtual_service_names_are_free_text() -> None:
+    world = shop()
+    made = world.create(key("virtualService", "*.b.c..local"), {})
+    assert made.version == 1
+
+
+ABSENT = [
+    (Create(key("virtualNode", "n", mesh="none"), {}), f"Mesh with name none is not present for account {ACCOUNT}"),
+    (Create(key("route", "x", parent="none"), route_spec({"cart-v1": 1})),
+     f"VirtualRouter with name none is not present under mesh shop for account {ACCOUNT}"),
+    (Create(key("gatewayRoute", "x", parent="none"), gateway_route_spec("cart.shop.local")),
+     f"VirtualGateway with name none is not present under mesh shop for account {ACCOUNT}"),
+    (Update(key("virtualNode", "none"), {}),
+     f"VirtualNode with name none is not present under mesh shop for account {ACCOUNT}"),
+    (Delete(key("virtualNode", "none")),
+     f"VirtualNode with name none is not present under mesh shop for account {ACCOUNT}"),
+    (Delete(key("route", "none", parent="cart")),
+     f"Route with name none is not present under VirtualRouter cart under mesh shop for account {ACCOUNT}"),
+    (Delete(key("route", "none", parent="none")),
+     f"VirtualRouter with name none is not present under mesh shop for account {ACCOUNT}"),
+    (TagResource(key("virtualNode", "none"), {"a": "b"}),
+     f"VirtualNode with name none is not present under mesh shop for account {ACCOUNT}"),
+    (UntagResource(key("virtualNode", "n", mesh="none"), ("a",)),
+     f"Mesh with name none is not present for account {ACCOUNT}"),
+    (Rollback(ACCOUNT, "none", State()),
+     f"Mesh with name none is not present for account {ACCOUNT}, neither now nor after position 1.0"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), ABSENT)
+def test_what_is_absent_is_named(command: Command, message: str) -> None:
+    assert refusal(shop(), command, NotFound) == message
+
+
+HARD = [
+    (key("route", "new", parent="cart"), route_spec({"cart-v1": 1, "none": 1}), "VirtualNode with name none",
+     "spec.httpRoute.action.weightedTargets[1].virtualNode"),
+    (key("virtualService", "new"), node_provider("none"), "VirtualNode with name none",
+     "spec.provider.virtualNode.virtualNodeName"),
+    (key("virtualService", "new"), {"provider": {"virtualRouter": {"virtualRouterName": "none"}}},
+     "VirtualRouter with name none", "spec.provider.virtualRouter.virtualRouterName"),
+    (key("gatewayRoute", "new", parent="edge"), gateway_route_spec("none"), "VirtualService with name none",
+     "spec.httpRoute.action.target.virtualService.virtualServiceName"),
+]
+
+
+@pytest.mark.parametrize(("made", "spec", "who", "where"), HARD)
+def test_a_hard_reference_must_resolve_at_create_and_at_update(
+    made: ResourceKey, spec: dict[str, Any], who: str, where: str
+) -> None:
+    world = shop()
+    message = f"{who} is not present under mesh shop for account {ACCOUNT} ({where})"
+    assert refusal(world, Create(made, spec), NotFound) == message
+    (old,) = (each for each, _ in SHOP if each.kind == made.kind and each.name != "v1.shop.local")
+    assert refusal(world, Update(old, spec), NotFound) == message
+
+
+def test_a_backend_may_name_what_does_not_exist() -> None:
+    assert shop().create(key("virtualNode", "n"), node_spec(backends=("never.there",))).version == 1
+
+
+def test_a_backend_does_not_hold_its_virtual_service() -> None:
+    world = shop()
+    world.create(key("virtualService", "stock.shop.local"), {})
+    world.delete(key("virtualService", "stock.shop.local"))
+
+
+IN_USE = [
+    (MESH, "Mesh with name shop cannot be deleted because it has 8 resources: [gatewayRoute"),
+    (key("virtualNode", "cart-v2"),
+     "VirtualNode with name cart-v2 cannot be deleted because it is the target of one or more routes."),
+    (key("virtualRouter", "cart"), "VirtualRouter with name cart cannot be deleted because it has routes: [all]"),
+    (key("virtualGateway", "edge"),
+     "VirtualGateway with name edge cannot be deleted because it has gateway routes: [cart]"),
+    (key("virtualService", "cart.shop.local"),
+     "VirtualService cart.shop.local is being referenced in the following: GATEWAY_ROUTE: [cart]"),
+]
+
+
+@pytest.mark.parametrize(("used", "message"), IN_USE)
+def test_what_is_in_use_stays(used: ResourceKey, message: str) -> None:
+    found = refusal(shop(), Delete(used), ResourceInUse)
+    assert found == message or (used == MESH and "8 resources" in found)
+
+
+def test_a_provider_stays_also_when_no_route_uses_it() -> None:
+    world = shop()
+    world.delete(key("route", "all", parent="cart"))
+    message = refusal(world, Delete(key("virtualRouter", "cart")), ResourceInUse)
+    assert message == "VirtualRouter with name cart cannot be deleted because it is a VirtualService provider"
+    message = refusal(world, Delete(key("virtualNode", "cart-v1")), ResourceInUse)
+    assert message == "VirtualNode with name cart-v1 cannot be deleted because it is a VirtualService provider"
+
+
+def test_all_can_be_deleted_from_the_leaves_up() -> None:
+    world = shop()
+    for each, _ in reversed(SHOP):
+        world.delete(each)
+    assert not world.state.resources
+
+
+def test_an_update_that_changes_nothing_is_still_an_update() -> None:
+    world = shop()
+    node = key("virtualNode", "cart-v1")
+    assert world.update(node, node_spec()).version == 2
+
+
+def test_routes_must_match_a_port_under_several_listeners() -> None:
+    world = shop()
+    message = refusal(world, Update(key("virtualRouter", "cart"), router_spec(80, 81)), BadRequest)
+    assert message == (
+        "All Routes for this Virtual Router must define a port match before adding multiple listeners to this "
+        "Virtual Router. 1 Route(s) are missing port. Listing up to 5 route names: [all]"
+    )
+    world.update(key("route", "all", parent="cart"), route_spec({"cart-v1": 1}, port=80))
+    world.update(key("virtualRouter", "cart"), router_spec(80, 81))
+    message = refusal(world, Create(key("route", "new", parent="cart"), route_spec({"cart-v1": 1})), BadRequest)
+    assert message == "Route must define a port match criteria if the Virtual Router has multiple listeners"
+    world.create(key("route", "new", parent="cart"), route_spec({"cart-v1": 1}, port=81))
+
+
+def test_gateway_routes_must_match_a_port_under_several_listeners() -> None:
+    world = shop()
+    message = refusal(world, Update(key("virtualGateway", "edge"), gateway_spec(80, 81)), BadRequest)
+    assert "1 GatewayRoute(s) are missing port" in message
+    route = key("gatewayRoute", "cart", parent="edge")
+    world.update(route, gateway_route_spec("cart.shop.local", port=80))
+    world.update(key("virtualGateway", "edge"), gateway_spec(80, 81))
+    assert "GatewayRoute must define a port match" in refusal(
+        world, Update(route, gateway_route_spec("cart.shop.local")), BadRequest
+    )
+
+
+def test_specs_are_checked_before_anything_is_looked_up() -> None:
+    message = refusal(World(), Create(key("virtualNode", "n", mesh="none"), {"x": 1}), BadRequest)
+    assert message.startswith("1 validation error: spec.x: ")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Create(key("virtualNode", "new"), {}),
+        Update(MESH, {}),
+        Delete(key("gatewayRoute", "cart", parent="edge")),
+        TagResource(MESH, {"a": "b"}),
+        UntagResource(MESH, ("a",)),
+        Rollback(ACCOUNT, "shop", State()),
+        IssueProxyIdentity(key("virtualNode", "cart-v1"), "01", 1),
+    ],
+)
+def test_another_account_learns_nothing_of_a_mesh(command: Command) -> None:
+    said = refusal(shop(), command, Forbidden, account=OTHER_ACCOUNT)
+    assert said == f"mesh shop of account {ACCOUNT} is not shared with account {OTHER_ACCOUNT}"
+    if not isinstance(command, Rollback):
+        assert refusal(World(), command, Forbidden, account=OTHER_ACCOUNT) == said
+
+
+def test_equal_names_in_two_accounts_are_two_resources() -> None:
+    world = shop()
+    other = mesh_key(OTHER_ACCOUNT, "shop")
+    world.do(Create(other, {}), account=OTHER_ACCOUNT)
+    assert world.at(other).owner == OTHER_ACCOUNT
+    assert [resource.key.account for resource in world.state.meshes(OTHER_ACCOUNT)] == [OTHER_ACCOUNT]
+
+
+def test_tags_are_added_and_taken_away() -> None:
+    world = shop()
+    world.do(TagResource(MESH, {"a": "1", "b": "1"}))
+    world.do(TagResource(MESH, {"b": "2"}))
+    world.do(UntagResource(MESH, ("a", "never there")))
+    assert dict(world.at(MESH).tags) == {"b": "2"}
+    assert world.at(MESH).version == 1, "tags are no part of the specification"
+
+
+def test_tagging_with_what_is_there_writes_nothing() -> None:
+    world = shop()
+    world.do(TagResource(MESH, {"a": "1"}))
+    assert world.do(TagResource(MESH, {"a": "1"})).events == ()
+    assert world.do(UntagResource(MESH, ("x",))).events == ()
+
+
+def test_a_resource_has_at_most_fifty_tags() -> None:
+    world = shop()
+    world.do(TagResource(MESH, {str(number): "" for number in range(50)}))
+    world.do(TagResource(MESH, {"0": "new value"}))
+    refusal(world, TagResource(MESH, {"51st": ""}), TooManyTags)
+
+
+def test_the_same_token_with_the_same_body_answers_from_the_log() -> None:
+    world = World()
+    again = token("t", {"meshName": "shop"})
+    world.do(Create(MESH, {}), token=again)
+    world.update(MESH, {"egressFilter": {"type": "ALLOW_ALL"}})
+    decision = world.do(Create(MESH, {}), token=again)
+    assert decision.events == ()
+    assert decision.replay is not None
+    assert decision.replay.position == world.events[0].position
+    assert decision.replay.outcome == world.states[1].resources[MESH], "as the first call left it, not as it is now"
+
+
+def test_the_same_token_with_another_body_is_a_conflict() -> None:
+    world = World()
+    world.do(Create(MESH, {}), token=token("t", {"meshName": "shop"}))
+    other = key("mesh", "other", mesh="other")
+    assert "clientToken" in refusal(world, Create(other, {}), Conflict, token=token("t", {"meshName": "other"}))
+
+
+def test_a_repeated_delete_with_its_token_is_answered_with_what_went() -> None:
+    world = World()
+    made = world.create(MESH, {})
+    world.do(Delete(MESH), token=token("d"))
+    replay = world.do(Delete(MESH), token=token("d")).replay
+    assert replay is not None
+    assert replay.outcome == made
+    refusal(world, Delete(MESH), NotFound, token=token("another"))
+
+
+def test_a_refused_call_leaves_its_token_free() -> None:
+    world = World()
+    again = token("t")
+    refusal(world, Create(key("virtualNode", "n"), {}), NotFound, token=again)
+    world.create(MESH, {})
+    assert len(world.do(Create(key("virtualNode", "n"), {}), token=again).events) == 1
+
+
+def test_a_token_marks_who_what_and_with_which_input() -> None:
+    one = idempotency_token(ACCOUNT, "arn:a", "CreateMesh", "t", {"meshName": "m", "tags": []})
+    assert one == idempotency_token(
+        ACCOUNT, "arn:a", "CreateMesh", "t", {"tags": [], "meshName": "m", "clientToken": "t"}
+    )
+    digests = {
+        idempotency_token(account, principal, operation, text, {}).digest
+        for account in (ACCOUNT, OTHER_ACCOUNT)
+        for principal in ("arn:a", "arn:b")
+        for operation in ("CreateMesh", "UpdateMesh")
+        for text in ("t", "u")
+    }
+    assert len(digests) == 16
+    assert one.body != idempotency_token(ACCOUNT, "arn:a", "CreateMesh", "t", {"meshName": "n", "tags": []}).body
+
+
+def test_access_keys_are_made_once_and_do_not_print_their_secret() -> None:
+    world = World()
+    command = CreateAccessKey("AKID", "very secret", ACCOUNT, "arn:aws:iam::123456789012:root", True)
+    world.do(command)
+    assert world.state.access_keys["AKID"].secret == "very secret"
+    refusal(world, command, Conflict)
+    refusal(world, CreateAccessKey("X", "s", "12", "arn", False), BadRequest)
+    refusal(world, CreateAccessKey("X", "", ACCOUNT, "arn", False), BadRequest)
+    assert "very secret" not in repr(command)
+
+
+def test_only_nodes_and_gateways_have_proxies_and_they_may_come_first() -> None:
+    world = World()
+    assert len(world.do(IssueProxyIdentity(key("virtualGateway", "not yet"), "01", 1)).events) == 1
+    refusal(world, IssueProxyIdentity(key("virtualService", "s"), "01", 1), BadRequest)
+    refusal(world, IssueProxyIdentity(key("virtualNode", "a/b"), "01", 1), BadRequest)
+
+
+def test_a_level_never_goes_back_nor_above_this_build() -> None:
+    world = World()
+    assert world.do(RaiseLevel(1)).events == ()
+    refusal(world, RaiseLevel(0), BadRequest)
+    refusal(world, RaiseLevel(LEVEL + 1), BadRequest)
