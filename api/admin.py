@@ -78,7 +78,7 @@ class AdminApi:
         return Router(tuple(routes.values()), find)
 
     async def _events(self, call: Call) -> Answer:
-        state = await confirmed_state(self._ports.replica)
+        state = await confirmed_state(self._ports)
         after = _position(call.members.get("after", "0"), state, "after")
         limit = _limit(call.members.get("limit"))
         window = Window(call.caller.account, call.members.get("mesh"), after, limit)
@@ -104,7 +104,7 @@ class AdminApi:
 
     async def _rollback(self, call: Call) -> Answer:
         members, account = call.members, call.members.get("account", call.caller.account)
-        now = await confirmed_state(self._ports.replica)
+        now = await confirmed_state(self._ports)
         to = _position(members["to"], now, "to")
         then = await state_at(self._ports.history, to)
         if to not in (then.position, ORIGIN):
@@ -130,7 +130,7 @@ class AdminApi:
     async def _sign(self, call: Call) -> Answer:
         ports = self._ports
         node = parse_node_id(call.members["node"], call.caller.account)
-        present(await confirmed_state(ports.replica), node.key)
+        present(await confirmed_state(ports), node.key)
         issued = ports.signer.sign(node, call.members["csr_pem"].encode(), ports.clock.now_us())
         command = IssueProxyIdentity(node.key, issued.serial, issued.not_after_us)
         outcome = await self._commands.submit(command, origin_of("IssueProxyIdentity", call))

@@ -131,8 +131,8 @@ def _text(value: bytes) -> str:
 
 def create_app(ports: ApiPorts) -> Starlette:
     """The whole app. Its lifespan runs the command service; `app.state.edge` and `app.state.commands` are its parts."""
-    commands = CommandService(ports.replica, ports.writer, ports.clock, ports.entropy)
-    edge = Edge(ports, (AppMeshApi(ports.replica, commands).router(), AdminApi(ports, commands).router()))
+    commands = CommandService(ports.replica, ports.writer, ports.clock, ports.entropy, ports.command_deadline_s)
+    edge = Edge(ports, (AppMeshApi(ports, commands).router(), AdminApi(ports, commands).router()))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - starlette's signature

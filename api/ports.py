@@ -17,6 +17,7 @@ from mesh.events import Event
 from mesh.position import Position
 from mesh.state import State
 from runtime.clock import Clock, Entropy
+from runtime.limits import COMMAND_DEADLINE_S, READ_DEADLINE_S
 
 
 class Replica(Protocol):
@@ -116,3 +117,5 @@ class ApiPorts:
     server_id: str
     readiness: Callable[[], Readiness]
     members: MembersSource | None = None
+    command_deadline_s: float = COMMAND_DEADLINE_S
+    read_deadline_s: float = READ_DEADLINE_S

@@ -46,7 +46,7 @@ def _parse_path(account: str, words: list[str]) -> ResourceKey | None:
         return None
     if len(words) == _MESH_LENGTH:
         return mesh_key(account, words[1])
-    kind = KINDS.get(words[-2])
+    kind = KINDS.get(words[-2]) if len(words) > _MESH_LENGTH else None
     if kind is None or kind is MESH:
         return None
     if len(words) == _FLAT_LENGTH and kind.parent is None:

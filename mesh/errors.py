@@ -22,6 +22,7 @@
     │   ├── MissingKey                   500  no key at hand for a key id
     │   ├── Poison                       500  a record opens but cannot be folded at this build's level
     │   └── TimelineMoved                500  a higher epoch, a head that moved back, another cluster
+    ├── TimedOut                         504  what was waited for did not happen in time (exit 6)
     └── SettingsError                    exit 2  a flag, file or variable is wrong
 
 A message says what happened, to which resource, and what to do next. It never holds a secret, and text for callers
@@ -168,6 +169,14 @@ class Poison(IntegrityError):
 
 class TimelineMoved(IntegrityError):
     """A higher epoch, a head that moved back, or another etcd cluster: this process's history is not the live one."""
+
+
+class TimedOut(MeshlogError):
+    """What was waited for did not happen within the time given."""
+
+    code = "RequestTimeoutException"
+    http_status = 504
+    exit_code = 6
 
 
 class SettingsError(MeshlogError):

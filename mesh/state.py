@@ -120,9 +120,8 @@ class State:
     def in_mesh(self, account: str, mesh: str, kind: str | None = None) -> Iterator[Resource]:
         """The mesh's resources (the mesh itself among them), of one kind or all, sorted by key."""
         keys = self.of_mesh.get((account, mesh)) or HashTrieSet()
-        for key in sorted(keys):
-            if kind is None or key.kind == kind:
-                yield self.resources[key]
+        for key in sorted(key for key in keys if kind is None or key.kind == kind):
+            yield self.resources[key]
 
     def meshes(self, account: str) -> Iterator[Resource]:
         """The account's own meshes, sorted by name."""

@@ -163,8 +163,8 @@ class Projection:
             if entry is None:
                 continue
             entry.stale = True
-            for changed in list(entry.listeners.values()):
-                changed(node)
+            for tell in list(entry.listeners.values()):
+                tell(node)
 
 
 def changed_keys(event: Event) -> set[ResourceKey]:

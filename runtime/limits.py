@@ -269,3 +269,13 @@ WATCH_STALL_S = 3.0
 
 WATCH_BACKLOG = 256
 """Answers of a watch that wait for their reader before the watch's thread waits: bounds memory with a slow fold."""
+
+# --- cluster: members
+MEMBER_LEASE_S = 10
+"""A member that died is off the list within this; long enough to outlive an etcd election (1-3 s)."""
+MEMBER_RENEW_S = 3.0
+"""Between renewals: two may fail before the lease ends."""
+MEMBER_RETRY_S = 0.5
+"""Before a failed renewal or registration is tried again."""
+MEMBER_RECORD_BYTES = 4 * 1024
+"""One member's record; a larger one was not written by us."""

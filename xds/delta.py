@@ -1,4 +1,4 @@
-"""Incremental xDS: requests say what is wanted more or less, responses what changed, each resource with its own version.
+"""Incremental xDS: requests say what is wanted more or less, responses what changed, with a version per resource.
 
 Subscriptions count whatever the nonce says; the nonce only tells which response is accepted or refused. Every name that
 is subscribed is answered, with the resource or with its removal, and stays subscribed either way. Pure.
@@ -11,10 +11,10 @@ from typing import ClassVar
 from projector.snapshot import XdsResource
 from runtime.limits import XDS_RESPONSE_BYTES
 from xds.actions import Action, Send
-from xds.pipeline import Stage
+from xds.pipeline import Offer, Stage
 from xds.session import Session
 from xds.typestate import WILDCARD, Outstanding, TypeState
-from xds.view import Named, View
+from xds.view import View, fitting
 from xds.wire.discovery_pb2 import Any, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource
 
 
@@ -74,18 +74,18 @@ class DeltaSession(Session[DeltaDiscoveryRequest, DeltaDiscoveryResponse]):
 
     # --- responses
 
-    def _compose(
-        self, books: TypeState, stage: Stage, only_owed: bool, removable: set[str], later: Named
-    ) -> Send[DeltaDiscoveryResponse] | None:
-        source = stage.view.of(books.type_url)
+    def _compose(self, books: TypeState, offer: Offer) -> Send[DeltaDiscoveryResponse] | None:
+        source = offer.stage.view.of(books.type_url)
         changes = books.changes(source)
-        if only_owed:
+        if offer.only_owed:
             changes = [resource for resource in changes if resource.name in books.owed]
-        missing = {name for name in books.owed if name not in source and name not in later and name not in books.held}
-        removed = sorted(missing | removable)
+        missing = {
+            name for name in books.owed if name not in source and name not in offer.later and name not in books.held
+        }
+        removed = sorted(missing | offer.removable)
         if not changes and not removed and not books.answer_owed:
             return None
-        return self._send(books, stage, _fitting(changes), tuple(removed))
+        return self._send(books, offer.stage, fitting(changes, XDS_RESPONSE_BYTES), tuple(removed))
 
     def _send(
         self, books: TypeState, stage: Stage, resources: list[XdsResource], removed: tuple[str, ...]
@@ -116,14 +116,3 @@ class DeltaSession(Session[DeltaDiscoveryRequest, DeltaDiscoveryResponse]):
             ],
         )
         return Send(response, books.type_url, books.last_nonce, len(resources), len(removed))
-
-
-def _fitting(resources: list[XdsResource]) -> list[XdsResource]:
-    """As many of the first resources as fit one response; at least one if there is any."""
-    size_bytes, count = 0, 0
-    for resource in resources:
-        size_bytes += len(resource.name) + len(resource.body)
-        if count and size_bytes > XDS_RESPONSE_BYTES:
-            break
-        count += 1
-    return resources[:count]

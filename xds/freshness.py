@@ -61,7 +61,7 @@ class NodeMemory:
         return record.view.snapshot.resources == update.snapshot.resources
 
     def served(self, update: NodeUpdate) -> View | None:
-        """Note that `update` is served from now on; its view, shared by all streams of the node, or None without one."""
+        """Note that `update` is served from now on; its view (one for all streams of the node), or None without one."""
         record = self._record(update.node)
         record.high = max(record.high, update.position)
         if update.snapshot is None:

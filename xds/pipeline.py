@@ -29,6 +29,19 @@ class Stage(NamedTuple):
     position: Position
 
 
+class Offer(NamedTuple):
+    """What one type may be sent now.
+
+    `only_owed`: nothing but names that were asked for. `removable`: held names that may be removed now. `later`: what a
+    newer stage will bring, whose names are not reported missing.
+    """
+
+    stage: Stage
+    only_owed: bool
+    removable: set[str]
+    later: Named
+
+
 class Pipeline(ABC, Generic[Response]):
     """The books of all types of one stream and the order among them."""
 
@@ -46,11 +59,8 @@ class Pipeline(ABC, Generic[Response]):
         self._settled_at: Position | None = None
 
     @abstractmethod
-    def _compose(
-        self, books: TypeState, stage: Stage, only_owed: bool, removable: set[str], later: Named
-    ) -> Send[Response] | None:
-        """The next response of this type, or None. `removable`: held names that may be removed now; `later`: names
-        that a newer stage will bring, which are not reported missing."""
+    def _compose(self, books: TypeState, offer: Offer) -> Send[Response] | None:
+        """The next response of this type from what is offered, or None; notes what it holds as outstanding."""
 
     @abstractmethod
     def _recognise(self, books: TypeState, view: View) -> None:
@@ -131,7 +141,7 @@ class Pipeline(ABC, Generic[Response]):
         if books is None or stage is None or books.outstanding:
             return None
         removable = set(books.gone(self._needed_clusters())) if self._old_is_unused() else set()
-        send = self._compose(books, stage, False, removable, self._later(CLUSTER))
+        send = self._compose(books, Offer(stage, False, removable, self._later(CLUSTER)))
         if send is not None and books.outstanding:
             self._resend_endpoints(books.outstanding)
         return send
@@ -180,7 +190,7 @@ class Pipeline(ABC, Generic[Response]):
             clusters is not None and (clusters.outstanding or clusters.gone(self._needed_clusters()))
         ):
             removable = set(books.gone(stage.view.of(type_url)))
-        return self._compose(books, stage, False, removable, self._later(type_url))
+        return self._compose(books, Offer(stage, False, removable, self._later(type_url)))
 
     def _endpoints(self) -> Send[Response] | None:
         return self._after_clusters(ENDPOINT)
@@ -192,7 +202,8 @@ class Pipeline(ABC, Generic[Response]):
         books = self._types.get(LISTENER)
         if books is None or books.outstanding or (stage := self._source(books)) is None:
             return None
-        return self._compose(books, stage, False, set(books.gone(stage.view.of(LISTENER))), self._later(LISTENER))
+        removable = set(books.gone(stage.view.of(LISTENER)))
+        return self._compose(books, Offer(stage, False, removable, self._later(LISTENER)))
 
     def _routes(self) -> Send[Response] | None:
         books = self._types.get(ROUTE)
@@ -201,7 +212,7 @@ class Pipeline(ABC, Generic[Response]):
         listeners = self._types.get(LISTENER)
         listeners_busy = listeners is not None and not listeners.resolved(stage.view.of(LISTENER))
         removable = set[str]() if listeners_busy else set(books.gone(stage.view.of(ROUTE)))
-        return self._compose(books, stage, listeners_busy, removable, self._later(ROUTE))
+        return self._compose(books, Offer(stage, listeners_busy, removable, self._later(ROUTE)))
 
     def _later(self, type_url: str) -> Named:
         return self._target.view.of(type_url) if self._target is not None else {}

@@ -98,7 +98,9 @@ class Session(Pipeline[Response], Generic[Request, Response]):
         if self._node_text:
             return self._receive(request)
         self._node_text = request.node.id
-        return [Watch(self.node), *self._ask_to_confirm(after_failure=False), *self._receive(request)]
+        actions: list[Action[Response]] = [Watch(self.node)]
+        actions += self._ask_to_confirm(after_failure=False)
+        return actions + self._receive(request)
 
     def _refusal(self, request: Request) -> Close | None:
         text = request.node.id

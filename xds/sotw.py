@@ -1,8 +1,8 @@
 """State of the world: every request lists all names, every response of clusters or listeners is the whole set. Pure.
 
 Requests with a stale nonce are ignored whole: one response per type is outstanding at a time, so the proxy's answer to
-that one follows and carries its newest names. Responses of clusters hold what older listeners and routes still use until
-those are gone; such a transitional set has a version of its own.
+that one follows and carries its newest names. Responses of clusters hold what older listeners and routes still use
+until those are gone; such a transitional set has a version of its own.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import ClassVar
 from projector.snapshot import XdsResource
 from runtime.limits import XDS_RESPONSE_BYTES
 from xds.actions import Action, Send
-from xds.pipeline import Stage
+from xds.pipeline import Offer
 from xds.session import Session
 from xds.typestate import UNSURE, WILDCARD, Outstanding, TypeState
-from xds.view import CLUSTER, Named, View, set_version
+from xds.view import CLUSTER, Named, View, fitting, set_version
 from xds.wire.discovery_pb2 import Any, DiscoveryRequest, DiscoveryResponse
 
 
@@ -103,27 +103,25 @@ class SotwSession(Session[DiscoveryRequest, DiscoveryResponse]):
 
     # --- responses
 
-    def _compose(
-        self, books: TypeState, stage: Stage, only_owed: bool, removable: set[str], later: Named
-    ) -> Send[DiscoveryResponse] | None:
-        source = stage.view.of(books.type_url)
-        changes = books.changes(source)
+    def _compose(self, books: TypeState, offer: Offer) -> Send[DiscoveryResponse] | None:
+        changes = books.changes(offer.stage.view.of(books.type_url))
         if books.knows_wildcard:
-            return self._compose_full(books, stage, changes, removable)
-        if only_owed:
+            return self._compose_full(books, offer, changes)
+        if offer.only_owed:
             changes = [resource for resource in changes if resource.name in books.owed]
         if not changes:
             return None
-        part = _fitting(changes)
-        books.owed -= {resource.name for resource in part}
-        return self._send(books, stage, part, part, (), stage.view.version(books.type_url))
+        part = {resource.name: resource for resource in fitting(changes, XDS_RESPONSE_BYTES)}
+        books.owed.difference_update(part)
+        version = offer.stage.view.version(books.type_url)
+        return self._send(books, Outstanding(self._next_nonce(), offer.stage.position, part, tuple(part), (), version))
 
     def _compose_full(
-        self, books: TypeState, stage: Stage, changes: list[XdsResource], removable: set[str]
+        self, books: TypeState, offer: Offer, changes: list[XdsResource]
     ) -> Send[DiscoveryResponse] | None:
+        source, removable = offer.stage.view.of(books.type_url), offer.removable
         if not changes and not removable and not books.answer_owed:
             return None
-        source = stage.view.of(books.type_url)
         content: dict[str, XdsResource] = {}
         for resource in books.wanted(source):
             known_bad = books.refused.get(resource.name) == resource.version and resource.name not in books.owed
@@ -138,41 +136,17 @@ class SotwSession(Session[DiscoveryRequest, DiscoveryResponse]):
             return None
         books.answer_owed = False
         books.owed.clear()
-        return self._send(books, stage, list(content.values()), changes, tuple(removable), version)
-
-    def _send(
-        self,
-        books: TypeState,
-        stage: Stage,
-        resources: list[XdsResource],
-        changed: list[XdsResource],
-        removed: tuple[str, ...],
-        version: str,
-    ) -> Send[DiscoveryResponse]:
-        books.last_nonce = self._next_nonce()
-        books.outstanding = Outstanding(
-            nonce=books.last_nonce,
-            position=stage.position,
-            resources={resource.name: resource for resource in resources},
-            changed=tuple(resource.name for resource in changed),
-            removed=removed,
-            version=version,
+        changed, removed = tuple(resource.name for resource in changes), tuple(sorted(removable))
+        return self._send(
+            books, Outstanding(self._next_nonce(), offer.stage.position, content, changed, removed, version)
         )
+
+    def _send(self, books: TypeState, content: Outstanding) -> Send[DiscoveryResponse]:
+        books.last_nonce, books.outstanding = content.nonce, content
         response = DiscoveryResponse(
-            version_info=version,
+            version_info=content.version,
             type_url=books.type_url,
-            nonce=books.last_nonce,
-            resources=[Any(type_url=books.type_url, value=resource.body) for resource in resources],
+            nonce=content.nonce,
+            resources=[Any(type_url=books.type_url, value=resource.body) for resource in content.resources.values()],
         )
-        return Send(response, books.type_url, books.last_nonce, len(resources), len(removed))
-
-
-def _fitting(resources: list[XdsResource]) -> list[XdsResource]:
-    """As many of the first resources as fit one response; at least one."""
-    size_bytes, count = 0, 0
-    for resource in resources:
-        size_bytes += len(resource.body)
-        if count and size_bytes > XDS_RESPONSE_BYTES:
-            break
-        count += 1
-    return resources[:count]
+        return Send(response, books.type_url, content.nonce, len(content.resources), len(content.removed))

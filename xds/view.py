@@ -41,6 +41,17 @@ def set_version(node: NodeId, type_url: str, resources: Iterable[XdsResource]) -
     return digest.hexdigest()[:VERSION_HEX_DIGITS]
 
 
+def fitting(resources: list[XdsResource], size_bytes_max: int) -> list[XdsResource]:
+    """As many of the first resources as fit a response of that size; at least one, if there is any."""
+    size_bytes, count = 0, 0
+    for resource in resources:
+        size_bytes += len(resource.name) + len(resource.body)
+        if count and size_bytes > size_bytes_max:
+            break
+        count += 1
+    return resources[:count]
+
+
 class View:
     """`snapshot` by type. `resources[type_url]` is in name order; every type of TYPES is present."""
 

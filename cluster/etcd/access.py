@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from cluster.etcd import protos
+from cluster.etcd.values import prefix_end
 from mesh.errors import NoQuorum, SettingsError
 from runtime.limits import ETCD_ADMIN_TIMEOUT_S
 from runtime.settings import TlsFiles
@@ -106,9 +107,3 @@ class _Access:
 
     def _call(self, method: str, request: Any) -> Any:
         return getattr(self._stub, method)(request, timeout=ETCD_ADMIN_TIMEOUT_S)
-
-
-def prefix_end(prefix: bytes) -> bytes:
-    """The first key after all that begin with `prefix`: etcd's `range_end` for it."""
-    trimmed = prefix.rstrip(b"\xff")
-    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\0"

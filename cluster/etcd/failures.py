@@ -7,6 +7,7 @@ ErrGRPCNoSpace and still have the write succeed", etcd's maintenance guide).
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 import grpc
 
@@ -24,7 +25,7 @@ class Verdict(Enum):
 
 
 # Texts of etcd api/v3rpc/rpctypes/error.go.
-_REFUSED_TEXTS = ("too many requests", "revision of auth store is old")
+_REFUSED_TEXTS = ("too many requests", "revision of auth store is old", "requested lease not found")
 _DENIED_CODES = (
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.UNAUTHENTICATED,
@@ -58,6 +59,6 @@ def too_large(what: str, details: str) -> LimitExceeded:
 
 def describe(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
     """Code and text of a failed call."""
-    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
-    details = error.details() if isinstance(error, grpc.Call) else str(error)
-    return code, details or code.name
+    call: Any = error  # every error of a call is the call itself too, which the type stubs cannot say
+    code: grpc.StatusCode = call.code() or grpc.StatusCode.UNKNOWN
+    return code, call.details() or code.name

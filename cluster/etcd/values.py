@@ -1,4 +1,4 @@
-"""What goes into and comes out of etcd, as plain values: the rest of the tree never sees a protobuf message of etcd's."""
+"""What goes into and comes out of etcd, as plain values: the rest of the tree never sees a message of etcd's."""
 
 from __future__ import annotations
 

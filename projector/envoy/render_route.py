@@ -54,9 +54,10 @@ def _action(plan: RoutePlan) -> route.RouteAction:
         timeout=None if plan.timeout_ms is None else duration(plan.timeout_ms),
         idle_timeout=None if plan.idle_timeout_ms is None else duration(plan.idle_timeout_ms),
         prefix_rewrite=plan.prefix_rewrite or "",
-        host_rewrite_literal=plan.host_rewrite or "",
         retry_policy=None if plan.retry is None else _retry(plan.retry),
     )
+    if plan.host_rewrite is not None:
+        action.host_rewrite_literal = plan.host_rewrite
     if plan.weighted:
         weights = [route.WeightedClusterClusterWeight(name=name, weight=weight) for name, weight in plan.targets]
         action.weighted_clusters = route.WeightedCluster(clusters=weights)

@@ -201,7 +201,7 @@ def _unpack(packed: bytes, size_max: int, items_max: int) -> Mapping[str, Any]:
         raise LimitExceeded(f"feed: a frame of {len(packed)} bytes is over the limit of {size_max}")
     try:
         value = msgpack.unpackb(
-            packed, raw=False, strict_map_key=True, ext_hook=_no_extension, max_buffer_size=size_max,
+            packed, raw=False, strict_map_key=True, ext_hook=_no_extension,
             max_str_len=FEED_NAME_BYTES_MAX, max_bin_len=size_max, max_array_len=items_max, max_map_len=32,
             max_ext_len=0,
         )

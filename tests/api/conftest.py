@@ -29,12 +29,14 @@ from identity.node_id import NodeId
 from mesh.errors import BadRequest
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
+from runtime.limits import COMMAND_DEADLINE_S, READ_DEADLINE_S
 from runtime.supervise import Supervisor
 from tests.conditions import await_until
 
 ACCOUNT = "123456789012"
 ADMIN = AdminKey("AKIAMESHLOGTEST00001", "a secret+with/odd=characters", ACCOUNT)
 REGION = "eu-north-1"
+Providers = dict[KeyClass, FileKeyProvider]
 
 
 class FakeSigner:
@@ -103,34 +105,48 @@ async def call(client: Any, operation: str, **arguments: Any) -> Any:
 
 
 @asynccontextmanager
-async def running(directory: Path, servers: int = 1, store: MemoryStore | None = None) -> AsyncIterator[Cloud]:
-    """A cloud of that many servers, ready."""
-    clock, entropy = SystemClock(), SystemEntropy()
-    store = store or MemoryStore()
-    providers = {key_class: FileKeyProvider(directory / key_class, key_class, entropy) for key_class in KeyClass}
-    for key_class in KeyClass:
-        create_key_file(directory / key_class, key_class, entropy)
-    await create_cluster_log(MemoryDriver(store), providers, ADMIN, clock, entropy)
+async def running(directory: Path, servers: int = 1, **deadlines: float) -> AsyncIterator[Cloud]:
+    """A cloud of that many servers, ready. `deadlines`: command_s, read_s, append_s."""
+    store = MemoryStore()
+    providers = await create_log(store, directory)
     async with AsyncExitStack() as stack:
         started = []
         for number in range(servers):
-            started.append(await stack.enter_async_context(_server(store, providers, f"api-{number}")))
+            started.append(await stack.enter_async_context(_server(store, providers, f"api-{number}", deadlines)))
         yield Cloud(store, started)
 
 
-@asynccontextmanager
-async def _server(store: MemoryStore, providers: Any, server_id: str) -> AsyncIterator[Server]:
-    clock, entropy = SystemClock(), SystemEntropy()
-    driver = MemoryDriver(store)
+async def create_log(store: MemoryStore, directory: Path) -> Providers:
+    """A new log with the admin's key in it; gives the providers of its key-encryption keys."""
+    entropy = SystemEntropy()
+    providers = {key_class: FileKeyProvider(directory / key_class, key_class, entropy) for key_class in KeyClass}
+    for key_class in KeyClass:
+        if not (directory / key_class).exists():
+            create_key_file(directory / key_class, key_class, entropy)
+    await create_cluster_log(MemoryDriver(store), providers, ADMIN, SystemClock(), entropy)
+    return providers
+
+
+async def open_keyring(driver: MemoryDriver, providers: Providers) -> Keyring:
     keyring = Keyring(driver, providers)
     head = await driver.read_head()
     assert head is not None
     await keyring.load(head.head.log_id)
+    return keyring
+
+
+@asynccontextmanager
+async def _server(
+    store: MemoryStore, providers: Providers, server_id: str, deadlines: dict[str, float]
+) -> AsyncIterator[Server]:
+    clock, entropy = SystemClock(), SystemEntropy()
+    driver = MemoryDriver(store)
+    keyring = await open_keyring(driver, providers)
     replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
     app = create_app(
         ApiPorts(
             replica=replica,
-            writer=LogWriter(driver, keyring, clock, entropy, deadline_s=0.5),
+            writer=LogWriter(driver, keyring, clock, entropy, deadline_s=deadlines.get("append_s", 0.5)),
             history=LogHistory(lambda: Follower(driver, keyring, clock, entropy)),
             signer=FakeSigner(),
             xds_endpoints=lambda: [XdsEndpoint("a", "127.0.0.1:18000"), XdsEndpoint("b", "127.0.0.1:18001")],
@@ -138,6 +154,8 @@ async def _server(store: MemoryStore, providers: Any, server_id: str) -> AsyncIt
             entropy=entropy,
             zone="a",
             server_id=server_id,
+            command_deadline_s=deadlines.get("command_s", COMMAND_DEADLINE_S),
+            read_deadline_s=deadlines.get("read_s", READ_DEADLINE_S),
             readiness=lambda: Readiness(replica.ready and replica.halted is None, replica.halted or ""),
         )
     )

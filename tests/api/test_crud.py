@@ -1,4 +1,4 @@
-"""The seven kinds through an unmodified boto3: create, describe, update, list, delete, tags; and what stands in the log."""
+"""The seven kinds through an unmodified boto3: create, describe, update, list, delete, tags; and what is in the log."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ async def test_all_seven_kinds_through_their_lives(cloud: Cloud) -> None:
         assert {name: ref[name] for name in names} == names
         assert ref["version"] == 2
         arn = created[kind]["metadata"]["arn"]
-        assert (await call(client, "list_tags_for_resource", resourceArn=arn))["tags"] == [{"key": "team", "value": "mesh"}]
+        tags = (await call(client, "list_tags_for_resource", resourceArn=arn))["tags"]
+        assert tags == [{"key": "team", "value": "mesh"}]
     for kind, names, _, spec in reversed(STEPS):
         gone = (await call(client, f"delete_{kind}", **names))[camel(kind)]
         assert gone["status"] == {"status": "DELETED"}

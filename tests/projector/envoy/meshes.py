@@ -32,7 +32,9 @@ def listener(port: int = 8080, protocol: str = "http", **members: Any) -> dict[s
     return {"portMapping": {"port": port, "protocol": protocol}, **members}
 
 
-def node(*listeners: Spec, host: str = "cart.shop.internal", backends: tuple[str, ...] = (), **dns: Any) -> dict[str, Any]:
+def node(
+    *listeners: Spec, host: str = "cart.shop.internal", backends: tuple[str, ...] = (), **dns: Any
+) -> dict[str, Any]:
     return {
         "listeners": list(listeners or (listener(),)),
         "serviceDiscovery": {"dns": {"hostname": host, **dns}},
@@ -51,7 +53,8 @@ def router(*ports: int) -> dict[str, Any]:
 def route(weights: Mapping[str, int], match: Spec | None = None, **members: Any) -> dict[str, Any]:
     priority = {"priority": members.pop("priority")} if "priority" in members else {}
     targets = [{"virtualNode": name, "weight": weight} for name, weight in weights.items()]
-    return {"httpRoute": {"match": match or {"prefix": "/"}, "action": {"weightedTargets": targets}, **members}, **priority}
+    body = {"match": match or {"prefix": "/"}, "action": {"weightedTargets": targets}, **members}
+    return {"httpRoute": body, **priority}
 
 
 def by_node(name: str) -> dict[str, Any]:
@@ -62,7 +65,9 @@ def by_router(name: str) -> dict[str, Any]:
     return {"provider": {"virtualRouter": {"virtualRouterName": name}}}
 
 
-def gateway_route(service: str, match: Spec | None = None, rewrite: Spec | None = None, **members: Any) -> dict[str, Any]:
+def gateway_route(
+    service: str, match: Spec | None = None, rewrite: Spec | None = None, **members: Any
+) -> dict[str, Any]:
     action: dict[str, Any] = {"target": {"virtualService": {"virtualServiceName": service}}}
     if rewrite is not None:
         action["rewrite"] = rewrite

@@ -1,0 +1,172 @@
+"""The log in etcd: frames, head and data keys as keys under a prefix.
+
+    <prefix>log/<epoch>/<position:020d>   a frame
+    <prefix>head                          the head
+    <prefix>datakey/<id>                  a wrapped data key
+
+An append is two compares and two puts, whatever the batch. Nothing here retries a write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from itertools import groupby
+
+from cluster.etcd.connection import EtcdConnection
+from cluster.etcd.values import (
+    Comparison,
+    CreateRevisionIs,
+    KeyEvent,
+    KeyValue,
+    ModRevisionIs,
+    Operation,
+    Put,
+    RangeRead,
+    RevisionCompacted,
+    TxnRefused,
+    TxnUnknown,
+    ValueIs,
+    prefix_end,
+)
+from eventlog.driver import (
+    AppendResult,
+    AppendTxn,
+    Committed,
+    Compacted,
+    DataKeyEntry,
+    FramePage,
+    HeadMoved,
+    RawEntry,
+    RawPage,
+    Refused,
+    StoredFrame,
+    Unknown,
+    WatchBatch,
+)
+from eventlog.frames import frame_name, parse_frame_name
+from eventlog.records import Head, HeadRef, decode_head, encode_head
+from mesh.errors import Damaged
+from mesh.position import Position
+
+DEFAULT_PREFIX = "/meshlog/"
+
+
+class EtcdDriver:
+    """A LogDriver over one etcd cluster and prefix."""
+
+    def __init__(self, connection: EtcdConnection, prefix: str = DEFAULT_PREFIX) -> None:
+        self._connection = connection
+        root = prefix.encode()
+        self._head_key = root + b"head"
+        self._log = root + b"log/"
+        self._data_keys = root + b"datakey/"
+
+    async def read_head(self) -> HeadRef | None:
+        return _head_of((await self._connection.range(RangeRead(self._head_key))).items)
+
+    async def create(self, head: Head, data_keys: Mapping[str, bytes]) -> AppendResult:
+        puts = [Put(self._head_key, encode_head(head))]
+        puts += [Put(self._data_keys + key_id.encode(), value) for key_id, value in data_keys.items()]
+        return await self._write([CreateRevisionIs(self._head_key, 0)], puts)
+
+    async def append(self, txn: AppendTxn) -> AppendResult:
+        compare: list[Comparison] = [
+            ValueIs(self._head_key, encode_head(txn.expected.head)),
+            ModRevisionIs(self._head_key, txn.expected.mod_revision),
+        ]
+        puts: list[Operation] = [
+            Put(self._log + frame_name(txn.head.at).encode(), txn.frame),
+            Put(self._head_key, encode_head(txn.head)),
+        ]
+        return await self._write(compare, puts)
+
+    async def _write(self, compare: Iterable[Comparison], success: Iterable[Operation]) -> AppendResult:
+        outcome = await self._connection.txn([*compare], [*success], [RangeRead(self._head_key)])
+        if isinstance(outcome, TxnUnknown):
+            return Unknown(outcome.reason)
+        if isinstance(outcome, TxnRefused):
+            return Refused(outcome.reason)
+        if outcome.succeeded:
+            return Committed(outcome.revision)
+        return HeadMoved(_head_of(outcome.reads[0].items))
+
+    async def read_frames(self, after: Position, limit: int, revision: int | None = None) -> FramePage:
+        first = self._log + frame_name(after).encode() + b"\0"
+        end = prefix_end(self._log + f"{after.epoch}/".encode())
+        if revision is None:
+            head, page = await self._connection.read_together(
+                [RangeRead(self._head_key), RangeRead(first, end, limit)]
+            )
+            return FramePage(self._frames(page.items), page.revision, page.more, _head_of(head.items))
+        try:
+            page = await self._connection.range(RangeRead(first, end, limit, revision))
+        except RevisionCompacted as gone:
+            raise Compacted from gone
+        return FramePage(self._frames(page.items), revision, page.more, None)
+
+    async def scan(self, after: str, limit: int, revision: int | None = None) -> RawPage:
+        first = self._log + (after.encode() + b"\0" if after else b"")
+        try:
+            page = await self._connection.range(RangeRead(first, prefix_end(self._log), limit, revision or 0))
+        except RevisionCompacted as gone:
+            raise Compacted from gone
+        entries = tuple(
+            RawEntry(item.key[len(self._log) :].decode("utf-8", "backslashreplace"), item.value, item.mod_revision)
+            for item in page.items
+        )
+        return RawPage(entries, revision or page.revision, page.more)
+
+    async def watch(self, from_revision: int) -> AsyncGenerator[WatchBatch, None]:
+        # One range that covers `head` and `log/`, so that both come over one watch and a revision stays whole.
+        changes = self._connection.watch(self._head_key, prefix_end(self._log), from_revision)
+        async with aclosing(changes):
+            try:
+                async for update in changes:
+                    if not update.events:
+                        yield WatchBatch(update.revision)
+                    for revision, events in groupby(update.events, key=lambda event: event.item.mod_revision):
+                        yield self._batch(revision, events)
+            except RevisionCompacted as gone:
+                raise Compacted from gone
+
+    async def list_data_keys(self) -> Mapping[str, DataKeyEntry]:
+        found = await self._connection.range(RangeRead(self._data_keys, prefix_end(self._data_keys)))
+        skip = len(self._data_keys)
+        return {
+            item.key[skip:].decode("utf-8", "backslashreplace"): DataKeyEntry(item.value, item.mod_revision)
+            for item in found.items
+        }
+
+    async def put_data_key(self, key_id: str, value: bytes, expected_mod_revision: int) -> AppendResult:
+        key = self._data_keys + key_id.encode()
+        result = await self._write([ModRevisionIs(key, expected_mod_revision)], [Put(key, value)])
+        return HeadMoved(None) if isinstance(result, HeadMoved) else result
+
+    def _batch(self, revision: int, events: Iterable[KeyEvent]) -> WatchBatch:
+        frames: list[KeyValue] = []
+        head: HeadRef | None = None
+        head_deleted = False
+        for event in events:
+            if event.item.key == self._head_key:
+                head_deleted = event.deleted
+                head = None if event.deleted else _head_of([event.item])
+            elif event.item.key.startswith(self._log) and not event.deleted:
+                frames.append(event.item)
+        return WatchBatch(revision, self._frames(frames), head, head_deleted)
+
+    def _frames(self, items: Iterable[KeyValue]) -> tuple[StoredFrame, ...]:
+        return tuple(StoredFrame(self._position(item.key), item.value, item.mod_revision) for item in items)
+
+    def _position(self, key: bytes) -> Position:
+        name = key[len(self._log) :].decode("utf-8", "backslashreplace")
+        position = parse_frame_name(name)
+        if position is None:
+            raise Damaged(f"The log holds a key that is no frame's, log/{name}: run `meshlog fsck`")
+        return position
+
+
+def _head_of(items: Iterable[KeyValue]) -> HeadRef | None:
+    for item in items:
+        return HeadRef(decode_head(item.value), item.mod_revision)
+    return None
