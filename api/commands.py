@@ -199,7 +199,7 @@ class CommandService:
 
     async def _committed(self, appended: Appended, pending: _Pending) -> Outcome:
         position = appended.records[-1].position
-        if False:
+        if not self._replica.advance(appended.records, appended.head):
             await self._replica.wait_for(position, self._deadline_s)
         kept = self._replica.state.tokens.get(pending.origin.token.digest)
         return Outcome(position, kept.outcome if kept else None)

@@ -81,12 +81,14 @@ class TimingProxy:
             await asyncio.gather(self._reading, return_exceptions=True)
         await self._channel.close()
 
-    async def next(self, type_url: str, timeout_s: float) -> Arrival:
-        """The next response of `type_url`; those of other types before it are passed over. TimeoutError."""
+    async def next(self, type_url: str, name: str, *, since_s: float, timeout_s: float) -> Arrival:
+        """The next response with the resource `name` that arrived after `since_s`; others are passed over.
+        TimeoutError.
+        """
         async with asyncio.timeout(timeout_s):
             while True:
                 arrival = await self._next()
-                if arrival.type_url == type_url:
+                if arrival.type_url == type_url and name in arrival.names and arrival.arrived_s >= since_s:
                     return arrival
 
     async def _next(self) -> Arrival:

@@ -160,7 +160,7 @@ async def one_change(client: Any, weight: int, proxy: TimingProxy, log: LogObser
     )
     answered_s = time.perf_counter()
     position = int(answer["ResponseMetadata"]["HTTPHeaders"]["x-meshlog-position"].rpartition(".")[2])
-    arrival = await proxy.next(ROUTE, HOP_TIMEOUT_S)
+    arrival = await proxy.next(ROUTE, EGRESS_ROUTES, since_s=sent_s, timeout_s=HOP_TIMEOUT_S)
     committed_s, fed_s = await log.at(position), await feed.at(position)
     return Change(sent_s, answered_s, committed_s, fed_s, arrival.arrived_s, arrival.acked_s)
 
@@ -182,7 +182,7 @@ async def measure(cluster: MeasuredCluster, changes: int) -> None:
         feed_observer(cluster, node) as feed,
         TimingProxy(identity, frontend, node_path, routes) as proxy,
     ):
-        await proxy.next(ROUTE, HOP_TIMEOUT_S)
+        await proxy.next(ROUTE, EGRESS_ROUTES, since_s=0.0, timeout_s=HOP_TIMEOUT_S)
         measured = [await one_change(client, 1 + number % 99, proxy, log, feed) for number in range(WARM_UP + changes)][
             WARM_UP:
         ]

@@ -81,11 +81,12 @@ class RawEntry(NamedTuple):
 
 
 class RawPage(NamedTuple):
-    """Entries in the order of their names, as of store revision `revision`."""
+    """Entries in the order of their names, as of store revision `revision`; `head` as in a FramePage."""
 
     entries: Sequence[RawEntry]
     revision: int
     more: bool
+    head: HeadRef | None
 
 
 class DataKeyEntry(NamedTuple):

@@ -73,8 +73,9 @@ LEAF_LIFETIME_S = 397 * 24 * 3600
 """A role's or etcd member's certificate: the longest that public TLS practice still accepts; `up` renews them early."""
 LEAF_RENEW_SHARE = 1 / 3
 """Renew a certificate when less than this share of its life is left: months to notice that renewal does not work."""
-PROXY_LIFETIME_S = 24 * 3600
-"""A proxy's certificate: there is no revocation list, so a stolen one must die by itself within a day."""
+PROXY_LIFETIME_S = 30 * 24 * 3600
+"""A proxy's certificate. Nothing renews it by itself yet but a repeated `proxy bootstrap --out`, so it must outlast an
+operator's holiday; and there is no revocation list, so it must not outlast much more."""
 CERTIFICATE_BACKDATE_S = 300
 """Certificates begin this long before they are made, so that a host whose clock is a little behind accepts them."""
 CSR_SIZE_BYTES = 16 * 1024
@@ -279,3 +280,18 @@ MEMBER_RETRY_S = 0.5
 """Before a failed renewal or registration is tried again."""
 MEMBER_RECORD_BYTES = 4 * 1024
 """One member's record; a larger one was not written by us."""
+
+# --- eventlog.fsck
+MAX_FINDINGS = 1_000
+"""Findings listed in one report; a log with more than that needs no longer list."""
+
+FSCK_TRIES = 3
+"""A check begins anew if etcd compacted the moment that it looks at."""
+
+# --- roles
+CONFIRM_EVERY_S = 2.0
+"""How often an idle API server asks a quorum for the head: one small read."""
+CONFIRM_TIMEOUT_S = 4.0
+"""Longer than an election, so that a change of leader is no alarm."""
+CONFIRMED_AGE_READY_S = 10.0
+"""An API server whose last confirmed head is older than this tells load balancers to go elsewhere."""

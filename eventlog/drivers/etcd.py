@@ -23,6 +23,7 @@ from cluster.etcd.values import (
     Operation,
     Put,
     RangeRead,
+    RangeResult,
     RevisionCompacted,
     TxnRefused,
     TxnUnknown,
@@ -94,28 +95,29 @@ class EtcdDriver:
     async def read_frames(self, after: Position, limit: int, revision: int | None = None) -> FramePage:
         first = self._log + frame_name(after).encode() + b"\0"
         end = prefix_end(self._log + f"{after.epoch}/".encode())
-        if revision is None:
-            head, page = await self._connection.read_together(
-                [RangeRead(self._head_key), RangeRead(first, end, limit)]
-            )
-            return FramePage(self._frames(page.items), page.revision, page.more, _head_of(head.items))
-        try:
-            page = await self._connection.range(RangeRead(first, end, limit, revision))
-        except RevisionCompacted as gone:
-            raise Compacted from gone
-        return FramePage(self._frames(page.items), revision, page.more, None)
+        head, page = await self._page(RangeRead(first, end, limit, revision or 0))
+        return FramePage(self._frames(page.items), page.revision, page.more, head)
 
     async def scan(self, after: str, limit: int, revision: int | None = None) -> RawPage:
         first = self._log + (after.encode() + b"\0" if after else b"")
-        try:
-            page = await self._connection.range(RangeRead(first, prefix_end(self._log), limit, revision or 0))
-        except RevisionCompacted as gone:
-            raise Compacted from gone
+        head, page = await self._page(RangeRead(first, prefix_end(self._log), limit, revision or 0))
         entries = tuple(
             RawEntry(item.key[len(self._log) :].decode("utf-8", "backslashreplace"), item.value, item.mod_revision)
             for item in page.items
         )
-        return RawPage(entries, revision or page.revision, page.more)
+        return RawPage(entries, page.revision, page.more, head)
+
+    async def _page(self, read: RangeRead) -> tuple[HeadRef | None, RangeResult]:
+        """A page, with the head of the same moment if it is of the present."""
+        if not read.revision:
+            head, page = await self._connection.read_together([RangeRead(self._head_key), read])
+            return _head_of(head.items), page
+        # No range at a revision inside a Txn: etcd before 3.7 can get inconsistent over it (etcd#18667).
+        try:
+            page = await self._connection.range(read)
+        except RevisionCompacted as gone:
+            raise Compacted from gone
+        return None, page._replace(revision=read.revision)
 
     async def watch(self, from_revision: int) -> AsyncGenerator[WatchBatch, None]:
         # One range that covers `head` and `log/`, so that both come over one watch and a revision stays whole.

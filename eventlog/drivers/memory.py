@@ -156,7 +156,7 @@ class MemoryDriver:
             for entry in page.entries
             if (position := parse_frame_name(entry.name)) is not None
         )
-        return FramePage(frames, page.revision, page.more, self._store.head_ref() if revision is None else None)
+        return FramePage(frames, page.revision, page.more, page.head)
 
     async def scan(self, after: str, limit: int, revision: int | None = None) -> RawPage:
         await self._turn()
@@ -165,6 +165,7 @@ class MemoryDriver:
     def _page(self, after: str, limit: int, revision: int | None, wanted: Callable[[str], bool]) -> RawPage:
         store = self._store
         at = store.revision if revision is None else revision
+        head = store.head_ref() if revision is None else None
         if revision is not None and revision < store.compacted:
             raise Compacted
         entries: list[RawEntry] = []
@@ -174,9 +175,9 @@ class MemoryDriver:
             if entry.mod_revision > at or not wanted(name):
                 continue
             if len(entries) == limit:
-                return RawPage(tuple(entries), at, more=True)
+                return RawPage(tuple(entries), at, True, head)
             entries.append(RawEntry(name, entry.value, entry.mod_revision))
-        return RawPage(tuple(entries), at, more=False)
+        return RawPage(tuple(entries), at, False, head)
 
     async def watch(self, from_revision: int) -> AsyncGenerator[WatchBatch, None]:
         store = self._store

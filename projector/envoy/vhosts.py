@@ -44,7 +44,8 @@ def draft_egress(
         vhosts[names.DEFAULT_BACKEND_VHOST] = VhostPlan(names.DEFAULT_BACKEND_VHOST, ("*",), catch_all)
         if any(found.missing for _, found in by_header.values()):
             missing.add(names.DEFAULT_BACKEND_VHOST)
-    for service, (resource, found) in sorted(by_host.items()):
+    # Of two names that Envoy cannot tell apart (it ignores case), the older service stays.
+    for service, (resource, found) in sorted(by_host.items(), key=lambda item: (item[1][0].created_us, item[0])):
         domains = (service, f"{service}:{port}")
         if not usable(view, resource):
             continue

@@ -142,6 +142,11 @@ class FeedClient:
         """(zone, address) of the projector that is listened to."""
         return (self._current.dial.zone, self._current.dial.address) if self._current else None
 
+    @property
+    def projectors(self) -> dict[str, str]:
+        """Zone by address of every projector that this frontend would try."""
+        return self._failover.projectors
+
     def watch(self, node: NodeId, listener: NodeListener) -> Subscription:
         """Follow `node`; what is known of it is given to `listener` before this returns."""
         key, first = self._watches.open(node, listener)
@@ -182,6 +187,8 @@ class FeedClient:
                     await self._clock.sleep(FEED_TICK_S)
             finally:
                 self._tasks = None
+                for link in list(self._links.values()):
+                    self._close(link)
 
     # --- what the machines say
 
@@ -332,7 +339,7 @@ class FeedClient:
             reason = str(error)
         finally:
             await channel.close()
-            self._lost(link, reason)
+        self._lost(link, reason)
 
 
 async def _write(link: _Link, call: Call) -> None:

@@ -90,8 +90,10 @@ class FeedServer(grpc.GenericRpcHandler):
 
     async def stop(self, grace_s: float | None = None) -> None:
         """End all streams; frontends go to another projector at once."""
-        if self._server is not None:
-            await self._server.stop(grace_s)
+        # Let go of the server while its loop runs: grpc shuts it down once more when it is collected.
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(grace_s)
 
     async def run(self) -> None:
         """Beat and read heads until cancelled."""

@@ -196,6 +196,15 @@ async def test_a_lagging_server_does_not_take_a_freed_name_for_taken(tmp_path: P
         assert (await creation).resource is not None
 
 
+async def test_a_write_is_answered_without_waiting_for_the_watch(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        (writer,) = it.writers
+        writer.follower.gate.clear()
+        outcome = await asyncio.wait_for(writer.do(create("m")), timeout=5.0)
+        assert outcome.resource is not None
+        assert (outcome.position, outcome.resource.changed_at) == (writer.replica.position, outcome.position)
+
+
 async def test_without_a_quorum_nothing_is_rejected_and_nothing_is_written(tmp_path: Path) -> None:
     async with world(tmp_path, deadline_s=0.4, append_s=0.1) as it:
         (writer,) = it.writers

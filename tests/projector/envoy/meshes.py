@@ -11,6 +11,9 @@ from mesh.evolve import evolve
 from mesh.kinds import ResourceKey
 from mesh.position import Position
 from mesh.state import State
+from projector.envoy.compiler import Compiler
+from projector.envoy.render import Renderer
+from projector.snapshot import NodeSnapshot
 
 ACCOUNT = "123456789012"
 Spec = Mapping[str, Any]
@@ -103,6 +106,17 @@ class Log:
         self.state = evolve(self.state, event)
         self.events.append(event)
         return event
+
+
+RENDERER = Renderer()
+"""Shared by the tests of this room: serialising is most of the time that they take."""
+
+
+def compiled(log: Log, of: NodeId, previous: NodeSnapshot | None = None) -> NodeSnapshot:
+    """The node's snapshot, by a compiler that has seen nothing before."""
+    snapshot = Compiler(RENDERER).compile(log.state, of, previous)
+    assert snapshot is not None
+    return snapshot
 
 
 def canary(*more: tuple[ResourceKey, Spec]) -> Log:

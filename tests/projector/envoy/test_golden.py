@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from projector.envoy.compiler import Compiler
 from tests.projector.envoy.meshes import (
     Log,
     by_node,
     by_router,
     canary,
+    compiled,
     gateway,
     gateway_id,
     gateway_route,
@@ -34,21 +34,23 @@ def storefront() -> Log:
         "httpRetryEvents": ["gateway-error", "client-error", "stream-error"], "maxRetries": 1,
         "perRetryTimeout": {"unit": "s", "value": 5},
     }
+    zero = {"cart-v1": 0, "cart-v2": 5}
+    service = "stock.shop.local"
     keep_host = {"hostname": {"defaultTargetHostname": "DISABLED"}, "prefix": {"defaultPrefix": "DISABLED"}}
+    value = {"prefix": {"value": "/v1/"}}
+    ping = {"path": {"exact": "/healthz"}}
     log = {"accessLog": {"file": {"path": "/dev/stdout"}}}
     return canary(
         (key("route", "slow", "cart"), route({"cart-v1": 1}, {"prefix": "/slow"}, timeout={"perRequest": seconds})),
         (key("route", "exact", "cart"), route({"cart-v2": 1}, {"path": {"exact": "/slow"}, "method": "POST"})),
-        (key("route", "first", "cart"), route({"cart-v1": 0, "cart-v2": 5}, {"prefix": "/a"}, priority=1, retryPolicy=retry)),
+        (key("route", "first", "cart"), route(zero, {"prefix": "/a"}, priority=1, retryPolicy=retry)),
         (key("route", "held", "cart"), route({"cart-v1": 1}, {"prefix": "/", "headers": [{"name": "x-canary"}]})),
         (key("virtualService", "empty.shop.local"), {}),
         (key("gatewayRoute", "hot", "edge"), gateway_route("cart.shop.local", {"prefix": "/hot/"}, keep_host)),
-        (key("gatewayRoute", "stock", "edge"), gateway_route("stock.shop.local", {"prefix": "/stock"},
-                                                            {"prefix": {"value": "/v1/"}})),
-        (key("gatewayRoute", "last", "edge"), gateway_route("empty.shop.local", {"prefix": "/a/longer/prefix"}, priority=1000)),
-        (key("gatewayRoute", "ping", "edge"), gateway_route("stock.shop.local", {"path": {"exact": "/ping"}},
-                                                           {"path": {"exact": "/healthz"}})),
-        (key("gatewayRoute", "host", "edge"), gateway_route("stock.shop.local", {"hostname": {"exact": "a.example"}})),
+        (key("gatewayRoute", "stock", "edge"), gateway_route(service, {"prefix": "/stock"}, value)),
+        (key("gatewayRoute", "last", "edge"), gateway_route("empty.shop.local", {"prefix": "/a/longer/prefix"})),
+        (key("gatewayRoute", "ping", "edge"), gateway_route(service, {"path": {"exact": "/ping"}}, ping)),
+        (key("gatewayRoute", "host", "edge"), gateway_route(service, {"hostname": {"exact": "a.example"}})),
         (key("virtualGateway", "logs"), gateway(listener(8088, "http2"), listener(8089), logging=log)),
         (key("gatewayRoute", "all", "logs"), gateway_route("cart.shop.local")),
     )
@@ -61,18 +63,19 @@ def office() -> Log:
         "timeoutMillis": 2000,
     }
     outlier = {
-        "maxServerErrors": 5, "interval": {"unit": "s", "value": 10}, "baseEjectionDuration": {"unit": "s", "value": 30},
-        "maxEjectionPercent": 50,
+        "maxServerErrors": 5, "maxEjectionPercent": 50, "interval": {"unit": "s", "value": 10},
+        "baseEjectionDuration": {"unit": "s", "value": 30},
     }
     pool = {"http": {"maxConnections": 20, "maxPendingRequests": 30}}
     idle = {"http": {"perRequest": {"unit": "ms", "value": 0}, "idle": {"unit": "s", "value": 600}}}
     desk = node(listener(8080, connectionPool=pool, timeout=idle), listener(9090, "grpc"), host="desk.office.internal")
+    printer = listener(25, healthCheck=check, outlierDetection=outlier)
     backends = ("print.office", "mail.office", "mail2.office", "gone.office")
     desk["backends"] = [{"virtualService": {"virtualServiceName": name}} for name in backends]
     mail = node(listener(25, "http2"), host="2001:db8::25", ipPreference="IPv6_ONLY")
     log = Log(
         (key("virtualNode", "desk"), desk),
-        (key("virtualNode", "printer"), node(listener(25, healthCheck=check, outlierDetection=outlier), host="printer")),
+        (key("virtualNode", "printer"), node(printer, host="printer")),
         (key("virtualNode", "mail"), mail),
         (key("virtualRouter", "mail"), router(25, 26)),
         (key("route", "a", "mail"), {"http2Route": route({"mail": 1}, {"prefix": "/", "port": 25})["httpRoute"]}),
@@ -99,8 +102,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_whole_node_compiles_to_what_was_reviewed(name: str, request: pytest.FixtureRequest) -> None:
     mesh, of = CASES[name]
-    snapshot = Compiler().compile(mesh().state, of)
-    assert snapshot is not None
+    snapshot = compiled(mesh(), of)
     golden = GOLDEN / f"{name}.json"
     if request.config.getoption("--rewrite"):
         golden.write_text(document(snapshot))

@@ -153,7 +153,7 @@ def test_a_projector_that_falls_silent_is_left(sky: Sky) -> None:
     sky.run(5.0)
     sky.deaf.add("h:1")
     done = sky.run(FEED_SILENCE_S + 3 * TICK_S)
-    assert done[0] == "drop h:1"
+    assert "drop h:1" in done
     assert sky.listening in ("e:1", "w:1")
 
 

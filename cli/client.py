@@ -1,0 +1,193 @@
+"""HTTP to the API servers of a cluster: signed, with time-outs, at whichever zone answers. Errors become mesh.errors.
+
+A call that changes something is sent again elsewhere only where it certainly was not carried out (nobody listened), or
+under the same token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import urllib3
+
+from cli.credentials import AdminCredentials, load_credentials
+from cli.layout import Layout
+from cli.probes import probe_all
+from mesh.errors import (
+    BadRequest,
+    BodyTooLarge,
+    Conflict,
+    Forbidden,
+    MeshlogError,
+    NotAuthenticated,
+    NotFound,
+    ResourceInUse,
+    SettingsError,
+    TimedOut,
+    TooManyRequests,
+    Unavailable,
+)
+from runtime.limits import CLI_CONNECT_TIMEOUT_S, CLI_READ_TIMEOUT_S
+
+APPMESH, MESHLOG = "appmesh", "meshlog"
+_BY_CODE: Mapping[str, type[MeshlogError]] = {
+    "ResourceInUseException": ResourceInUse,
+    "ForbiddenException": Forbidden,
+}
+_BY_STATUS: Mapping[int, type[MeshlogError]] = {
+    400: BadRequest,
+    403: NotAuthenticated,
+    404: NotFound,
+    409: Conflict,
+    413: BodyTooLarge,
+    429: TooManyRequests,
+    503: Unavailable,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a cluster's API is: base URLs in the order to try, and the key to sign with."""
+
+    urls: Sequence[str]
+    key: AdminCredentials
+
+
+def find_target(
+    layout: Layout, environ: Mapping[str, str], *, endpoint: str | None = None, zone: str | None = None
+) -> Target:
+    """`endpoint` (or MESHLOG_ENDPOINT) with the AWS_* key or the directory's; else the cluster in the directory.
+
+    Servers of `zone` come first, and those that answer before those that do not.
+    """
+    endpoint = endpoint or environ.get("MESHLOG_ENDPOINT")
+    if endpoint:
+        return Target([endpoint.rstrip("/")], _key(layout, environ))
+    cluster = layout.load()
+    probes = probe_all(layout, cluster.of_role("api"), local=cluster.local)
+    if zone is not None and zone not in cluster.zones:
+        raise SettingsError(f"there is no zone '{zone}'; this cluster has {', '.join(cluster.zones)}")
+    probes.sort(key=lambda found: (not found.ready, found.process.zone != zone))
+    return Target([found.process.url for found in probes], load_credentials(layout.credentials_file))
+
+
+class ApiClient:
+    """Calls of one cluster. Use as a context manager."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        timeout = urllib3.Timeout(connect=CLI_CONNECT_TIMEOUT_S, read=CLI_READ_TIMEOUT_S)
+        self._pool = urllib3.PoolManager(retries=False, timeout=timeout)
+
+    def __enter__(self) -> ApiClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._pool.clear()
+
+    def get(self, path: str, query: Mapping[str, str] | None = None, service: str = MESHLOG) -> dict[str, Any]:
+        """A read; every server is asked until one answers."""
+        return self._call("GET", _with_query(path, query), None, service, again=True)
+
+    def post(self, path: str, body: Mapping[str, Any], *, repeatable: bool = False) -> dict[str, Any]:
+        """A call that may change something. `repeatable`: the body has a token, so that sending it twice is once."""
+        return self._call("POST", path, body, MESHLOG, again=repeatable)
+
+    def _call(self, method: str, path: str, body: object, service: str, *, again: bool) -> dict[str, Any]:
+        failure: MeshlogError | None = None
+        for url in self._target.urls:
+            try:
+                return self._send(method, url + path, body, service)
+            except Unavailable as error:
+                failure = error
+                if not again and not isinstance(error, _NobodyThere):
+                    raise
+            except TimedOut as error:
+                failure = error
+                if not again:
+                    raise
+        if failure is None:
+            raise SettingsError("this cluster has no API server: see `meshlog status`")
+        raise failure
+
+    def _send(self, method: str, url: str, body: object, service: str) -> dict[str, Any]:
+        data = b"" if body is None else json.dumps(body).encode()
+        headers = sign(method, url, data, self._target.key, service)
+        try:
+            answer = self._pool.request(method, url, body=data or None, headers=headers)
+        except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
+            raise _NobodyThere(
+                f"no API server answers at {url.partition('/meshlog')[0]}: see `meshlog status`"
+            ) from error
+        except urllib3.exceptions.ReadTimeoutError as error:
+            raise TimedOut(
+                f"{url} did not answer within {CLI_READ_TIMEOUT_S:.0f} s; whether it did what was asked is not known: "
+                "look with `meshlog log`"
+            ) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise Unavailable(
+                f"the connection to {url} broke ({type(error).__name__}): see `meshlog status`"
+            ) from error
+        return _read(answer, url)
+
+
+class _NobodyThere(Unavailable):
+    """Nothing was sent."""
+
+
+def sign(method: str, url: str, body: bytes, key: AdminCredentials, service: str) -> dict[str, str]:
+    """The headers of a SigV4-signed request."""
+    from botocore.auth import SigV4Auth  # noqa: PLC0415  (0.2 s that `--help` must not pay)
+    from botocore.awsrequest import AWSRequest  # noqa: PLC0415
+    from botocore.credentials import Credentials  # noqa: PLC0415
+
+    request = AWSRequest(method=method, url=url, data=body, headers={"Content-Type": "application/json"})
+    SigV4Auth(Credentials(key.access_key_id, key.secret_access_key), service, key.region).add_auth(request)
+    return dict(request.headers.items())
+
+
+def pages(fetch: Callable[[str | None], tuple[list[Any], str | None]]) -> list[Any]:
+    """All items of a paged answer; `fetch(token)` gives a page and the next token."""
+    items, token = fetch(None)
+    while token:
+        more, token = fetch(token)
+        items = items + more
+    return items
+
+
+def segment(name: str) -> str:
+    """A name as one path segment."""
+    return quote(name, safe="")
+
+
+def _with_query(path: str, query: Mapping[str, str] | None) -> str:
+    return f"{path}?{urlencode(query, quote_via=quote)}" if query else path
+
+
+def _read(answer: urllib3.BaseHTTPResponse, url: str) -> dict[str, Any]:
+    try:
+        document = json.loads(answer.data or b"{}")
+    except ValueError:
+        document = {}
+    if answer.status < 300 and isinstance(document, dict):
+        return document
+    fields = document if isinstance(document, dict) else {}
+    code = (answer.headers.get("x-amzn-ErrorType") or str(fields.get("code", ""))).partition(":")[0]
+    text = fields.get("message") or fields.get("Message") or f"{url} answered HTTP {answer.status}"
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(answer.status, MeshlogError)
+    raise kind(str(text))
+
+
+def _key(layout: Layout, environ: Mapping[str, str]) -> AdminCredentials:
+    access_key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+    if access_key_id and secret:
+        return AdminCredentials(access_key_id, secret, "", environ.get("AWS_REGION") or "us-east-1")
+    if layout.credentials_file.exists():
+        return load_credentials(layout.credentials_file)
+    raise SettingsError(
+        "an endpoint needs a key: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name the cluster's --data-dir"
+    )

@@ -1,0 +1,33 @@
+"""Options that many commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import rich_click as click
+
+from cli.layout import Layout, default_data_dir
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def data_dir_option(function: Function) -> Callable[..., Any]:
+    """`--data-dir`, given to the command as `layout`."""
+
+    @click.option(
+        "--data-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="MESHLOG_DATA_DIR",
+        help="The cluster's directory.  [env: MESHLOG_DATA_DIR; default: $XDG_STATE_HOME/meshlog]",
+    )
+    @wraps(function)
+    def command(*args: Any, data_dir: Path | None, **kwargs: Any) -> Any:
+        # Absolute, and not through symlinks: it ends up in command lines that are compared as text.
+        root = Path(os.path.abspath(data_dir or default_data_dir()))  # noqa: PTH100
+        return function(*args, layout=Layout(root), **kwargs)
+
+    return command

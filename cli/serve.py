@@ -1,0 +1,336 @@
+"""The one place where a role's parts are wired together: settings in, a running process out.
+
+Nothing is decided here. Each `run_*` builds the graph of one role from its ports, says what readiness means for it, and
+runs it until a signal comes or a part fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+from prometheus_client import REGISTRY
+
+from api.app import create_app
+from api.history import LogHistory
+from api.ports import ApiPorts, Readiness, SignedIdentity, XdsEndpoint
+from api.server import ApiServer, server_config
+from cluster import pki
+from cluster.etcd.choice import EtcdMember
+from cluster.etcd.connection import EtcdConnection
+from cluster.etcd.connection import TlsFiles as EtcdTls
+from cluster.frontends import FrontendRegistrations
+from cluster.members import Member, Registration, list_members
+from eventlog.drivers.etcd import EtcdDriver
+from eventlog.follower import Follower
+from eventlog.keys.file import FileKeyProvider
+from eventlog.keys.keyring import Keyring
+from eventlog.keys.provider import KeyProvider
+from eventlog.reads import HeadConfirmer
+from eventlog.records import KeyClass
+from eventlog.writer import LogWriter
+from identity.node_id import NodeId
+from mesh.errors import MeshlogError
+from mesh.events import LEVEL
+from mesh.position import Position
+from mesh.state import state_hash
+from projector.envoy.compiler import Compiler
+from projector.feed.client import FeedClient, secure_channels
+from projector.feed.server import FeedServer
+from projector.projection import Projection
+from projector.replica import Replica
+from runtime.clock import Clock, Entropy, SystemClock, SystemEntropy
+from runtime.health import Check, HealthServer
+from runtime.limits import (
+    CONFIRM_EVERY_S,
+    CONFIRM_TIMEOUT_S,
+    CONFIRMED_AGE_READY_S,
+    PROXY_LIFETIME_S,
+    SHUTDOWN_GRACE_S,
+)
+from runtime.settings import (
+    ApiSettings,
+    FrontendSettings,
+    KekFiles,
+    LogSettings,
+    ProcessSettings,
+    ProjectorSettings,
+    TlsFiles,
+    split_address,
+)
+from runtime.supervise import Supervisor
+from runtime.tls import channel_credentials, server_credentials
+from xds.metrics import XdsMetrics
+from xds.server import XdsServer
+
+log = structlog.get_logger(__name__)
+
+BUILD = version("meshlog")
+
+
+@dataclass(frozen=True, slots=True)
+class LogAccess:
+    """What a role that reaches the log has: the connection, the driver over it, and the fold."""
+
+    connection: EtcdConnection
+    driver: EtcdDriver
+    keyring: Keyring
+    replica: Replica
+    follower: Callable[[], Follower]
+
+
+def etcd_connection(settings: LogSettings, clock: Clock, entropy: Entropy) -> EtcdConnection:
+    """The role's own connection, own zone first."""
+    members = [EtcdMember(zone, address) for zone, address in settings.etcd_endpoints]
+    files = settings.etcd_tls
+    tls = EtcdTls(ca=files.authority, certificate=files.certificate, key=files.key)
+    return EtcdConnection(members, settings.zone, tls, clock, entropy)
+
+
+def key_providers(kek: KekFiles, entropy: Entropy) -> Mapping[KeyClass, KeyProvider]:
+    """The classes of data key that this role is given."""
+    providers: dict[KeyClass, KeyProvider] = {
+        KeyClass.CONFIG: FileKeyProvider(kek.config, KeyClass.CONFIG, entropy),
+    }
+    if kek.secrets is not None:
+        providers[KeyClass.SECRETS] = FileKeyProvider(kek.secrets, KeyClass.SECRETS, entropy)
+    return providers
+
+
+def open_log(settings: LogSettings, clock: Clock, entropy: Entropy) -> LogAccess:
+    """Build, without a first call: the replica waits for etcd by itself."""
+    connection = etcd_connection(settings, clock, entropy)
+    driver = EtcdDriver(connection, settings.key_prefix)
+    keyring = Keyring(driver, key_providers(settings.kek, entropy))
+
+    def follower() -> Follower:
+        return Follower(driver, keyring, clock, entropy)
+
+    return LogAccess(connection, driver, keyring, Replica(follower(), HeadConfirmer(driver), clock), follower)
+
+
+def _member(settings: ProcessSettings) -> Member:
+    return Member(
+        role=settings.role, id=settings.id, zone=settings.zone, address=settings.advertise, level=LEVEL, build=BUILD
+    )
+
+
+def _status(settings: ProcessSettings, position: Position) -> dict[str, Any]:
+    return {
+        "role": settings.role,
+        "id": settings.id,
+        "zone": settings.zone,
+        "pid": os.getpid(),
+        "build": BUILD,
+        "level": LEVEL,
+        "epoch": position.epoch,
+        "position": position.position,
+    }
+
+
+def _folded(replica: Replica) -> dict[str, Check]:
+    return {
+        "log": lambda: None if replica.ready else "the log is not folded up to its head yet",
+        "fold": lambda: replica.halted,
+    }
+
+
+async def _serve_health(
+    stack: AsyncExitStack,
+    settings: ProcessSettings,
+    checks: Mapping[str, Check],
+    status: Callable[[], Mapping[str, Any]],
+) -> HealthServer:
+    health = HealthServer(checks, status, REGISTRY)
+    host, port = split_address(settings.health, "health")
+    await health.start(host, port)
+    stack.push_async_callback(health.stop)
+    return health
+
+
+class _Signer:
+    """The proxies' root as the API uses it."""
+
+    def __init__(self, settings: ApiSettings, entropy: Entropy) -> None:
+        self._authority = pki.load_authority(settings.proxy_authority)
+        self._frontends_root = settings.role_tls.authority.read_text(encoding="ascii")
+        self._trust_domain = settings.trust_domain
+        self._entropy = entropy
+
+    def sign(self, node: NodeId, csr_pem: bytes, now_us: int) -> SignedIdentity:
+        serial = pki.fresh_serial(self._entropy)
+        not_after_us = now_us + PROXY_LIFETIME_S * 1_000_000
+        certificate = pki.sign_proxy_request(
+            self._authority,
+            csr_pem,
+            node=node,
+            trust_domain=self._trust_domain,
+            serial=serial,
+            now_us=now_us,
+            not_after_us=not_after_us,
+        ).decode()
+        return SignedIdentity(certificate, certificate, self._frontends_root, f"{serial:x}", not_after_us)
+
+
+def _confirmable(replica: Replica) -> Check:
+    """A server that etcd's quorum has not spoken to for a while can answer nothing but 503."""
+
+    def check() -> str | None:
+        age_s = replica.confirmed_age_s
+        return None if age_s < CONFIRMED_AGE_READY_S else f"no quorum of etcd confirmed the head for {age_s:.0f} s"
+
+    return check
+
+
+async def _keep_confirming(replica: Replica, clock: Clock) -> None:
+    """So that readiness tells the truth on an idle server too."""
+    while True:
+        try:
+            await replica.confirmed(CONFIRM_TIMEOUT_S)
+        except MeshlogError as error:
+            log.info("head not confirmed", reason=error.message)
+        await clock.sleep(CONFIRM_EVERY_S)
+
+
+async def run_api(settings: ApiSettings) -> None:
+    """One API server, until a signal."""
+    clock, entropy = SystemClock(), SystemEntropy()
+    access = open_log(settings, clock, entropy)
+    replica = access.replica
+    async with AsyncExitStack() as stack:
+        stack.callback(access.connection.close)
+        supervisor = await stack.enter_async_context(Supervisor())
+        supervisor.stop_on_signals()
+        checks = {**_folded(replica), "quorum": _confirmable(replica)}
+
+        def status() -> Mapping[str, Any]:
+            return _status(settings, replica.position) | {"state_hash": state_hash(replica.state)}
+
+        health = await _serve_health(stack, settings, checks, status)
+
+        def readiness() -> Readiness:
+            failing = health.failing()
+            return Readiness(not failing, "; ".join(failing.values()))
+
+        async def members() -> Sequence[Mapping[str, Any]]:
+            found = await list_members(access.connection, settings.key_prefix)
+            return [member.document() for member in found]
+
+        ports = ApiPorts(
+            replica=replica,
+            writer=LogWriter(access.driver, access.keyring, clock, entropy),
+            history=LogHistory(access.follower),
+            signer=_Signer(settings, entropy),
+            xds_endpoints=lambda: [XdsEndpoint(zone, address) for zone, address in settings.frontends],
+            clock=clock,
+            entropy=entropy,
+            zone=settings.zone,
+            server_id=settings.id,
+            readiness=readiness,
+            members=members,
+        )
+        host, port = split_address(settings.listen, "listen")
+        server = ApiServer(server_config(create_app(ports), host, port, settings.http_tls))
+        registration = Registration(access.connection, settings.key_prefix, lambda: _member(settings), clock)
+        supervisor.start(replica.run(), "replica")
+        supervisor.start(_keep_confirming(replica, clock), "confirm")
+        supervisor.start(registration.run(), "member")
+        serving = supervisor.start(server.serve(), "http")
+        serving.add_done_callback(lambda _: supervisor.stop())
+        log.info("serving", role=settings.role, address=settings.listen)
+        try:
+            await supervisor.wait()
+        finally:
+            server.should_exit = True
+            await asyncio.wait([serving], timeout=SHUTDOWN_GRACE_S)
+
+
+async def run_projector(settings: ProjectorSettings) -> None:
+    """One projector, until a signal."""
+    clock, entropy = SystemClock(), SystemEntropy()
+    access = open_log(settings, clock, entropy)
+    replica = access.replica
+    async with AsyncExitStack() as stack:
+        stack.callback(access.connection.close)
+        supervisor = await stack.enter_async_context(Supervisor())
+        supervisor.stop_on_signals()
+        projection = Projection(replica, Compiler())
+        feed = FeedServer(
+            source=projection,
+            registry=FrontendRegistrations(
+                access.connection, settings.key_prefix, level=LEVEL, build=BUILD, clock=clock, supervisor=supervisor
+            ),
+            projectors=lambda: settings.projectors,
+            projector_id=settings.id,
+            zone=settings.zone,
+            trust_domain=settings.trust_domain,
+            clock=clock,
+        )
+
+        def status() -> Mapping[str, Any]:
+            alarms = {str(node): list(said) for node, said in projection.alarms.items()}
+            return _status(settings, replica.position) | {
+                "state_hash": state_hash(replica.state),
+                "frontends": feed.frontends,
+                "alarms": alarms,
+            }
+
+        await _serve_health(stack, settings, _folded(replica), status)
+        await feed.start(settings.listen, server_credentials(settings.role_tls))
+        stack.push_async_callback(feed.stop, 0)
+        registration = Registration(access.connection, settings.key_prefix, lambda: _member(settings), clock)
+        supervisor.start(replica.run(), "replica")
+        supervisor.start(feed.run(), "feed")
+        supervisor.start(registration.run(), "member")
+        log.info("serving", role=settings.role, address=settings.listen)
+        await supervisor.wait()
+
+
+async def run_frontend(settings: FrontendSettings) -> None:
+    """One frontend, until a signal. No etcd, no keys, no disk but its certificates."""
+    clock, entropy = SystemClock(), SystemEntropy()
+    async with AsyncExitStack() as stack:
+        supervisor = await stack.enter_async_context(Supervisor())
+        supervisor.stop_on_signals()
+        feed = FeedClient(
+            zone=settings.zone,
+            projectors=settings.projectors,
+            channels=secure_channels(lambda: channel_credentials(settings.role_tls)),
+            clock=clock,
+            entropy=entropy,
+            frontend_id=settings.id,
+            frontend_address=settings.advertise,
+        )
+        server = XdsServer(
+            feed=feed, trust_domain=settings.trust_domain, clock=clock, entropy=entropy, metrics=XdsMetrics(REGISTRY)
+        )
+
+        def status() -> Mapping[str, Any]:
+            return _status(settings, feed.position) | {"proxies": len(server.proxies)}
+
+        checks: dict[str, Check] = {"feed": lambda: None if feed.ready else "no projector feeds this frontend yet"}
+        await _serve_health(stack, settings, checks, status)
+        proxies_root = TlsFiles(
+            certificate=settings.role_tls.certificate,
+            key=settings.role_tls.key,
+            authority=settings.proxy_authority_certificate,
+        )
+        await server.start(settings.listen, server_credentials(proxies_root))
+        stack.push_async_callback(server.stop, 0)
+        supervisor.start(feed.run(), "feed")
+        log.info("serving", role=settings.role, address=settings.listen)
+        await supervisor.wait()
+
+
+RUN: Mapping[type[ProcessSettings], Callable[[Any], Awaitable[None]]] = {
+    ApiSettings: run_api,
+    ProjectorSettings: run_projector,
+    FrontendSettings: run_frontend,
+}
+"""What runs each role, by the class of its settings."""

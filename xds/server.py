@@ -1,0 +1,192 @@
+"""The xDS frontend on the network: ADS in both protocols behind mutual TLS. Proxies in, machines around a feed.
+
+A shell around `Session`: it authenticates before it reads anything, bounds what one caller can take, and keeps the
+table of connected proxies. It must never answer a method without a rule, nor a stream before the feed is ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, Never
+
+import grpc
+import structlog
+
+from identity.node_id import NodeId
+from projector.feed.port import SnapshotFeed
+from runtime.clock import Clock, Entropy
+from runtime.limits import (
+    XDS_CONNECTION_AGE_GRACE_S,
+    XDS_CONNECTION_AGE_S,
+    XDS_KEEPALIVE_S,
+    XDS_KEEPALIVE_TIMEOUT_S,
+    XDS_METADATA_BYTES_MAX,
+    XDS_PING_INTERVAL_MIN_S,
+    XDS_RECEIVE_BYTES_MAX,
+    XDS_SEND_TIMEOUT_S,
+    XDS_STREAMS_PER_CONNECTION,
+)
+from xds.actions import Close, Code
+from xds.admission import Admission
+from xds.connected import ConnectedProxies, ConnectedProxy
+from xds.credentials import peer_node
+from xds.delta import DeltaSession
+from xds.freshness import NodeMemory
+from xds.metrics import XdsMetrics
+from xds.sotw import SotwSession
+from xds.stream import Context, Stream, status_of
+from xds.wire.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
+
+log = structlog.get_logger(__name__)
+
+ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
+METHOD_SOTW = f"{ADS}/StreamAggregatedResources"
+METHOD_DELTA = f"{ADS}/DeltaAggregatedResources"
+METHODS = (METHOD_SOTW, METHOD_DELTA)
+"""Every method of this port. All want a proxy's certificate; anything else wants one too and is UNIMPLEMENTED."""
+
+NONCE_PREFIX_BYTES = 6
+
+
+def server_options(
+    connection_age_s: float = XDS_CONNECTION_AGE_S, connection_age_grace_s: float = XDS_CONNECTION_AGE_GRACE_S
+) -> Sequence[tuple[str, Any]]:
+    """gRPC's own bounds."""
+    return (
+        ("grpc.max_receive_message_length", XDS_RECEIVE_BYTES_MAX),
+        ("grpc.max_send_message_length", -1),  # a SotW cluster set cannot be cut
+        ("grpc.max_concurrent_streams", XDS_STREAMS_PER_CONNECTION),
+        ("grpc.max_metadata_size", XDS_METADATA_BYTES_MAX),
+        ("grpc.max_connection_age_ms", int(connection_age_s * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(connection_age_grace_s * 1000)),
+        ("grpc.keepalive_time_ms", int(XDS_KEEPALIVE_S * 1000)),
+        ("grpc.keepalive_timeout_ms", int(XDS_KEEPALIVE_TIMEOUT_S * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(XDS_PING_INTERVAL_MIN_S * 1000)),
+        ("grpc.so_reuseport", 0),
+    )
+
+
+class XdsServer(grpc.GenericRpcHandler):
+    """Serves the snapshots of `feed` to proxies whose certificates are of `trust_domain`.
+
+    `start`, then leave it to the event loop; `stop` ends all streams. `proxies` is the table for status.
+    """
+
+    def __init__(
+        self,
+        *,
+        feed: SnapshotFeed,
+        trust_domain: str,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: XdsMetrics,
+        memory: NodeMemory | None = None,
+        admission: Admission | None = None,
+        send_timeout_s: float = XDS_SEND_TIMEOUT_S,
+    ) -> None:
+        self.feed, self.clock, self.entropy, self.metrics = feed, clock, entropy, metrics
+        self.send_timeout_s = send_timeout_s
+        self.proxies = ConnectedProxies()
+        self._trust_domain = trust_domain
+        self._memory = memory or NodeMemory()
+        self._admission = admission or Admission(clock)
+        self._server: grpc.aio.Server | None = None
+
+    async def start(
+        self, address: str, credentials: grpc.ServerCredentials, options: Sequence[tuple[str, Any]] | None = None
+    ) -> int:
+        """Listen on `address` (host:port; port 0 picks one) and return the port. `credentials` must demand client
+        certificates of the proxies' root: see `xds.credentials.server_credentials`."""
+        self._server = grpc.aio.server(options=list(options or server_options()))
+        self._server.add_generic_rpc_handlers((self,))
+        port = self._server.add_secure_port(address, credentials)
+        await self._server.start()
+        return port
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Take no more streams, give those open `grace_s`, then cut them: the proxies go to another frontend."""
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """gRPC's routing. Bytes in and out: nothing is parsed before the caller is known."""
+        behaviours: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+            METHOD_SOTW: self._sotw,
+            METHOD_DELTA: self._delta,
+        }
+        behaviour: Any = behaviours.get(str(handler_call_details.method), self._unimplemented)
+        return grpc.stream_stream_rpc_method_handler(behaviour)
+
+    # --- methods
+
+    async def _sotw(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        node = await self._authenticated(context)
+        await self._admitted(context)
+        session = SotwSession(node, self._memory, self._nonce_prefix())
+        with self.proxies.present(self._proxy(node, session.mode, context)) as proxy:
+            await self._serve(Stream(session, DiscoveryRequest, proxy, self), proxy, requests, context)
+
+    async def _delta(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        node = await self._authenticated(context)
+        await self._admitted(context)
+        session = DeltaSession(node, self._memory, self._nonce_prefix())
+        with self.proxies.present(self._proxy(node, session.mode, context)) as proxy:
+            await self._serve(Stream(session, DeltaDiscoveryRequest, proxy, self), proxy, requests, context)
+
+    async def _unimplemented(self, _requests: AsyncIterator[bytes], context: Context) -> None:
+        await self._authenticated(context)
+        await self._refuse(context, Close(Code.UNIMPLEMENTED, f"only {' and '.join(METHODS)} are served here"))
+
+    # --- one stream
+
+    async def _authenticated(self, context: Context) -> NodeId:
+        node = peer_node(context.auth_context(), self._trust_domain)
+        if node is not None:
+            return node
+        log.warning("caller without a node's certificate refused", peer=context.peer())
+        return await self._refuse(
+            context,
+            Close(
+                Code.UNAUTHENTICATED,
+                f"the client certificate names no node: its one URI name must be "
+                f"spiffe://{self._trust_domain}/<account>/mesh/<mesh>/virtualNode|virtualGateway/<name>",
+            ),
+        )
+
+    async def _admitted(self, context: Context) -> None:
+        if not self.feed.ready:
+            await self._refuse(context, Close(Code.UNAVAILABLE, "this frontend has no projector yet: try another"))
+        reason = self._admission.refusal(len(self.proxies))
+        if reason is not None:
+            await self._refuse(context, Close(Code.RESOURCE_EXHAUSTED, reason))
+
+    async def _refuse(self, context: Context, close: Close) -> Never:
+        self.metrics.refused.labels(close.code.name).inc()
+        await context.abort(status_of(close.code), close.message)
+
+    async def _serve(
+        self, stream: Stream[Any, Any], proxy: ConnectedProxy, requests: AsyncIterator[bytes], context: Context
+    ) -> None:
+        gauge, code = self.metrics.streams.labels(proxy.mode), "CANCELLED"
+        gauge.inc()
+        self.metrics.opened.labels(proxy.mode).inc()
+        try:
+            close = await stream.run(requests, context)
+            code = close.code.name if close else "OK"
+            if close is not None:
+                await context.abort(status_of(close.code), close.message)
+        finally:
+            gauge.dec()
+            self.metrics.closed.labels(proxy.mode, code).inc()
+            log.info(
+                "proxy disconnected", node=str(proxy.node), mode=proxy.mode, peer=proxy.peer, code=code,
+                position=str(proxy.settled) if proxy.settled else None,
+            )  # fmt: skip
+
+    def _proxy(self, node: NodeId, mode: str, context: Context) -> ConnectedProxy:
+        return ConnectedProxy(node, mode, context.peer(), self.clock.now_us())
+
+    def _nonce_prefix(self) -> str:
+        return self.entropy.token_bytes(NONCE_PREFIX_BYTES).hex()
