@@ -9,9 +9,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from api.appmesh import confirmed_state, origin_of
 from api.body import parse_object
@@ -33,6 +35,8 @@ from mesh.rollback import plan_rollback
 from mesh.rules import check_client_token
 from mesh.state import State, state_hash
 from runtime.limits import EVENTS_PAGE_MAX
+
+Result = TypeVar("Result")
 
 PREFIX = "/meshlog/v1/"
 _DEFAULT_LIMIT = 100
@@ -82,7 +86,7 @@ class AdminApi:
         after = _position(call.members.get("after", "0"), state, "after")
         limit = _limit(call.members.get("limit"))
         window = Window(call.caller.account, call.members.get("mesh"), after, limit)
-        events, more = await events_page(self._ports.history, state.position, window)
+        events, more = await self._in_time(events_page(self._ports.history, state.position, window))
         return Answer({"events": events, "next": str(more) if more else None}, state.position)
 
     async def _status(self, call: Call) -> Answer:  # noqa: ARG002 - one shape for all handlers
@@ -99,14 +103,16 @@ class AdminApi:
             "reason": readiness.reason,
         }
         if self._ports.members is not None:
-            document["members"] = [dict(member) for member in await self._ports.members()]
+            # Status is asked for most when etcd is away: it must answer then, with what this server knows itself.
+            with contextlib.suppress(Unavailable):
+                document["members"] = [dict(member) for member in await self._ports.members()]
         return Answer(document, state.position)
 
     async def _rollback(self, call: Call) -> Answer:
         members, account = call.members, call.members.get("account", call.caller.account)
         now = await confirmed_state(self._ports)
         to = _position(members["to"], now, "to")
-        then = await state_at(self._ports.history, to)
+        then = await self._in_time(state_at(self._ports.history, to))
         if to not in (then.position, ORIGIN):
             raise BadRequest(f"to: the log has no position {to}")
         if members.get("dry_run", False):
@@ -115,7 +121,7 @@ class AdminApi:
         outcome = await self._commands.submit(command, origin_of("RollbackMesh", call))
         if not outcome.written:
             return Answer({"position": None, "changes": [], "refused": []}, outcome.position)
-        changes = await self._changes_at(outcome.position)
+        changes = await self._in_time(self._changes_at(outcome.position))
         return Answer({"position": outcome.position.position, "changes": changes, "refused": []}, outcome.position)
 
     async def _changes_at(self, position: Position) -> list[dict[str, Any]]:
@@ -126,6 +132,15 @@ class AdminApi:
         if event is None or event.data is None:
             raise Unavailable(f"The rollback is in the log at {position}, which cannot be read right now")
         return [_change(before, change) for change in event.data["changes"]]
+
+    async def _in_time(self, reading: Awaitable[Result]) -> Result:
+        """History is read by a follower, which would wait for a cut-off store for ever."""
+        within_s = self._ports.read_deadline_s
+        try:
+            async with asyncio.timeout(within_s):
+                return await reading
+        except TimeoutError:
+            raise Unavailable(f"The log could not be read within {within_s:g} s. Try again.") from None
 
     async def _sign(self, call: Call) -> Answer:
         ports = self._ports

@@ -24,7 +24,7 @@ from runtime.limits import (
     LINGER_UNDECLARED_BYTES,
 )
 
-_INTEGER_BITS = 63
+_INTEGERS = range(-(2**63), 2**63)
 """What msgpack, and every reader of the log, can hold."""
 
 
@@ -147,7 +147,7 @@ def _check_scalar(value: Any) -> None:
         raise BadRequest(f"{json.dumps(value[:40])}: is not Unicode; it has half of a surrogate pair.")
     if isinstance(value, float) and not math.isfinite(value):
         raise BadRequest("The request body has a number that is too large.")
-    if isinstance(value, int) and value.bit_length() > _INTEGER_BITS:
+    if isinstance(value, int) and value not in _INTEGERS:
         raise BadRequest("The request body has a whole number that is too large.")
 
 

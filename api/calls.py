@@ -113,7 +113,7 @@ def encode_fault(request_id: str, now_us: int) -> Wire:
 
 
 def _wire(status: int, document: Mapping[str, Any], headers: Mapping[str, str], request_id: str, now_us: int) -> Wire:
-    body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="backslashreplace")
     lines = {
         "content-type": "application/json",
         "content-length": str(len(body)),

@@ -114,6 +114,15 @@ class Layout:
     def log_file(self, process_id: str) -> Path:
         return self.root / "logs" / f"{process_id}.log"
 
+    @property
+    def directories(self) -> list[Path]:
+        """Everything that is made under `root`, with `files`."""
+        return [self.root / name for name in ("zones", "logs", "admin", "keys", "pki")]
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.cluster_file, self.credentials_file, self.lock_file]
+
     def load(self) -> ClusterFile:
         """Read `cluster.json`; SettingsError if there is none or it is of another format."""
         try:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import rich_click as click
+from click.exceptions import Abort, ClickException, Exit
 
 from mesh.errors import MeshlogError
 
@@ -58,7 +59,7 @@ class LazyGroup(click.RichGroup):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         found = COMMANDS.get(ALIASES.get(cmd_name, cmd_name))
-        return None if found is None else _Named(cmd_name, help=found.help)
+        return None if found is None else _Named(name=cmd_name, help=found.help)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -83,12 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result: Any = root.main(args=arguments, prog_name="meshlog", standalone_mode=False)
     except MeshlogError as error:
         return _fail(error.message, error.exit_code)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as error:
+    except Exit as stop:
+        return int(stop.exit_code)
+    except ClickException as error:
         error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        return int(error.exit_code)
+    except (Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:

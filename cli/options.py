@@ -27,7 +27,17 @@ def data_dir_option(function: Function) -> Callable[..., Any]:
     @wraps(function)
     def command(*args: Any, data_dir: Path | None, **kwargs: Any) -> Any:
         # Absolute, and not through symlinks: it ends up in command lines that are compared as text.
-        root = Path(os.path.abspath(data_dir or default_data_dir()))  # noqa: PTH100
+        root = Path(os.path.abspath(data_dir or default_data_dir()))
         return function(*args, layout=Layout(root), **kwargs)
 
     return command
+
+
+def endpoint_options(function: Function) -> Function:
+    """`--endpoint`, for a cluster that is not on this machine."""
+    return click.option(
+        "--endpoint",
+        metavar="URL",
+        envvar="MESHLOG_ENDPOINT",
+        help="An API server elsewhere, with the AWS_* key.  [env: MESHLOG_ENDPOINT]",
+    )(function)

@@ -21,6 +21,7 @@ from mesh.position import Position
 from mesh.state import State
 from projector.feed.port import Subscription
 from projector.snapshot import NodeSnapshot
+from runtime.logging import where
 
 log = structlog.get_logger(__name__)
 
@@ -142,7 +143,9 @@ class Projection:
             entry.compiled = True
             self._failing.discard(node)
         except Exception as error:
-            log.exception("a node cannot be compiled", node=str(node), position=str(state.position))
+            # Neither the error's text nor its trace: they may hold configuration (I6).
+            kind, place = type(error).__name__, where(error)
+            log.error("a node cannot be compiled", node=str(node), at=str(state.position), kind=kind, place=place)  # noqa: TRY400
             self._failing.add(node)
             if entry.known is not None:
                 alarm = (

@@ -26,6 +26,7 @@ from mesh.position import Position
 from mesh.state import State
 from runtime.clock import Clock
 from runtime.limits import REPLICA_CONFIRM_RETRY_S
+from runtime.logging import where
 
 log = structlog.get_logger(__name__)
 
@@ -228,9 +229,10 @@ class Replica:
         for listener in list(self._listeners.values()):
             try:
                 listener(before, self._state, events)
-            except Exception:
+            except Exception as error:
                 # The fold is what the log says; a listener that cannot follow it must not stop the others.
-                log.exception("a listener of the fold failed", position=str(self.position))
+                kind, place = type(error).__name__, where(error)
+                log.error("a listener of the fold failed", at=str(self.position), kind=kind, place=place)  # noqa: TRY400
         while self._waiters and self._waiters[0][0] <= self.position:
             _position, _key, waiter = heapq.heappop(self._waiters)
             if not waiter.done():

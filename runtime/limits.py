@@ -175,8 +175,9 @@ XDS_NEW_STREAMS_BURST = 500
 XDS_KEEPALIVE_S = 30.0
 """HTTP/2 pings to proxies: finds a dead one well within the time a load balancer would forget the connection."""
 XDS_KEEPALIVE_TIMEOUT_S = 10.0
-XDS_PING_INTERVAL_MIN_S = 5.0
-"""Proxies may ping this often (Envoy's bootstrap pings every 30 s, every 5 s when impatient)."""
+XDS_PING_INTERVAL_MIN_S = 0.2
+"""Proxies may ping this often: our bootstrap makes Envoy ping every 0.5 s, to leave a silent frontend within a second.
+A server that expects fewer pings ends the connection (GOAWAY, too many pings) after the third."""
 XDS_CONNECTION_AGE_S = 30 * 60.0
 """Then a proxy is asked to dial again (gRPC adds +-10 %), which brings proxies home after a zone came back."""
 XDS_CONNECTION_AGE_GRACE_S = 30.0
@@ -193,8 +194,8 @@ XDS_FIRST_REQUEST_S = 10.0
 """A stream that says nothing for so long holds a slot for nothing."""
 XDS_NODES_REMEMBERED = 20_000
 """Nodes whose newest served position a frontend keeps (about 1 KiB each, more while they are connected)."""
-XDS_CLUSTER_SETS_REMEMBERED = 3
-"""Acknowledged cluster sets kept per node, to know what a reconnecting SotW proxy still holds."""
+XDS_CLUSTER_SETS_REMEMBERED = 4
+"""Cluster sets kept per node, to know what a reconnecting SotW proxy still holds."""
 XDS_ERROR_DETAIL_CHARS = 512
 """Of a proxy's reason for a refusal, in logs and status."""
 

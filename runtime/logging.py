@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 
 import structlog
 
@@ -24,3 +25,9 @@ def configure_logging(role: str, zone: str, level: str = "info") -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(role=role, zone=zone)
+
+
+def where(error: BaseException) -> str:
+    """`file:line` an error came from: what may be logged of an error whose text may hold configuration (I6)."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"

@@ -1,7 +1,7 @@
 """What a frontend remembers of nodes between streams, so that no proxy goes backwards. Bounded, in memory, no I/O.
 
 Three things: the highest position served to a node (nothing below it is served again); the cluster sets that its
-proxies acknowledged lately (a SotW proxy that comes back names only the version of its set: this tells what was in it);
+proxies were sent lately (a SotW proxy that comes back names only the version of its set: this tells what was in it);
 and the SotW versions whose holders may have applied parts of something that they refused.
 """
 
@@ -71,15 +71,21 @@ class NodeMemory:
         return record.view
 
     def remember_clusters(self, node: NodeId, version: str, clusters: Named) -> None:
-        """A proxy of `node` acknowledged this SotW cluster set."""
+        """A proxy of `node` was sent this SotW cluster set (its ACK may be lost with the stream, so: sent)."""
         sets = self._record(node).cluster_sets
         sets[version] = clusters
         sets.move_to_end(version)
         while len(sets) > XDS_CLUSTER_SETS_REMEMBERED:
             sets.popitem(last=False)
 
+    def forget_clusters(self, node: NodeId, version: str) -> None:
+        """A proxy refused this set: none will name it."""
+        record = self._records.get(node)
+        if record is not None:
+            record.cluster_sets.pop(version, None)
+
     def clusters(self, node: NodeId, version: str) -> Named | None:
-        """What was in the set of that version, if it was acknowledged here lately."""
+        """What was in the set of that version, if it was sent here lately."""
         record = self._records.get(node)
         return record.cluster_sets.get(version) if record else None
 

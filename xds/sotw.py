@@ -54,11 +54,10 @@ class SotwSession(Session[DiscoveryRequest, DiscoveryResponse]):
             return actions
         if refused:
             self.memory.doubt(self.node, books.type_url, request.version_info)
+            self.memory.forget_clusters(self.node, response.version)
         elif books.knows_wildcard:
             books.good = response.resources
             books.held = {name: resource.version for name, resource in response.resources.items()}
-            if books.type_url == CLUSTER:
-                self.memory.remember_clusters(self.node, response.version, response.resources)
         return actions
 
     def _subscribe(self, books: TypeState, request: DiscoveryRequest) -> None:
@@ -136,6 +135,8 @@ class SotwSession(Session[DiscoveryRequest, DiscoveryResponse]):
             return None
         books.answer_owed = False
         books.owed.clear()
+        if books.type_url == CLUSTER:
+            self.memory.remember_clusters(self.node, version, content)
         changed, removed = tuple(resource.name for resource in changes), tuple(sorted(removable))
         return self._send(
             books, Outstanding(self._next_nonce(), offer.stage.position, content, changed, removed, version)

@@ -231,10 +231,10 @@ class _Stream:
                 continue
             try:
                 packed = encode(frame)
-            except LimitExceeded:
+            except LimitExceeded as error:
                 # Only a node's set can be too large. The frontend keeps the set it has; the others go on.
                 node = frame.node if isinstance(frame, SnapshotFrame) else None
-                log.exception("a node's resources do not fit a feed frame", node=str(node))
+                log.error("a node's resources do not fit a feed frame", node=str(node), reason=error.message)  # noqa: TRY400
                 continue
             await context.write(packed)
 

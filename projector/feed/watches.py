@@ -18,6 +18,7 @@ from projector.feed.following import View
 from projector.feed.port import NodeListener, NodeUpdate
 from projector.snapshot import NodeSnapshot
 from runtime.limits import FEED_HIGH_WATER_NODES_MAX
+from runtime.logging import where
 
 log = structlog.get_logger(__name__)
 
@@ -104,9 +105,9 @@ class Watches:
 def _tell(listener: NodeListener, update: NodeUpdate) -> None:
     try:
         listener(update)
-    except Exception:
+    except Exception as error:
         # One proxy's stream must not take the others' news with it.
-        log.exception("a listener failed", node=str(update.node), position=str(update.position))
+        log.error("a listener failed", node=str(update.node), kind=type(error).__name__, place=where(error))  # noqa: TRY400
 
 
 def _differ(before: NodeSnapshot | None, after: NodeSnapshot | None) -> bool:

@@ -26,10 +26,11 @@ from eventlog.reads import HeadConfirmer
 from eventlog.records import KeyClass, Record
 from eventlog.writer import LogWriter
 from identity.node_id import NodeId
-from mesh.errors import BadRequest
+from mesh.errors import BadRequest, NoQuorum
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.limits import COMMAND_DEADLINE_S, READ_DEADLINE_S
+from runtime.settings import TlsFiles
 from runtime.supervise import Supervisor
 from tests.conditions import await_until
 
@@ -54,25 +55,27 @@ class Server:
     """One API server."""
 
     url: str
+    http: ApiServer
     app: Any
     replica: Replica
     driver: MemoryDriver
     keyring: Keyring
+    _plain: Any = None
 
     async def call(self, operation: str, **arguments: Any) -> Any:
-        """A boto3 call from a thread."""
-        return await call(self.client(), operation, **arguments)
+        """A boto3 call from a thread, tried once."""
+        self._plain = self._plain or self.client()
+        return await call(self._plain, operation, **arguments)
 
     def client(self, **config: Any) -> Any:
-        """A boto3 client for this server. `key` is (access key id, secret)."""
-        key_id, secret = config.pop("key", (ADMIN.access_key_id, ADMIN.secret))
+        """A boto3 client for this server."""
         config.setdefault("retries", {"total_max_attempts": 1})
         return boto3.client(
             "appmesh",
             endpoint_url=self.url,
             region_name=REGION,
-            aws_access_key_id=key_id,
-            aws_secret_access_key=secret,
+            aws_access_key_id=ADMIN.access_key_id,
+            aws_secret_access_key=ADMIN.secret,
             config=Config(parameter_validation=False, max_pool_connections=20, **config),
         )
 
@@ -105,14 +108,16 @@ async def call(client: Any, operation: str, **arguments: Any) -> Any:
 
 
 @asynccontextmanager
-async def running(directory: Path, servers: int = 1, **deadlines: float) -> AsyncIterator[Cloud]:
+async def running(
+    directory: Path, servers: int = 1, tls: TlsFiles | None = None, **deadlines: float
+) -> AsyncIterator[Cloud]:
     """A cloud of that many servers, ready. `deadlines`: command_s, read_s, append_s."""
     store = MemoryStore()
     providers = await create_log(store, directory)
     async with AsyncExitStack() as stack:
         started = []
         for number in range(servers):
-            started.append(await stack.enter_async_context(_server(store, providers, f"api-{number}", deadlines)))
+            started.append(await stack.enter_async_context(_server(store, providers, f"api-{number}", tls, deadlines)))
         yield Cloud(store, started)
 
 
@@ -137,11 +142,17 @@ async def open_keyring(driver: MemoryDriver, providers: Providers) -> Keyring:
 
 @asynccontextmanager
 async def _server(
-    store: MemoryStore, providers: Providers, server_id: str, deadlines: dict[str, float]
+    store: MemoryStore, providers: Providers, server_id: str, tls: TlsFiles | None, deadlines: dict[str, float]
 ) -> AsyncIterator[Server]:
     clock, entropy = SystemClock(), SystemEntropy()
     driver = MemoryDriver(store)
     keyring = await open_keyring(driver, providers)
+
+    async def members() -> Sequence[dict[str, Any]]:
+        if not store.reachable:
+            raise NoQuorum("The store does not answer")
+        return [{"role": "api", "id": server_id, "zone": "a"}]
+
     replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
     app = create_app(
         ApiPorts(
@@ -154,17 +165,19 @@ async def _server(
             entropy=entropy,
             zone="a",
             server_id=server_id,
+            members=members,
             command_deadline_s=deadlines.get("command_s", COMMAND_DEADLINE_S),
             read_deadline_s=deadlines.get("read_s", READ_DEADLINE_S),
             readiness=lambda: Readiness(replica.ready and replica.halted is None, replica.halted or ""),
         )
     )
-    http = ApiServer(server_config(app, "127.0.0.1", 0))
+    http = ApiServer(server_config(app, "127.0.0.1", 0, tls))
     async with Supervisor() as supervisor:
         supervisor.start(replica.run(), "replica")
         serving = supervisor.start(http.serve(), "http")
         await await_until(lambda: http.started and replica.ready, what="the server is ready")
-        yield Server(f"http://127.0.0.1:{http.port}", app, replica, driver, keyring)
+        scheme = "https" if tls else "http"
+        yield Server(f"{scheme}://127.0.0.1:{http.port}", http, app, replica, driver, keyring)
         http.should_exit = True
         await serving
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from projector.envoy.protos import cluster, listener, route
@@ -20,9 +21,11 @@ def message(resource: XdsResource) -> Any:
     return _MESSAGES[resource.type_url].parse(resource.body)
 
 
+@lru_cache(maxsize=4096)
 def as_json(resource: XdsResource) -> dict[str, Any]:
-    """The resource as Envoy's JSON."""
-    found: dict[str, Any] = message(resource).to_dict()
+    """The resource as Envoy's JSON. Not to be changed: parsing is slow, so it is remembered."""
+    # betterproto2 makes `consecutive5Xx` of what Envoy's JSON calls `consecutive5xx`.
+    found: dict[str, Any] = json.loads(json.dumps(message(resource).to_dict()).replace('5Xx": ', '5xx": '))
     return found
 
 

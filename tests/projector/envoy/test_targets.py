@@ -43,7 +43,7 @@ def test_only_names_of_several_labels_get_a_trailing_dot(hostname: str, resolved
     ({"responseType": "LOADBALANCER"}, "LOGICAL_DNS"),
     ({"responseType": "ENDPOINTS"}, "STRICT_DNS"),
 ])
-def test_dns_discovery_follows_the_response_type(response_type: dict[str, str], discovery: str) -> None:
+def test_dns_discovery_follows_the_response_type(response_type: dict[str, Any], discovery: str) -> None:
     cluster = of_type(compiled(with_v1(node(**response_type)), gateway_id()), TYPE_CLUSTER)[V1]
     assert cluster["type"] == discovery
     assert cluster["connectTimeout"] == "1s"
@@ -59,7 +59,8 @@ def test_dns_discovery_follows_the_response_type(response_type: dict[str, str], 
 def test_ip_preference_of_the_target_else_of_the_mesh_picks_the_family(
     of_node: str | None, of_mesh: str | None, family: str
 ) -> None:
-    log = with_v1(node(**({"ipPreference": of_node} if of_node else {})))
+    own: dict[str, Any] = {"ipPreference": of_node} if of_node else {}
+    log = with_v1(node(**own))
     log.update(key("mesh", "shop"), {"serviceDiscovery": {"ipPreference": of_mesh}} if of_mesh else {})
     cluster = of_type(compiled(log, gateway_id()), TYPE_CLUSTER)[V1]
     assert cluster.get("dnsLookupFamily", "AUTO") == family
@@ -145,6 +146,6 @@ def test_a_health_check_is_the_callers_and_detectors_that_app_mesh_had_not_are_o
         "timeout": "2s", "interval": "5s", "healthyThreshold": 2, "unhealthyThreshold": 3, "altPort": 8080,
         "httpHealthCheck": {"path": "/ping"},
     }]
-    assert cluster["outlierDetection"]["consecutive5Xx"] == 5
+    assert cluster["outlierDetection"]["consecutive5xx"] == 5
     assert cluster["outlierDetection"]["enforcingSuccessRate"] == 0
     assert cluster["outlierDetection"]["interval"] == "0.001s"

@@ -80,7 +80,8 @@ def test_ip_preference_picks_the_applications_address_and_what_is_bound(
     of_node: str | None, of_mesh: str | None, address: str, dual: bool
 ) -> None:
     log = canary()
-    log.update(key("virtualNode", "stock"), node(**({"ipPreference": of_node} if of_node else {})))
+    own: dict[str, Any] = {"ipPreference": of_node} if of_node else {}
+    log.update(key("virtualNode", "stock"), node(**own))
     log.update(key("mesh", "shop"), {"serviceDiscovery": {"ipPreference": of_mesh}} if of_mesh else {})
     snapshot = compiled(log, node_id("stock"))
     app = of_type(snapshot, TYPE_CLUSTER)["cds_ingress_shop_stock_http_8080"]

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import grpc
 import pytest
 
 from identity.node_id import NodeId
 from projector.feed.client import FeedClient, secure_channels
-from projector.feed.port import NodeUpdate, SnapshotFeed
-from projector.feed.server import ROLES_ALLOWED, FeedServer
-from projector.feed.source import SnapshotSource
+from projector.feed.port import SnapshotFeed
+from projector.feed.server import ROLES_ALLOWED
 from projector.feed.wire import (
     METHOD,
     Confirm,
@@ -31,76 +30,10 @@ from runtime.limits import FEED_REQUEST_BYTES_MAX
 from runtime.supervise import Supervisor
 from tests.conditions import await_until
 from tests.projector.feed import certificates
-from tests.projector.feed.worlds import CART, EDGE, ToldSource, World, at, bodies
+from tests.projector.feed.running import Ear, Projector
+from tests.projector.feed.worlds import CART, EDGE, ToldSource, World, at
 
 ZONES = ("a", "b", "c")
-
-
-@dataclass
-class Registry:
-    """What a projector was told of frontends."""
-
-    connected: dict[str, str] = field(default_factory=dict)
-
-    def frontend_connected(self, frontend_id: str, zone: str, address: str) -> None:
-        self.connected[frontend_id] = zone
-
-    def frontend_disconnected(self, frontend_id: str) -> None:
-        del self.connected[frontend_id]
-
-
-class Projector:
-    """A feed server over a source that the test moves; killed and started again on the same port."""
-
-    def __init__(self, zone: str, source: SnapshotSource, tasks: Supervisor) -> None:
-        self.zone, self.source, self._tasks = zone, source, tasks
-        self.registry = Registry()
-        self.port = 0
-        self.told_projectors: tuple[tuple[str, str], ...] = ()
-        self.server: FeedServer | None = None
-        self._running: asyncio.Task[None] | None = None
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    async def start(self) -> None:
-        self.server = FeedServer(
-            source=self.source,
-            registry=self.registry,
-            projectors=lambda: self.told_projectors,
-            projector_id=f"projector-{self.zone}",
-            zone=self.zone,
-            trust_domain=certificates.DOMAIN,
-            clock=SystemClock(),
-        )
-        self.port = await self.server.start(self.address, certificates.role("projector").serving())
-        self._running = self._tasks.start(self.server.run(), "projector")
-
-    async def kill(self) -> None:
-        """Gone without a word, as far as a process's own death can be played inside one."""
-        assert self.server is not None
-        assert self._running is not None
-        self._running.cancel()
-        await self.server.stop()
-        self.server = None
-
-
-class Ear:
-    """A listener that remembers, and knows what must never be heard."""
-
-    def __init__(self) -> None:
-        self.updates: list[NodeUpdate] = []
-
-    def __call__(self, update: NodeUpdate) -> None:
-        if self.updates:
-            assert update.position >= self.updates[-1].position
-        self.updates.append(update)
-
-    @property
-    def latest(self) -> dict[str, str] | None:
-        shot = self.updates[-1].snapshot if self.updates else None
-        return bodies(shot) if shot is not None else None
 
 
 @dataclass
@@ -417,7 +350,7 @@ async def test_a_frontend_that_does_not_read_costs_no_queue_and_gets_the_newest(
             c.world.change(CART, "x", text=f"{number} " + "." * 100_000)
             c.sources["a"].fold()
             await asyncio.sleep(0)
-        frames = []
+        frames: list[SnapshotFrame] = []
         while not frames or frames[-1].position < at(201):
             packed = await stream.read()
             assert isinstance(packed, bytes)

@@ -1,0 +1,141 @@
+"""`meshlog up`, `down`, `status`, `env`: a whole cluster on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+from typing import Any
+
+import rich_click as click
+
+from cli.layout import ClusterFile, Layout
+from cli.options import data_dir_option
+from cli.output import columns, note, output_option, print_data
+from mesh.errors import SettingsError, Unavailable
+from runtime.clock import SystemClock, SystemEntropy
+from runtime.limits import UP_TIMEOUT_S
+
+
+@click.command()
+@click.option(
+    "--zones", type=click.IntRange(1, 9), help="Zones, each with etcd, API, projector, frontend.  [default: 3]"
+)
+@data_dir_option
+@click.option("--account-id", help="Account of the admin key, twelve digits.  [default: 000000000000]")
+@click.option("--region", help="Region in ARNs.  [default: us-east-1]")
+@click.option("--detach", is_flag=True, help="Return when every role is ready, and leave them running.")
+@click.option("--listen-host", default="127.0.0.1", show_default=True, help="Address that every process is bound to.")
+@click.option("--timeout", default=UP_TIMEOUT_S, show_default=True, help="Seconds until every role must be ready.")
+def up(layout: Layout, *, detach: bool, timeout: float, **asked: Any) -> None:
+    """Start a whole cluster on this machine, or what is dead of it.
+
+    Every role is a process of its own. Without --detach the command stays, and Ctrl-C stops them all.
+    """
+    from cli.bring_up import BringUp, Wish  # noqa: PLC0415
+
+    bring_up = BringUp(layout, SystemClock(), SystemEntropy(), os.environ, note)
+    cluster = asyncio.run(_interruptible(bring_up.run(Wish(timeout_s=timeout, **asked))))
+    note(f"ready: {len(cluster.processes)} processes in {len(cluster.zones)} zones, data in {layout.root}")
+    note(f'next: eval "$(meshlog env --data-dir {shlex.quote(str(layout.root))})" and use boto3 or the aws CLI')
+    if detach:
+        return
+    note("Ctrl-C stops the cluster")
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    signal.sigwait(_ENDING)
+    _stop(layout, cluster)
+
+
+@click.command()
+@data_dir_option
+@click.option("--delete-data", is_flag=True, help="Remove the cluster's directory too: its log, keys and certificates.")
+def down(layout: Layout, *, delete_data: bool) -> None:
+    """Stop every process of the cluster on this machine."""
+    from cli.bring_up import locked  # noqa: PLC0415
+
+    cluster = layout.load()
+    with locked(layout):
+        _stop(layout, cluster)
+        if delete_data:
+            _remove(layout)
+
+
+@click.command()
+@data_dir_option
+@output_option()
+@click.option("--exit-code", is_flag=True, help="Exit with 7 unless every process is ready.")
+def status(layout: Layout, *, output: str, exit_code: bool) -> int:
+    """Show the cluster's processes: what runs, where, and how far it is."""
+    from cli.probes import status_document  # noqa: PLC0415
+
+    document = status_document(layout, layout.load())
+    titles = {
+        "role": "ROLE",
+        "zone": "ZONE",
+        "pid": "PID",
+        "address": "ADDRESS",
+        "ready": "READY",
+        "position": "POSITION",
+        "reason": "REASON",
+    }
+    processes = document["processes"]
+    print_data(document, output, lambda: columns(processes, titles), lambda: [row["id"] for row in processes])
+    return Unavailable.exit_code if exit_code and not document["ready"] else 0
+
+
+@click.command()
+@data_dir_option
+@click.option("--zone", help="Prefer this zone's API server.")
+@click.option("-o", "--output", type=click.Choice(["shell", "json"]), default="shell", help="How to print it.")
+def env(layout: Layout, *, zone: str | None, output: str) -> None:
+    """Print what boto3 and the aws CLI need, to be given to `eval`."""
+    from cli.client import find_target  # noqa: PLC0415
+
+    target = find_target(layout, {}, zone=zone)
+    if not target.urls:
+        raise SettingsError(f"the cluster in {layout.root} has no API server")
+    values = {
+        "AWS_ENDPOINT_URL_APP_MESH": target.urls[0],
+        "AWS_ACCESS_KEY_ID": target.key.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": target.key.secret_access_key,
+        "AWS_REGION": target.key.region,
+        "AWS_DEFAULT_REGION": target.key.region,
+    }
+    lines = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())
+    print_data(values, "table" if output == "shell" else output, lambda: lines, list)
+
+
+def _remove(layout: Layout) -> None:
+    """What we made, and the directory if nothing else is in it: it may be somebody's home."""
+    for directory in layout.directories:
+        shutil.rmtree(directory, ignore_errors=True)
+    for file in layout.files:
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        layout.root.rmdir()
+    note(f"removed the cluster in {layout.root}")
+
+
+_ENDING = {signal.SIGINT, signal.SIGTERM}
+
+
+async def _interruptible(work: Any) -> ClusterFile:
+    """SIGTERM ends the start like Ctrl-C does: what was started is stopped again."""
+    started = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, started.cancel)
+    try:
+        cluster: ClusterFile = await started
+    except asyncio.CancelledError as error:
+        raise KeyboardInterrupt from error
+    return cluster
+
+
+def _stop(layout: Layout, cluster: ClusterFile) -> None:
+    from cli.bring_up import stop_in_order  # noqa: PLC0415
+
+    for process_id in stop_in_order(layout, cluster.processes, SystemClock()):
+        note(f"{process_id} did not end when asked and was killed")
+    note("stopped")

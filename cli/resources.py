@@ -1,0 +1,168 @@
+"""`meshlog get`: App Mesh resources, read over the App Mesh API itself."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import rich_click as click
+
+from cli.client import APPMESH, ApiClient, find_target, pages, segment
+from cli.layout import Layout
+from cli.options import data_dir_option, endpoint_options
+from cli.output import columns, output_option, print_data
+from mesh.errors import SettingsError
+
+_ROOT = "/v20190125/meshes"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of resource as the API has it. `parent`: the kind whose name stands before it in the path."""
+
+    name: str
+    plural: str
+    name_member: str
+    parent: str | None = None
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("mesh", "meshes", "meshName"),
+        Kind("virtualNode", "virtualNodes", "virtualNodeName"),
+        Kind("virtualService", "virtualServices", "virtualServiceName"),
+        Kind("virtualRouter", "virtualRouters", "virtualRouterName"),
+        Kind("virtualGateway", "virtualGateways", "virtualGatewayName"),
+        Kind("route", "routes", "routeName", parent="virtualRouter"),
+        Kind("gatewayRoute", "gatewayRoutes", "gatewayRouteName", parent="virtualGateway"),
+    )
+}
+_SHORT = {"vn": "virtualNode", "vs": "virtualService", "vr": "virtualRouter", "vg": "virtualGateway"}
+_SHORT |= {"gr": "gatewayRoute", "r": "route", "m": "mesh"}
+
+
+def find_kind(text: str) -> Kind:
+    """A kind by its name, plural or short name, in any case; SettingsError otherwise."""
+    wanted = text.lower().replace("-", "").replace("_", "")
+    for kind in KINDS.values():
+        if wanted in (kind.name.lower(), kind.plural.lower()):
+            return kind
+    if wanted in _SHORT:
+        return KINDS[_SHORT[wanted]]
+    raise SettingsError(f"'{text}' is no kind of resource: write mesh, vn, vs, vr, vg, route or gr")
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name", required=False)
+@data_dir_option
+@endpoint_options
+@click.option("--mesh", "-m", help="The mesh that it belongs to.")
+@click.option("--router", help="The virtual router of a route.  [default: all of them]")
+@click.option("--gateway", help="The virtual gateway of a gateway route.  [default: all of them]")
+@output_option()
+def get(
+    layout: Layout,
+    *,
+    kind: str,
+    name: str | None,
+    endpoint: str | None,
+    mesh: str | None,
+    router: str | None,
+    gateway: str | None,
+    output: str,
+) -> None:
+    """List the resources of a KIND (mesh, vn, vs, vr, vg, route, gr), or show the one with a NAME."""
+    found_kind = find_kind(kind)
+    if found_kind.name != "mesh" and mesh is None:
+        raise SettingsError(f"a {found_kind.name} belongs to a mesh: name it with --mesh")
+    with ApiClient(find_target(layout, os.environ, endpoint=endpoint)) as client:
+        reader = ResourceReader(client, mesh)
+        parent = router if found_kind.parent == "virtualRouter" else gateway
+        if name is not None:
+            document: Any = reader.describe(found_kind, parent, name)
+            documents = [document]
+        else:
+            document = documents = list(reader.all(found_kind, parent, whole=output in ("json", "yaml")))
+    rows = [_row(found_kind, one) for one in documents]
+    titles = {"name": "NAME", "parent": found_kind.parent or "", "version": "VERSION", "updated": "UPDATED"}
+    if found_kind.parent is None:
+        del titles["parent"]
+    else:
+        titles["parent"] = found_kind.parent.upper()
+    print_data(document, output, lambda: columns(rows, titles), lambda: [_path(found_kind, one) for one in documents])
+
+
+class ResourceReader:
+    """Reads of one mesh."""
+
+    def __init__(self, client: ApiClient, mesh: str | None) -> None:
+        self._client = client
+        self._mesh = mesh
+
+    def describe(self, kind: Kind, parent: str | None, name: str) -> dict[str, Any]:
+        """One resource. A route's parent may be left out where only one has a route of that name."""
+        if kind.parent is None or parent is not None:
+            return self._client.get(f"{self._base(kind, parent)}/{segment(name)}", service=APPMESH)
+        matches = [ref for ref in self.all(kind, None, whole=False) if ref[kind.name_member] == name]
+        parents = [ref[KINDS[kind.parent].name_member] for ref in matches]
+        if len(parents) > 1:
+            flag = "--router" if kind.parent == "virtualRouter" else "--gateway"
+            raise SettingsError(f"{', '.join(parents)} all have a {kind.name} '{name}': choose with {flag}")
+        # With none, the API's own answer for a parent that is not there would name the wrong thing.
+        where = parents[0] if parents else name
+        return self._client.get(f"{self._base(kind, where)}/{segment(name)}", service=APPMESH)
+
+    def all(self, kind: Kind, parent: str | None, *, whole: bool) -> Iterator[dict[str, Any]]:
+        """References, or whole resources, by name."""
+        parents: list[str | None] = [parent]
+        if kind.parent is not None and parent is None:
+            above = KINDS[kind.parent]
+            parents = [ref[above.name_member] for ref in self._refs(above, None)]
+        for each in parents:
+            for ref in self._refs(kind, each):
+                yield self.describe(kind, each, ref[kind.name_member]) if whole else ref
+
+    def _refs(self, kind: Kind, parent: str | None) -> list[dict[str, Any]]:
+        def page(token: str | None) -> tuple[list[Any], str | None]:
+            query = {"limit": "100"} | ({"nextToken": token} if token else {})
+            answer = self._client.get(self._base(kind, parent), query, service=APPMESH)
+            return answer[kind.plural], answer.get("nextToken")
+
+        return pages(page)
+
+    def _base(self, kind: Kind, parent: str | None) -> str:
+        if kind.name == "mesh":
+            return _ROOT
+        path = f"{_ROOT}/{segment(self._mesh or '')}"
+        if kind.parent is not None:
+            path += f"/{kind.parent}/{segment(parent or '')}"
+        return f"{path}/{kind.plural}"
+
+
+def _row(kind: Kind, document: Mapping[str, Any]) -> dict[str, object]:
+    above = KINDS[kind.parent].name_member if kind.parent else ""
+    metadata = document.get("metadata", document)
+    return {
+        "name": document[kind.name_member],
+        "parent": document.get(above),
+        "version": metadata.get("version"),
+        "updated": _when(metadata.get("lastUpdatedAt")),
+    }
+
+
+def _path(kind: Kind, document: Mapping[str, Any]) -> str:
+    if kind.name == "mesh":
+        return f"mesh/{document['meshName']}"
+    above = f"{kind.parent}/{document[KINDS[kind.parent].name_member]}/" if kind.parent else ""
+    return f"mesh/{document['meshName']}/{above}{kind.name}/{document[kind.name_member]}"
+
+
+def _when(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

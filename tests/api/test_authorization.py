@@ -1,0 +1,120 @@
+"""Every route × (no credentials, wrong signature, not an admin, allowed), from the app's own table of routes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.authorization import RULES, authorise
+from api.commands import Origin
+from identity.sigv4 import Caller
+from mesh.commands import CreateAccessKey, idempotency_token
+from mesh.errors import Forbidden
+from mesh.kinds import mesh_key
+from mesh.model.operations import OPERATIONS
+from tests.api.conftest import ACCOUNT, ADMIN, REGION, Cloud, Server, running
+from tests.api.signing import Reply, Signing, ask
+
+PLAIN = ("AKIAMESHLOGPLAIN0001", "not an admin's secret")
+ARN = f"arn:aws:appmesh:{REGION}:{ACCOUNT}:mesh/none"
+ANSWERED = ("appmesh:CreateMesh", "appmesh:ListMeshes", "meshlog:ListEvents", "meshlog:GetStatus")
+INPUTS: dict[str, Any] = {
+    "meshlog:RollbackMesh": {"mesh": "none", "to": 1},
+    "meshlog:IssueProxyIdentity": {"node": "mesh/none/virtualNode/n", "csr_pem": "CERTIFICATE REQUEST"},
+}
+
+
+@pytest.fixture
+async def cloud(tmp_path: Path) -> AsyncIterator[Cloud]:
+    """A server that knows a key of nobody in particular beside the admin's."""
+    async with running(tmp_path) as cloud:
+        command = CreateAccessKey(*PLAIN, ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/plain", admin=False)
+        token = idempotency_token(ACCOUNT, ADMIN.principal, "CreateAccessKey", "t", {})
+        origin = Origin(ACCOUNT, ADMIN.principal, "", "r", "CreateAccessKey", token)
+        await cloud.server.app.state.commands.submit(command, origin)
+        yield cloud
+
+
+@pytest.fixture
+def server(cloud: Cloud) -> Server:
+    return cloud.server
+
+
+async def request(server: Server, route: Any, signing: Signing) -> Reply:
+    """The route asked for something that is well formed."""
+    target = re.sub(r"\{\w+\}", "none", route.path)
+    if "tag" in target.rpartition("/")[2]:
+        target += f"?resourceArn={ARN.replace(':', '%3A').replace('/', '%2F')}"
+    body: Any = b""
+    if route.method in ("PUT", "POST"):
+        operation = OPERATIONS.get(route.action.partition(":")[2])
+        body = INPUTS.get(route.action) or _input(operation)
+    return await ask(server, route.method, target, body, signing)
+
+
+def _input(operation: Any) -> dict[str, Any]:
+    listeners = [{"portMapping": {"port": 80, "protocol": "http"}}]
+    target = {"virtualService": {"virtualServiceName": "none"}}
+    specs = {
+        "Route": {"tcpRoute": {"action": {"weightedTargets": [{"virtualNode": "none", "weight": 1}]}}},
+        "GatewayRoute": {"httpRoute": {"match": {"prefix": "/"}, "action": {"target": target}}},
+        "VirtualGateway": {"listeners": listeners},
+    }
+    values = {
+        "tags": [{"key": "a", "value": "b"}],
+        "tagKeys": ["a"],
+        "spec": specs.get(operation.kind.title, {}) if operation.kind else {},
+    }
+    return {name: values.get(name, "none") for name in operation.body_members if name in ("spec", "tagKeys")
+            or (name == "tags" and operation.kind is None) or name.endswith("Name")}
+
+
+async def test_every_route_by_every_kind_of_caller(cloud: Cloud, server: Server) -> None:
+    routes = server.app.state.edge.routes
+    assert len(routes) == 38 + 4
+    for route in routes:
+        denied = {
+            "MissingAuthenticationTokenException": Signing(key=None),
+            "InvalidSignatureException": Signing(key=(ADMIN.access_key_id, "guess")),
+            "ForbiddenException": Signing(key=PLAIN),
+        }
+        for code, signing in denied.items():
+            reply = await request(server, route, signing)
+            assert (reply.status, reply.code) == (403, code), (route.action, reply)
+    assert [record.type for record in await cloud.records()] == ["AccessKeyCreated"]
+    # Well formed and let through: there is an answer, or there is nothing of that name. The one that makes it is last.
+    for route in sorted(routes, key=lambda route: route.action == "appmesh:CreateMesh"):
+        allowed = await request(server, route, Signing())
+        assert allowed.status == (200 if route.action in ANSWERED else 404), (route.action, allowed)
+
+
+async def test_forbidden_names_who_what_and_where(server: Server) -> None:
+    reply = await ask(server, "DELETE", "/v20190125/meshes/none", b"", Signing(key=PLAIN))
+    assert "user/plain is not authorized to perform: appmesh:DeleteMesh" in reply.document["message"]
+
+
+async def test_meshlog_routes_take_either_service_name_and_app_mesh_only_its_own(server: Server) -> None:
+    assert (await ask(server, "GET", "/meshlog/v1/status", b"", Signing(service="meshlog"))).status == 200
+    assert (await ask(server, "GET", "/meshlog/v1/status", b"", Signing(service="appmesh"))).status == 200
+    assert (await ask(server, "GET", "/v20190125/meshes", b"", Signing(service="meshlog"))).status == 403
+
+
+async def test_every_route_has_a_rule_and_every_rule_a_route(server: Server) -> None:
+    assert {route.action for route in server.app.state.edge.routes} == set(RULES)
+
+
+def test_an_action_without_a_rule_is_refused_to_an_admin_too() -> None:
+    admin = Caller(ACCOUNT, ADMIN.principal, ADMIN.access_key_id, True, REGION)
+    authorise(admin, "appmesh:DescribeMesh", [mesh_key(ACCOUNT, "m")])
+    with pytest.raises(Forbidden):
+        authorise(admin, "appmesh:MakeCoffee")
+
+
+def test_an_admin_of_one_account_may_do_nothing_in_another() -> None:
+    admin = Caller(ACCOUNT, ADMIN.principal, ADMIN.access_key_id, True, REGION)
+    with pytest.raises(Forbidden, match="999999999999:mesh/m"):
+        authorise(admin, "appmesh:DescribeMesh", [mesh_key("999999999999", "m")])

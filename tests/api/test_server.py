@@ -1,0 +1,82 @@
+"""The HTTP server: TLS, what its responses give away, and that calls in flight are answered before it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from cluster import pki
+from eventlog.drivers.memory import Fault
+from runtime.clock import SystemClock, SystemEntropy
+from runtime.limits import HTTP_HEADERS_BYTES
+from runtime.settings import TlsFiles
+from tests.api.conftest import ADMIN, REGION, Cloud, call, running
+from tests.api.signing import ask
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> TlsFiles:
+    now_us, entropy = SystemClock().now_us(), SystemEntropy()
+    authority = pki.create_authority("test", now_us, entropy)
+    files = TlsFiles(certificate=tmp_path / "tls.crt", key=tmp_path / "tls.key", authority=tmp_path / "ca.crt")
+    leaf = pki.role_leaf("api", "meshlog.local", ["127.0.0.1"])
+    pki.save_issued(pki.issue(authority, leaf, now_us, entropy), authority, files)
+    return files
+
+
+async def test_tls_when_it_is_given(tmp_path: Path, tls: TlsFiles) -> None:
+    async with running(tmp_path, tls=tls) as cloud:
+        client = boto3.client(
+            "appmesh",
+            endpoint_url=cloud.server.url,
+            region_name=REGION,
+            aws_access_key_id=ADMIN.access_key_id,
+            aws_secret_access_key=ADMIN.secret,
+            verify=str(tls.authority),
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+        assert (await call(client, "create_mesh", meshName="m"))["mesh"]["meshName"] == "m"
+        context = cloud.server.http.config.ssl
+        assert context is not None
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+async def test_responses_do_not_tell_what_serves_them(cloud: Cloud) -> None:
+    reply = await ask(cloud.server, "GET", "/v20190125/meshes")
+    assert sorted(reply.headers) == ["content-length", "content-type", "date", "x-amzn-requestid", "x-meshlog-position"]
+
+
+async def test_headers_have_a_bound(cloud: Cloud) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", cloud.server.http.port)
+    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nx-bomb: " + b"x" * (2 * HTTP_HEADERS_BYTES))
+    assert (await reader.read(64)).startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
+    writer.close()
+
+
+async def test_a_write_in_flight_is_answered_before_the_server_ends(tmp_path: Path) -> None:
+    async with running(tmp_path) as cloud:
+        held = True
+        cloud.store.fault_of = lambda _txn: Fault.LOST if held else Fault.NONE
+        creation = asyncio.ensure_future(cloud.server.call("create_mesh", meshName="m"))
+        await asyncio.wait([creation], timeout=0.3)
+        cloud.server.http.should_exit = True
+        await asyncio.wait([creation], timeout=0.3)
+        assert not creation.done()
+        held = False
+        assert (await creation)["mesh"]["meshName"] == "m"
+
+
+async def test_another_server_takes_over_what_one_has_left_unknown(pair: Cloud) -> None:
+    """One server sends and never hears; the caller goes to the other with its token."""
+    left, right = pair.servers
+    lost = iter([Fault.LANDED] * 1000)
+    pair.store.fault_of = lambda _txn: next(lost)
+    first = asyncio.ensure_future(left.call("create_mesh", meshName="m", clientToken="t"))
+    second = await right.call("create_mesh", meshName="m", clientToken="t")
+    assert (await first)["mesh"] == second["mesh"]
+    assert len(await pair.records()) == 1
