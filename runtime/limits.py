@@ -53,6 +53,8 @@ FEED_PROBE_PAUSE_S = 2.0
 """Between probes of other projectors, while the present one is stale or not in this zone; jittered up to twice that."""
 FEED_TICK_S = 0.1
 """Between looks at the frontend's deadlines (dials, silence, probes)."""
+FEED_STALL_S = 0.5
+"""A look that comes later than this is late because this process did not run: deadlines of others wait as long."""
 FEED_HOME_STEADY_S = 2.0
 """How long the own zone's projector must have been fresh before a frontend goes home to it."""
 FEED_HIGH_WATER_NODES_MAX = 16_384

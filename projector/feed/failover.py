@@ -31,6 +31,8 @@ from runtime.limits import (
     FEED_PROJECTORS_MAX,
     FEED_SILENCE_S,
     FEED_STALE_S,
+    FEED_STALL_S,
+    FEED_TICK_S,
 )
 
 
@@ -109,6 +111,7 @@ class Failover:
         self._candidate: _Link | None = None
         self._last_link = 0
         self._probe_at_s = -math.inf
+        self._ticked_at_s = math.inf
         self._learn(())
 
     @property
@@ -125,11 +128,15 @@ class Failover:
         """Age of the head that the current projector confirmed; infinite without one."""
         return self._current.age_s(now_s) if self._current else math.inf
 
-    def start(self, now_s: float) -> list[FailoverAction]:
-        return self._step(now_s)
-
     def tick(self, now_s: float) -> list[FailoverAction]:
-        """Time has passed. Call it at least every tenth of a second."""
+        """Time has passed. Call it every FEED_TICK_S."""
+        # What this process slept through (stopped, or starved of CPU) is not its projector's silence.
+        stalled_s = now_s - self._ticked_at_s - FEED_TICK_S
+        self._ticked_at_s = now_s
+        for link in (self._current, self._candidate):
+            if link is not None and stalled_s > FEED_STALL_S:
+                link.dialled_at_s += stalled_s
+                link.heard_at_s += stalled_s
         return self._step(now_s)
 
     def greeted(self, link: int, projectors: Iterable[tuple[str, str]], now_s: float) -> list[FailoverAction]:

@@ -164,7 +164,7 @@ def test_changed_keys_of_events_are_those_of_specs() -> None:
     def other(kind: str, data: Mapping[str, Any] | None) -> Event:
         return Event(Position(1, 99), 1, 1, kind, 1, ACCOUNT, "a", "ip", "r", None, data)
 
-    change: dict[str, Any] = {"key": list(key("route", "all", "cart")), "uid": "u", "owner": ACCOUNT, "spec": None, "tags": {}}
+    change: dict[str, Any] = {"key": list(key("route", "all", "cart")), "uid": "u", "spec": None}
     tags = other(TAGS_CHANGED, {"key": list(key("virtualNode", "cart-v1")), "set": {}, "unset": []})
     back = other(MESH_ROLLED_BACK, {"account": ACCOUNT, "mesh": "shop", "to": [1, 2], "changes": [change]})
     assert changed_keys([event, tags, back, other(TAGS_CHANGED, None)]) == {

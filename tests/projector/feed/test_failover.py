@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from projector.feed.failover import Dial, Drop, Failover, FailoverAction, Prepare, Promote
@@ -157,6 +157,20 @@ def test_a_projector_that_falls_silent_is_left(sky: Sky) -> None:
     assert sky.listening in ("e:1", "w:1")
 
 
+def test_what_a_frontend_slept_through_is_not_its_projectors_silence(sky: Sky) -> None:
+    sky.run(5.0)
+    sky.now_s += 30.0
+    sky.apply(sky.failover.tick(sky.now_s))
+    assert "drop h:1" not in sky.journal
+    sky.run(5.0)
+    assert sky.listening == "h:1"
+    sky.up["h:1"] = False
+    sky.up["e:1"] = sky.up["w:1"] = False
+    sky.now_s += 30.0
+    sky.run(1.0)
+    assert sky.listening is None
+
+
 def test_a_stale_projector_is_left_for_a_fresher_one_that_was_prepared_before(sky: Sky) -> None:
     sky.run(5.0)
     sky.age_s["h:1"] = FEED_STALE_S + 5.0
@@ -206,7 +220,7 @@ def test_a_lost_candidate_changes_nothing(sky: Sky) -> None:
 
 def test_projectors_are_learned_and_the_static_ones_stay() -> None:
     failover = Failover("home", (HOME,), lambda: 0.5)
-    (dial,) = failover.start(0.0)
+    (dial,) = failover.tick(0.0)
     assert isinstance(dial, Dial)
     failover.greeted(dial.link, (EAST, ("west", "w:2")), 0.1)
     assert failover.projectors == {"h:1": "home", "e:1": "east", "w:2": "west"}
@@ -219,7 +233,7 @@ def test_projectors_are_learned_and_the_static_ones_stay() -> None:
 
 def test_a_flood_of_projectors_is_cut() -> None:
     failover = Failover("home", (HOME,), lambda: 0.5)
-    (dial,) = failover.start(0.0)
+    (dial,) = failover.tick(0.0)
     assert isinstance(dial, Dial)
     failover.greeted(dial.link, [("east", f"e:{number}") for number in range(10_000)], 0.1)
     assert len(failover.projectors) <= 64
@@ -228,7 +242,7 @@ def test_a_flood_of_projectors_is_cut() -> None:
 
 def test_what_is_said_of_a_link_that_is_gone_is_not_heard() -> None:
     failover = Failover("home", (HOME,), lambda: 0.5)
-    failover.start(0.0)
+    failover.tick(0.0)
     for told in (failover.greeted(9, (), 0.0), failover.heard(9, 0.0, 0.0), failover.prepared(9, 0.0)):
         assert told == []
     assert failover.lost(9, 0.0) == []
@@ -237,6 +251,7 @@ def test_what_is_said_of_a_link_that_is_gone_is_not_heard() -> None:
 EVENTS = st.sampled_from(["kill", "start", "deafen", "hear", "age", "freshen", "wait"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(EVENTS, st.sampled_from(["h:1", "e:1", "w:1"])), max_size=25))
 def test_as_soon_as_one_projector_is_well_it_is_found(events: list[tuple[str, str]]) -> None:
     sky = Sky()
