@@ -31,14 +31,14 @@ COMMAND_TIMEOUT_S = 60.0
 UP_TIMEOUT_S = 120.0
 GIVE_UP_S = 15.0
 POLL_S = 0.05
-STATUS_POLL_S = 0.25
+HEALTH_TIMEOUT_S = 1.0
 LEADER_METRIC = "etcd_server_is_leader"
 ELECTION_TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 1.0
 READ_TIMEOUT_S = 5.0
 
 
-def wait_for(probe: Callable[[], T | None], timeout_s: float, what: str, poll_s: float = POLL_S) -> T:
+def wait_for(probe: Callable[[], T | None], timeout_s: float, what: str) -> T:
     """Call `probe` until it returns something true; Unavailable after `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
     while True:
@@ -47,7 +47,7 @@ def wait_for(probe: Callable[[], T | None], timeout_s: float, what: str, poll_s:
             return value
         if time.monotonic() > deadline_s:
             raise Unavailable(f"{what} did not hold within {timeout_s} s; last value: {value!r}")
-        time.sleep(poll_s)
+        time.sleep(POLL_S)
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,9 @@ class Cluster:
     def _leader(self) -> Process | None:
         for process in self.processes("etcd"):
             try:
-                with urllib.request.urlopen(f"http://{process.extra['health']}/metrics", timeout=1.0) as answer:
+                with urllib.request.urlopen(
+                    f"http://{process.extra['health']}/metrics", timeout=HEALTH_TIMEOUT_S
+                ) as answer:
                     if leads(answer.read().decode()):
                         return process
             except OSError:
@@ -261,20 +263,30 @@ class Cluster:
             self._restarted.append(child)
 
     def wait_ready(self, timeout_s: float = 60.0) -> dict[str, Any]:
-        """The status once every process is ready."""
-        latest: dict[str, Any] = {}
+        """The status once every process is ready. Asks the health ports, so that the waiting costs the cluster
+        little.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            status = self.status()
+            waiting = [parse_process(entry) for entry in status["processes"] if not entry["ready"]]
+            left_s = deadline_s - time.monotonic()
+            if status["ready"] and not waiting:
+                return status
+            names = ", ".join(process.name for process in waiting)
+            if left_s <= 0:
+                raise Unavailable(f"not ready within {timeout_s} s: {names}")
+            wait_for(lambda: all(says_ready(process) for process in waiting), left_s, f"readiness of {names}")  # noqa: B023
 
-        def ready() -> bool:
-            latest.clear()
-            latest.update(self.status())
-            return bool(latest["ready"]) and all(entry["ready"] for entry in latest["processes"])
 
-        try:
-            wait_for(ready, timeout_s, "a ready cluster", STATUS_POLL_S)
-        except Unavailable as late:
-            waiting = [entry for entry in latest.get("processes", []) if not entry["ready"]]
-            raise Unavailable(f"{late}; not ready: {[(entry['role'], entry['zone']) for entry in waiting]}") from late
-        return latest
+def says_ready(process: Process) -> bool:
+    """What a process answers on its health port."""
+    path = "health" if process.role == "etcd" else "readyz"
+    try:
+        with urllib.request.urlopen(f"http://{process.extra['health']}/{path}", timeout=HEALTH_TIMEOUT_S) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def appmesh_client(url: str, environment: Mapping[str, str]) -> Any:

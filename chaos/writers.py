@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 GIVE_UP_S = 30.0
 RETRY_PAUSE_S = 0.05
@@ -125,7 +125,7 @@ class Writer:
             attempts += 1
             try:
                 answer = self._send(verb, resource, token, number)
-            except (ClientError, HTTPClientError) as problem:
+            except (ClientError, ConnectionError, HTTPClientError) as problem:
                 problems.append(str(problem))
                 if _is_refusal(problem):
                     outcome = REFUSED

@@ -23,7 +23,7 @@ from cli.provision import Listener, Plan, Provisioner, plan_of, with_etcd
 from cluster.etcd import server
 from mesh.errors import Conflict, TimedOut, Unavailable
 from runtime.clock import Clock, Entropy
-from runtime.limits import DOWN_GRACE_S, PROBE_PAUSE_S
+from runtime.limits import DOWN_ETCD_GRACE_S, DOWN_GRACE_S, PROBE_PAUSE_S
 from runtime.settings import EtcdMemberSettings, load
 
 _PORTS_EACH = {"etcd": 3, "api": 2, "projector": 2, "frontend": 2}
@@ -164,7 +164,7 @@ def stop_in_order(layout: Layout, processes: Sequence[ProcessEntry], clock: Cloc
     """Roles first, then the etcd that they need to end in order. Returns the ids of what had to be killed."""
     roles = [process for process in processes if process.role != "etcd"]
     members = [process for process in processes if process.role == "etcd"]
-    return stop(layout, roles, clock, DOWN_GRACE_S) + stop(layout, members, clock, DOWN_GRACE_S)
+    return stop(layout, roles, clock, DOWN_GRACE_S) + stop(layout, members, clock, DOWN_ETCD_GRACE_S)
 
 
 @contextmanager

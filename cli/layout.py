@@ -126,14 +126,14 @@ class Layout:
     def load(self) -> ClusterFile:
         """Read `cluster.json`; SettingsError if there is none or it is of another format."""
         try:
-            document: dict[str, Any] = json.loads(self.cluster_file.read_text())
+            document: Any = json.loads(self.cluster_file.read_text())
         except FileNotFoundError as error:
             raise SettingsError(
                 f"there is no cluster in {self.root}: start one with `meshlog up`, or name it with --data-dir"
             ) from error
         except (OSError, ValueError) as error:
             raise SettingsError(f"cannot read {self.cluster_file}: {error}") from error
-        if document.pop("format", None) != FORMAT:
+        if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
             raise SettingsError(f"{self.cluster_file} is not of format {FORMAT}: it was written by another release")
         try:
             processes = tuple(ProcessEntry(**process) for process in document.pop("processes"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -40,7 +40,6 @@ from mesh.errors import MeshlogError
 from mesh.events import LEVEL
 from mesh.position import Position
 from mesh.state import state_hash
-from projector.envoy.compiler import Compiler
 from projector.feed.client import FeedClient, secure_channels
 from projector.feed.server import FeedServer
 from projector.projection import Projection
@@ -253,6 +252,9 @@ async def run_api(settings: ApiSettings) -> None:
 
 async def run_projector(settings: ProjectorSettings) -> None:
     """One projector, until a signal."""
+    # The resource classes take a second to load and 60 MB to hold: only where resources are built.
+    from projector.envoy.compiler import Compiler  # noqa: PLC0415
+
     clock, entropy = SystemClock(), SystemEntropy()
     access = open_log(settings, clock, entropy)
     replica = access.replica
@@ -326,11 +328,3 @@ async def run_frontend(settings: FrontendSettings) -> None:
         supervisor.start(feed.run(), "feed")
         log.info("serving", role=settings.role, address=settings.listen)
         await supervisor.wait()
-
-
-RUN: Mapping[type[ProcessSettings], Callable[[Any], Awaitable[None]]] = {
-    ApiSettings: run_api,
-    ProjectorSettings: run_projector,
-    FrontendSettings: run_frontend,
-}
-"""What runs each role, by the class of its settings."""

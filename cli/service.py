@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import rich_click as click
 
 from cli.processes import claim_pid_file
+from runtime.logging import configure_logging
 from runtime.settings import (
     ApiSettings,
     EtcdMemberSettings,
@@ -112,6 +113,7 @@ def claimed(kind: type[S], config: Path, flags: dict[str, str | None]) -> S:
 
 
 def _run(work: Coroutine[Any, Any, None], settings: ProcessSettings) -> None:
+    configure_logging(settings.role, settings.zone, settings.log_level)
     try:
         asyncio.run(work)
     finally:

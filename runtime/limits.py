@@ -228,6 +228,8 @@ UP_TIMEOUT_S = 120.0
 """How long `up` waits for every role: twelve Python and Go processes on two busy CPUs need some 15 s."""
 DOWN_GRACE_S = SHUTDOWN_GRACE_S + 2.0
 """From SIGTERM to SIGKILL in `down`: a role's own grace and its end."""
+DOWN_ETCD_GRACE_S = 12.0
+"""The same for etcd: a leader tries to hand over for 7 s (its request time-out) although nobody is left to take over."""
 LOG_TAIL_LINES = 12
 """Lines of a failed process's log that `up` shows."""
 CLI_CONNECT_TIMEOUT_S = 1.0

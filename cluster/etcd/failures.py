@@ -26,6 +26,8 @@ class Verdict(Enum):
 
 # Texts of etcd api/v3rpc/rpctypes/error.go.
 _REFUSED_TEXTS = ("too many requests", "revision of auth store is old", "requested lease not found")
+# The second is the etcd server's gRPC refusing to read a call; this side's own such error is worded otherwise.
+_TOO_LARGE_TEXTS = ("request is too large", "grpc: received message larger than max")
 _DENIED_CODES = (
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.UNAUTHENTICATED,
@@ -38,7 +40,7 @@ def judge(code: grpc.StatusCode, details: str) -> Verdict:
     """The verdict on a call that ended with `code` and `details`."""
     if any(text in details for text in _REFUSED_TEXTS):
         return Verdict.REFUSED
-    if "request is too large" in details:
+    if any(text in details for text in _TOO_LARGE_TEXTS):
         return Verdict.TOO_LARGE
     if "has been compacted" in details:
         return Verdict.COMPACTED

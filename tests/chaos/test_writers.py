@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from chaos.cluster import appmesh_client
+from chaos.envoy import free_port
 from chaos.writers import ACKED, REFUSED, UNKNOWN, Write, Writer
 from tests.conditions import eventually
 
@@ -110,3 +111,16 @@ def test_a_call_that_never_gets_an_answer_is_unknown_and_not_failed() -> None:
         writes = writes_of(url, 1, give_up_s=0.5)
     assert [write.outcome for write in writes] == [UNKNOWN]
     assert writes[0].attempts > 1
+
+
+def test_a_server_that_is_down_is_retried_elsewhere_and_not_an_error() -> None:
+    with stand_in() as (_, url):
+        clients = {
+            "down": appmesh_client(f"http://127.0.0.1:{free_port()}", ENVIRONMENT),
+            "up": appmesh_client(url, ENVIRONMENT),
+        }
+        writer = Writer("w", clients, mesh="m", router="r", target="t", seed=3, pause_s=0.0).start()
+        eventually(lambda: len(writer.snapshot()) >= 8, timeout_s=20.0, what="eight writes")
+        writes = writer.stop()
+    assert {write.outcome for write in writes} == {ACKED}
+    assert any(write.attempts == 2 for write in writes)

@@ -31,7 +31,8 @@ class Service:
 
     @property
     def zone(self) -> str:
-        return str(self.document.get("network_mode", "")).removeprefix("service:")
+        """The zone of a role: `api-z2` is of z2."""
+        return self.name.removeprefix(f"{self.role}-") if self.role else ""
 
     def on_host(self, path: str, cluster: Path) -> str:
         """A path of the container as one of this machine, `cluster` standing for ./cluster. Other words are

@@ -34,6 +34,20 @@ def test_three_zones_each_with_every_role() -> None:
     assert all(roles == ROLES for roles in found.values())
 
 
+def test_the_names_that_certificates_are_made_for_are_the_services(cluster_zones: dict[str, str]) -> None:
+    """`init` writes addresses `{role}-z1` into settings and certificates; Compose resolves service names."""
+    for zone, host in cluster_zones.items():
+        assert {host.replace("{role}", role) for role in ROLES} <= set(services())
+        assert host.endswith(zone)
+
+
+@pytest.fixture
+def cluster_zones() -> dict[str, str]:
+    words = services()["init"].command
+    pairs = [word.removeprefix("--zone=").partition("=") for word in words if word.startswith("--zone=")]
+    return {zone: host for zone, _, host in pairs}
+
+
 def test_a_role_sees_its_own_files_only() -> None:
     for service in services().values():
         if service.role:
@@ -56,7 +70,7 @@ def test_every_service_that_another_names_exists() -> None:
     names = set(services())
     for service in services().values():
         assert set(service.document.get("depends_on", [])) <= names
-        assert not service.zone or service.zone in names
+        assert not service.role or service.name == f"{service.role}-{service.zone}"
 
 
 def test_the_image_is_not_root_and_its_packages_are_pinned() -> None:

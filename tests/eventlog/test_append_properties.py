@@ -22,7 +22,7 @@ from eventlog.fsck import fsck
 from eventlog.keys.keyring import Keyring
 from eventlog.records import HeadRef
 from eventlog.writer import Appended, LogWriter
-from mesh.errors import OutcomeUnknown
+from mesh.errors import NoQuorum, OutcomeUnknown
 from mesh.position import Position
 from tests.eventlog.logs import BOTH, Log, SeededEntropy, ToldClock, make_log, new_record
 
@@ -75,7 +75,7 @@ async def call(log: Log, number: int) -> int:
             continue
         try:
             done = await log.writer.append(head, [new_record(number)], records[-1].time_us if records else 0)
-        except OutcomeUnknown:
+        except (OutcomeUnknown, NoQuorum):
             continue
         if isinstance(done, Appended):
             return done.records[0].position.position
@@ -105,7 +105,7 @@ async def scenario(faults: list[Fault], yields: list[int], callers: int) -> tupl
     return Counter(record.request_id for record in records), answered, log
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(FAULTS, YIELDS, st.integers(1, 5))
 def test_each_token_is_appended_once(faults: list[Fault], yields: list[int], callers: int) -> None:
     async def run() -> None:

@@ -39,12 +39,17 @@ class ModelProxy:
         self.unusable: set[str] = set()
         """Clusters that it refused and never had: an empty proxy is given what is left."""
         self.started: set[str] = set()
+        self.unreported: set[tuple[str, str]] = set()
+        self.leaked: set[tuple[str, str]] = set()
+        """Applied from a refused delta response and still under the old version (or none) when the stream broke: no
+        server can know of these."""
         self.connect()
 
     # --- connection
 
     def connect(self) -> None:
         """A new stream: everything is asked for again, clusters first."""
+        self.leaked |= self.unreported
         self.outbox: deque[Any] = deque()
         self.nonce: dict[str, str] = dict.fromkeys(self.state, "")
         self.names: dict[str, set[str]] = {kind: set() for kind in self.state}
@@ -168,7 +173,12 @@ class ModelProxy:
         if len(items) != len(response.resources):
             raise Broken("a name twice in one response")
         bad = self._apply(kind, items, set(response.removed_resources))
-        if not bad:
+        names = {(kind, name) for name in (*items, *response.removed_resources)}
+        if bad:
+            self.unreported |= names
+        else:
+            self.unreported -= names
+            self.leaked -= names
             self.versions[kind].update({item.name: item.version for item in response.resources})
             for name in response.removed_resources:
                 self.versions[kind].pop(name, None)
@@ -204,6 +214,8 @@ class ModelProxy:
     def check(self) -> None:
         """What takes traffic must have what it refers to."""
         for listener, content in self.active.items():
+            if ("lds", listener) in self.leaked or ("rds", content.split(":")[1]) in self.leaked:
+                continue
             route = self.state["rds"].get(content.split(":")[1])
             if route is None:
                 raise Broken(f"listener {listener} lost its route")

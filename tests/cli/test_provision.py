@@ -1,0 +1,219 @@
+"""A cluster's directory: complete, private, the same when made again, and true for each process."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from cli.credentials import AdminCredentials
+from cli.layout import ROLE_ORDER, ClusterFile, Layout
+from cli.main import main
+from cli.ports import LOWEST, free_ports, usable_range
+from cli.provision import Listener, Plan, Provisioner, plan_of, process_id
+from mesh.errors import SettingsError
+from runtime.clock import SystemClock, SystemEntropy
+from runtime.settings import (
+    ROLES,
+    ApiSettings,
+    Endpoint,
+    EtcdMemberSettings,
+    FrontendSettings,
+    ProjectorSettings,
+    load,
+)
+
+ACCOUNT = "123456789012"
+ENTROPY = SystemEntropy()
+DAY_US = 24 * 3600 * 1_000_000
+
+
+class At:
+    """A clock that stands some days from now."""
+
+    def __init__(self, days: int = 0) -> None:
+        self._us = SystemClock().now_us() + days * DAY_US
+
+    def now_us(self) -> int:
+        return self._us
+
+    def monotonic_s(self) -> float:
+        return 0.0
+
+    async def sleep(self, delay_s: float) -> None:
+        raise AssertionError("provisioning waits for nothing")
+
+
+def plan(zones: tuple[str, ...] = ("z1", "z2")) -> Plan:
+    listeners = {}
+    port = 20_000
+    for zone in zones:
+        for role in ROLE_ORDER:
+            listeners[zone, role] = Listener(
+                listen_host="127.0.0.1",
+                host="127.0.0.1",
+                port=port,
+                health_port=port + 1,
+                peer_port=port + 2 if role == "etcd" else 0,
+            )
+            port += 3
+    return Plan(account_id=ACCOUNT, region="eu-west-1", zones=zones, listeners=listeners, local=True)
+
+
+def made(directory: Path, days: int = 0, zones: tuple[str, ...] = ("z1", "z2")) -> tuple[ClusterFile, AdminCredentials]:
+    return Provisioner(Layout(directory), plan(zones), At(days), ENTROPY).write()
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_every_process_has_settings_that_load_and_files_that_are_there(tmp_path: Path) -> None:
+    cluster, _ = made(tmp_path)
+    assert [(process.role, process.zone) for process in cluster.processes] == [
+        (role, zone) for zone in ("z1", "z2") for role in ROLE_ORDER
+    ]
+    for process in cluster.processes:
+        settings = load(ROLES[process.role], tmp_path / process.config, {})
+        assert (settings.id, settings.advertise) == (process.id, process.address)
+    api = load(ApiSettings, tmp_path / "zones/z1/api.toml", {})
+    projector = load(ProjectorSettings, tmp_path / "zones/z2/projector.toml", {})
+    frontend = load(FrontendSettings, tmp_path / "zones/z1/frontend.toml", {})
+    assert [endpoint.zone for endpoint in api.etcd_endpoints] == ["z1", "z2"]
+    assert api.frontends == tuple(Endpoint(one.zone, one.address) for one in cluster.of_role("frontend"))
+    assert frontend.projectors == projector.projectors == cluster.endpoints("projector")
+    for path in (api.proxy_authority.key, api.kek.secrets, projector.kek.config, frontend.proxy_authority_certificate):
+        assert path is not None
+        assert path.is_file()
+
+
+def test_each_role_is_given_no_more_than_it_needs(tmp_path: Path) -> None:
+    made(tmp_path, zones=("z1",))
+    given = {role: {path.name for path in (tmp_path / "zones/z1" / role).iterdir()} for role in ROLE_ORDER}
+    assert "secrets.kek" in given["api"]
+    assert "secrets.kek" not in given["projector"]
+    assert "proxies-ca.key" in given["api"]
+    for role in ("projector", "frontend", "etcd"):
+        assert not {name for name in given[role] if name.endswith("ca.key")}
+    assert not {name for name in given["frontend"] if "kek" in name or "etcd" in name}
+
+
+def test_what_is_secret_is_for_its_owner_alone(tmp_path: Path) -> None:
+    made(tmp_path)
+    secret = [
+        path for path in tmp_path.rglob("*") if path.suffix in (".key", ".kek") or path.name == "credentials.json"
+    ]
+    assert len(secret) > 10
+    assert {stat.S_IMODE(path.stat().st_mode) for path in secret} == {0o600}
+    assert stat.S_IMODE(tmp_path.stat().st_mode) & 0o022 == 0
+    text = b"".join(data for name, data in contents(tmp_path).items() if name.endswith((".toml", "cluster.json")))
+    assert json.loads((tmp_path / "credentials.json").read_text())["secret_access_key"].encode() not in text
+
+
+def test_made_again_nothing_changes(tmp_path: Path) -> None:
+    first = made(tmp_path)
+    before = contents(tmp_path)
+    assert made(tmp_path) == first
+    assert contents(tmp_path) == before
+
+
+def test_made_again_a_missing_file_comes_back_under_the_same_root(tmp_path: Path) -> None:
+    made(tmp_path)
+    before = contents(tmp_path)
+    for name in ("zones/z1/api/role.key", "zones/z2/frontend.toml", "zones/z1/projector/config.kek"):
+        (tmp_path / name).unlink()
+    made(tmp_path)
+    after = contents(tmp_path)
+    assert set(after) == set(before)
+    renewed = {name for name in after if after[name] != before[name]}
+    assert renewed == {"zones/z1/api/role.key", "zones/z1/api/role.crt"}
+
+
+def test_certificates_are_renewed_before_they_expire_and_roots_are_kept(tmp_path: Path) -> None:
+    made(tmp_path)
+    before = contents(tmp_path)
+    made(tmp_path, days=300)
+    after = contents(tmp_path)
+    changed = {name for name in after if after[name] != before[name]}
+    assert "zones/z1/frontend/role.crt" in changed
+    assert not {name for name in changed if "ca." in name or "kek" in name or name == "credentials.json"}
+    old, new = (x509.load_pem_x509_certificate(found["zones/z1/api/role.crt"]) for found in (before, after))
+    assert new.not_valid_after_utc > old.not_valid_after_utc
+
+
+def test_settings_that_an_operator_changed_are_kept(tmp_path: Path) -> None:
+    made(tmp_path)
+    path = tmp_path / "zones/z1/api.toml"
+    path.write_text(path.read_text().replace('log_level = "info"', 'log_level = "debug"'))
+    made(tmp_path)
+    assert load(ApiSettings, path, {}).log_level == "debug"
+
+
+def test_the_plan_of_a_directory_is_the_one_that_made_it(tmp_path: Path) -> None:
+    cluster, _ = made(tmp_path)
+    etcd = {zone: load(EtcdMemberSettings, tmp_path / f"zones/{zone}/etcd.toml", {}) for zone in cluster.zones}
+    assert plan_of(cluster, etcd) == plan()
+    assert Layout(tmp_path).load() == cluster
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"format": 2}', '{"format": 1}', '{"format": 1, "zones": 1, "processes": []}']
+)
+def test_a_damaged_cluster_file_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "cluster.json").write_text(text)
+    with pytest.raises(SettingsError):
+        Layout(tmp_path).load()
+
+
+def test_a_secret_does_not_show_in_a_traceback(tmp_path: Path) -> None:
+    _, admin = made(tmp_path)
+    assert admin.secret_access_key not in repr(admin)
+    assert len(admin.access_key_id) == 20
+    assert len(admin.secret_access_key) == 40
+    assert admin.secret_access_key.isalnum()
+
+
+def test_init_makes_a_directory_for_each_host(tmp_path: Path) -> None:
+    data_dir = tmp_path / "d"
+    arguments = ["init", "--account-id", ACCOUNT, "--listen-host", "0.0.0.0", "--data-dir", str(data_dir)]
+    assert main([*arguments, "--zone", "eu-a={role}-a.example", "--zone", "eu-b=10.0.0.2"]) == 0
+    api = load(ApiSettings, data_dir / "zones/eu-a/api.toml", {})
+    assert (api.listen, api.advertise, api.health) == ("0.0.0.0:7411", "api-a.example:7411", "0.0.0.0:7414")
+    assert api.etcd_endpoints == (Endpoint("eu-a", "etcd-a.example:2379"), Endpoint("eu-b", "10.0.0.2:2379"))
+    etcd = load(EtcdMemberSettings, data_dir / "zones/eu-b/etcd.toml", {})
+    assert not etcd.allow_first_look
+    assert etcd.binary is None
+    assert {peer.address for peer in etcd.members} == {"etcd-a.example:2380", "10.0.0.2:2380"}
+    certificate = x509.load_pem_x509_certificate((data_dir / "zones/eu-a/api/role.crt").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert {"api.meshlog", "api-a.example"} <= set(names.get_values_for_type(x509.DNSName))
+    assert main([*arguments, "--zone", "z=h"]) == 5, "a cluster is never made over another"
+    # Copied as it is to its host, a zone's directory is complete.
+    (data_dir / "zones/eu-a").rename(tmp_path / "elsewhere")
+    moved = load(ApiSettings, tmp_path / "elsewhere/api.toml", {})
+    assert moved.role_tls.certificate == tmp_path / "elsewhere/api/role.crt"
+    for path in (moved.role_tls.key, moved.etcd_tls.authority, moved.kek.config, moved.proxy_authority.key):
+        assert path.is_file()
+
+
+def test_process_ids_name_role_and_zone() -> None:
+    assert process_id("api", "z1") == "api-z1"
+
+
+def test_ports_are_free_distinct_and_not_those_of_outgoing_connections() -> None:
+    ports = free_ports("127.0.0.1", 30, ENTROPY)
+    assert len(set(ports)) == 30
+    low, high = usable_range()
+    assert low >= LOWEST
+    assert all(low <= port < high for port in ports)
+    first, last = (int(word) for word in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    if first > LOWEST + 1000:
+        assert not [port for port in ports if first <= port <= last]
+
+
+def test_an_address_that_is_not_ours_is_refused() -> None:
+    with pytest.raises(SettingsError, match="not an address of this machine"):
+        free_ports("192.0.2.1", 1, ENTROPY)
