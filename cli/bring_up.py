@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import importlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,7 +64,9 @@ class BringUp:
             deadline_s = self._clock.monotonic_s() + wish.timeout_s
             cluster, admin = self._files(wish)
             try:
-                await self._ensure(cluster, ["etcd"], deadline_s)
+                # Loading what speaks to etcd takes a second; etcd needs it too, to elect a leader.
+                loading = asyncio.to_thread(importlib.import_module, "cli.establish")
+                await asyncio.gather(self._ensure(cluster, ["etcd"], deadline_s), loading)
                 await self._establish(cluster, admin, deadline_s)
                 await self._ensure(cluster, ROLE_ORDER[1:], deadline_s)
             except BaseException:

@@ -211,11 +211,18 @@ class Follower:
         failure = step.failure
         opened: list[Record] = []
         for chained in step.records:
+            log_id, at = chained.as_head.log_id, chained.as_head.at
             try:
-                opened.append(await self._open(chained))
+                try:
+                    record = open_envelope(chained.envelope, log_id, at, self._keyring)
+                except MissingKey:
+                    # A data key drawn since the last load.
+                    await self._load_new_keys(log_id)
+                    record = open_envelope(chained.envelope, log_id, at, self._keyring)
             except IntegrityError as broken:
                 failure = broken
                 break
+            opened.append(record)
         if reached is not None and failure is None:
             yield FollowBatch(tuple(opened), reached, caught_up=True)
         elif opened:
@@ -223,14 +230,6 @@ class Follower:
             yield FollowBatch(tuple(opened), HeadRef(last.as_head, last.mod_revision), caught_up=False)
         if failure is not None:
             raise failure
-
-    async def _open(self, chained: ChainedRecord) -> Record:
-        head = chained.as_head
-        try:
-            return open_envelope(chained.envelope, head.log_id, head.at, self._keyring)
-        except MissingKey:
-            await self._load_new_keys(head.log_id)
-            return open_envelope(chained.envelope, head.log_id, head.at, self._keyring)
 
     async def _load_new_keys(self, log_id: str) -> None:
         # Waits here, not in `follow`: the records at hand are taken off the chain already and must not be dropped.

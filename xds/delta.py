@@ -30,7 +30,7 @@ class DeltaSession(Session[DeltaDiscoveryRequest, DeltaDiscoveryResponse]):
         books = self._types.get(request.type_url)
         actions: list[Action[DeltaDiscoveryResponse]] = []
         if books is None:
-            books = self._open(request)
+            books = self._first(request)
         elif books.outstanding is not None and request.response_nonce == books.outstanding.nonce:
             actions = self._answered(books, request.HasField("error_detail"), request.error_detail.message)
         for name in request.resource_names_unsubscribe:
@@ -39,15 +39,14 @@ class DeltaSession(Session[DeltaDiscoveryRequest, DeltaDiscoveryResponse]):
             self._subscribe(books, name)
         return actions
 
-    def _open(self, request: DeltaDiscoveryRequest) -> TypeState:
+    def _first(self, request: DeltaDiscoveryRequest) -> TypeState:
         held = dict(request.initial_resource_versions)
-        self._holds_config = self._holds_config or bool(held)
         books = TypeState(request.type_url, empty_handed=not held, held=held)
         if books.knows_wildcard and not request.resource_names_subscribe:
             books.wildcard = True
             # One that holds nothing waits for a first answer even if there is nothing for it.
             books.answer_owed = not held
-        self._types[request.type_url] = books
+        self._open(books, holds_config=bool(held))
         return books
 
     def _subscribe(self, books: TypeState, name: str) -> None:

@@ -66,6 +66,14 @@ class Pipeline(ABC, Generic[Response]):
     def _recognise(self, books: TypeState, view: View) -> None:
         """Compare what the first request claimed to hold with `view` (once)."""
 
+    def _open(self, books: TypeState, holds_config: bool) -> None:
+        """The first request of a type on this stream."""
+        self._types[books.type_url] = books
+        self._holds_config = self._holds_config or holds_config
+        if books.type_url == CLUSTER:
+            # What was staged while there were no clusters to wait for has to wait now.
+            self._making = self._staged = None
+
     def _next(self, target: Stage) -> list[Action[Response]]:
         """The next response, or the news that there is none left."""
         self._advance(target)
@@ -241,8 +249,7 @@ class Pipeline(ABC, Generic[Response]):
         if refused:
             names = books.note_refused(response, detail)
             return [Nacked(books.type_url, response.position, names, detail)]
-        books.note_accepted(response.resources)
-        books.note_removals_accepted(response.removed)
+        books.note_accepted(response)
         if books.type_url == ENDPOINT:
             self._barrier -= response.resources.keys()
         return [Acked(books.type_url, response.position)]

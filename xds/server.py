@@ -90,8 +90,8 @@ class XdsServer(grpc.GenericRpcHandler):
         self.send_timeout_s = send_timeout_s
         self.proxies = ConnectedProxies()
         self._trust_domain = trust_domain
-        self._memory = memory or NodeMemory()
-        self._admission = admission or Admission(clock)
+        self._memory = NodeMemory() if memory is None else memory
+        self._admission = Admission(clock) if admission is None else admission
         self._server: grpc.aio.Server | None = None
 
     async def start(

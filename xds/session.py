@@ -136,6 +136,8 @@ class Session(Pipeline[Response], Generic[Request, Response]):
         return [Confirm(after_failure)]
 
     def _on_confirmed(self, position: Position) -> list[Action[Response]]:
+        if not self._confirming:
+            return []
         self._confirming = False
         if position < self.memory.high_water(self.node):
             # A confirmed head below what was served: not the log that we know. Say nothing, ask again (I7).
@@ -144,6 +146,8 @@ class Session(Pipeline[Response], Generic[Request, Response]):
         return self._adopt(self._latest) if self._latest else []
 
     def _on_not_confirmed(self) -> list[Action[Response]]:
+        if not self._confirming:
+            return []
         self._confirming = False
         self._failed = True
         actions = self._ask_to_confirm(after_failure=True)

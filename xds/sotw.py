@@ -34,8 +34,7 @@ class SotwSession(Session[DiscoveryRequest, DiscoveryResponse]):
             books = TypeState(
                 request.type_url, empty_handed=not request.version_info, claimed=request.version_info, answer_owed=False
             )
-            self._types[request.type_url] = books
-            self._holds_config = self._holds_config or bool(request.version_info)
+            self._open(books, holds_config=bool(request.version_info))
             self._subscribe(books, request)
             return []
         if request.response_nonce != books.last_nonce and books.last_nonce:
@@ -131,8 +130,6 @@ class SotwSession(Session[DiscoveryRequest, DiscoveryResponse]):
             if name not in source and name not in removable and name in books.good:
                 content[name] = books.good[name]
         version = set_version(self.node, books.type_url, content.values())
-        if version == books.refused_set and not books.answer_owed:
-            return None
         books.answer_owed = False
         books.owed.clear()
         if books.type_url == CLUSTER:

@@ -63,8 +63,6 @@ class TypeState:
     """SotW clusters and listeners: the resources behind `held`."""
     refused: dict[str, str] = field(default_factory=dict)
     """Name to the version that the proxy refused on this stream; never pushed again unasked."""
-    refused_set: str = ""
-    """SotW: the version of the last set that was refused as a whole."""
     outstanding: Outstanding | None = None
     last_nonce: str = ""
 
@@ -128,16 +126,16 @@ class TypeState:
         for name in [name for name in self.held if name not in self.names]:
             self.forget(name)
 
-    def note_removals_accepted(self, names: Iterable[str]) -> None:
-        for name in names:
+    def note_accepted(self, response: Outstanding) -> None:
+        """The proxy now holds what `response` carried, and no longer what it removed. (What a SotW set carried in
+        place of something refused is not changed by it, so that stays refused.)"""
+        for name, resource in response.resources.items():
+            self.held[name] = resource.version
+        for name in response.changed:
+            self.refused.pop(name, None)
+        for name in response.removed:
             for book in (self.held, self.good, self.refused):
                 book.pop(name, None)
-
-    def note_accepted(self, resources: dict[str, XdsResource]) -> None:
-        """The proxy now holds these."""
-        for name, resource in resources.items():
-            self.held[name] = resource.version
-            self.refused.pop(name, None)
 
     def note_refused(self, response: Outstanding, detail: str) -> tuple[str, ...]:
         """The proxy refused `response`. Its valid parts may have been applied all the same (Envoy does), so what it
@@ -149,7 +147,6 @@ class TypeState:
         for name in suspects:
             resource = response.resources.get(name)
             self.refused[name] = resource.version if resource else REMOVED
-        self.refused_set = response.version
         return suspects
 
 

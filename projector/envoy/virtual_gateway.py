@@ -66,7 +66,7 @@ def draft_virtual_gateway(view: View, gateway: Resource) -> NodeDraft:
         name = names.routes(names.INGRESS, protocol, port)
         routes.append(_redirects(name, port, cluster.name, gateway_routes, services))
         prefix = names.stat_prefix(names.INGRESS, protocol, port, several)
-        chain = HttpChainPlan(port, prefix, name, access_log(gateway.spec))
+        chain = HttpChainPlan(port, prefix, name, access_log(view, gateway))
         plans.append(ListenerPlan(names.listener(names.INGRESS, port), port, True, False, dual_stack, (chain,)))
     protocol = listeners[0]["portMapping"]["protocol"]
     name = names.routes(names.EGRESS, protocol, names.EGRESS_PORT)
@@ -77,7 +77,7 @@ def draft_virtual_gateway(view: View, gateway: Resource) -> NodeDraft:
     routes.append(draft_egress(view, name, names.EGRESS_PORT, by_host, by_header))
     for _, found in services.values():
         clusters.update({cluster.name: cluster for cluster in found.clusters})
-    chain = HttpChainPlan(names.EGRESS_PORT, names.EGRESS, name, access_log(gateway.spec))
+    chain = HttpChainPlan(names.EGRESS_PORT, names.EGRESS, name, access_log(view, gateway))
     egress = names.listener(names.EGRESS, names.EGRESS_PORT)
     plans.append(ListenerPlan(egress, names.EGRESS_PORT, False, False, dual_stack, (chain,)))
     return NodeDraft(clusters, tuple(routes), tuple(plans))

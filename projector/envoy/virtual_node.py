@@ -91,7 +91,7 @@ def _ingress(view: View, node: Resource) -> _Side:
         prefix = names.stat_prefix(names.INGRESS, protocol, port, len(listeners) > 1)
         side.clusters.append(cluster)
         side.routes.append(local_app(routes, route))
-        side.chains.append(HttpChainPlan(port, prefix, routes, access_log(node.spec)))
+        side.chains.append(HttpChainPlan(port, prefix, routes, access_log(view, node)))
     return side
 
 
@@ -132,7 +132,7 @@ def _egress(view: View, node: Resource) -> _Side:
         protocol = min(protocols[number], key=HTTP_PROTOCOLS.index)
         routes = names.routes(names.EGRESS, protocol, number)
         side.routes.append(draft_egress(view, routes, number, ports[number], {}))
-        side.chains.append(HttpChainPlan(number, names.EGRESS, routes, access_log(node.spec)))
+        side.chains.append(HttpChainPlan(number, names.EGRESS, routes, access_log(view, node)))
     _outside(view, node, side, TLS_PORT in ports)
     return side
 

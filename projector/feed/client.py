@@ -244,7 +244,6 @@ class FeedClient:
             return
         if self._current is link:
             self._current = None
-            self._confirms.stream_changed()
         link.session.close()
         if link.task is not None:
             link.task.cancel()

@@ -186,7 +186,7 @@ async def test_a_member_of_another_cluster_stops_the_process(cluster: EtcdCluste
         mixed = connect([("z1", other.endpoints[0][1]), ("z2", cluster.endpoints[1][1])])
         await mixed.range(RangeRead(b"k"))
         other.kill(0)
-        with pytest.raises(TimelineMoved, match="another|began with cluster"):
+        with pytest.raises(TimelineMoved, match="began with cluster"):
             await mixed.range(RangeRead(b"k"))
         mixed.close()
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.cluster import appmesh_client
+from chaos.cluster import appmesh_client, parse_process, says_ready
 from tests.conditions import eventually
 from tests.deploy.compose import REPOSITORY, services
 from tests.deploy.test_units import PROGRAM, ROLES, Unit
@@ -152,13 +152,11 @@ def test_its_commands_become_a_cluster_that_keeps_a_mesh(
     with machines(tmp_path) as running:
         begin(running, cluster, host)
 
-        def ready() -> bool:
-            status = json.loads(running.run([MESHLOG, "status", "--data-dir", str(cluster), "-o", "json"]))
-            assert len(status["processes"]) == len(ROLES) * len(ZONES)
-            return bool(status["ready"])
-
+        status = json.loads(running.run([MESHLOG, "status", "--data-dir", str(cluster), "-o", "json"]))
+        processes = [parse_process(entry) for entry in status["processes"]]
+        assert len(processes) == len(ROLES) * len(ZONES)
         try:
-            eventually(ready, READY_S, "a ready cluster")
+            eventually(lambda: all(says_ready(process) for process in processes), READY_S, "a ready cluster")
         except AssertionError as late:
             raise AssertionError(f"{late}\n{running.logs()}") from late
 

@@ -153,7 +153,9 @@ class Network:
     def settle(self) -> None:
         """Let everything happen that is under way, and nothing new."""
         for _ in range(1000):
-            quiet = [step for step in self.steps() if step not in (self.reconnect, self.fail_to_confirm, self.advance_world)]
+            quiet = [
+                step for step in self.steps() if step not in (self.reconnect, self.fail_to_confirm, self.advance_world)
+            ]
             if not quiet:
                 return
             quiet[0]()

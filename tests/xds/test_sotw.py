@@ -54,9 +54,8 @@ def test_clusters_are_a_full_set_and_routes_only_what_changed() -> None:
         feed 11 | cds A=1 B=1 C=1 | eds A=1 | lds L=1 | rds R=1 S=1
         << cds A=1 B=1 C=1
         >> cds ack
-        >> rds R S
-    """.replace(">> rds R S", ">> rds ack R S\n << rds S=1"))
-    client.play("""
+        >> rds ack R S
+        << rds S=1
         >> rds ack
         feed 12 | cds A=1 B=1 C=1 | eds A=1 | lds L=1 | rds R=1 S=2
         << rds S=2
@@ -331,7 +330,6 @@ def test_removals_wait_for_routes_on_a_new_stream_too() -> None:
     again.views = old.views
     again.play("""
         feed 11 | cds B=1 C=1 | lds L=1 | rds R=2
-        confirm 11
         >> cds version=@10
         >> lds version=@10
         confirm 11
@@ -367,11 +365,7 @@ def test_a_version_that_hides_a_refusal_is_not_believed() -> None:
         feed 11 | cds A=2 B=bad | eds A=1 | lds L=1 | rds R=1
         << cds A=2 B=bad
         << eds A=1
-        >> cds nack B is bad version=x
-    """.replace(" version=x", "") + "<< cds A=2 B=1\n<< nothing" if False else """
-        feed 11 | cds A=1 B=bad | eds A=1 | lds L=1 | rds R=1
-        << cds A=1 B=bad
-        >> cds nack it is bad
+        >> cds nack something is bad     # A=2 may be in force all the same
     """)
     again = SotwClient(memory, prefix="t")
     again.views = old.views

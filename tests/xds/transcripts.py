@@ -73,6 +73,8 @@ class _Side:
         self.names: list[str] = []
         self.nonces: list[str] = []
         self.version = ""
+        """SotW: the last accepted one."""
+        self.received = ""
 
 
 class _Client:
@@ -119,7 +121,7 @@ class _Client:
                 else:
                     self._request(kind, tokens, None)
             case "<<":
-                expected = " ".join([rest.split()[0], *sorted(rest.split()[1:])])
+                expected = " ".join([rest.split(maxsplit=1)[0], *sorted(rest.split()[1:])])
                 if expected == "nothing":
                     assert not self.responses, f"there is more: {self.responses}"
                 else:
@@ -188,10 +190,10 @@ class SotwClient(_Client):
     """Speaks StreamAggregatedResources."""
 
     def __init__(self, memory: NodeMemory | None = None, identity: NodeId = NODE, prefix: str = "s") -> None:
-        super().__init__(SotwSession(identity, memory or NodeMemory(), prefix), identity)
+        super().__init__(SotwSession(identity, NodeMemory() if memory is None else memory, prefix), identity)
 
     def _items(self, response, side):  # type: ignore[no-untyped-def]
-        side.version = response.version_info
+        side.received = response.version_info
         return [item.value.decode() for item in response.resources]
 
     def _request(self, kind: str, tokens: list[str], error: str | None) -> None:
@@ -200,6 +202,8 @@ class SotwClient(_Client):
         ack = "ack" in tokens
         if names or not ack:
             side.names = [name for name in names if name != "none"]
+        if ack and error is None:
+            side.version = side.received
         version = options.get("version", side.version if ack else "")
         if version.startswith("@"):
             version = self.views[version[1:]].version(LONG[kind])
@@ -219,7 +223,7 @@ class DeltaClient(_Client):
     """Speaks DeltaAggregatedResources."""
 
     def __init__(self, memory: NodeMemory | None = None, identity: NodeId = NODE, prefix: str = "d") -> None:
-        super().__init__(DeltaSession(identity, memory or NodeMemory(), prefix), identity)
+        super().__init__(DeltaSession(identity, NodeMemory() if memory is None else memory, prefix), identity)
 
     def _items(self, response, side):  # type: ignore[no-untyped-def]
         for item in response.resources:
@@ -237,9 +241,7 @@ class DeltaClient(_Client):
             type_url=LONG.get(kind, kind),
             resource_names_subscribe=[name[1:] for name in names if name.startswith("+")],
             resource_names_unsubscribe=[name[1:] for name in names if name.startswith("-")],
-            initial_resource_versions={
-                name: resource(kind, name, content).version for name, content in held.items()
-            },
+            initial_resource_versions={name: resource(kind, name, content).version for name, content in held.items()},
             response_nonce=self._nonce(side, options, "ack" in tokens),
         )
         request.node.id = self._node(options)

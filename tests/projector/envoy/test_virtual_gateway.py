@@ -229,3 +229,11 @@ def test_an_access_log_is_written_on_both_passes() -> None:
     for plan in of_type(compiled(log, gateway_id()), TYPE_LISTENER).values():
         (entry,) = plan["filterChains"][0]["filters"][0]["typedConfig"]["accessLog"]
         assert entry["typedConfig"]["path"] == "/dev/stdout"
+
+
+def test_an_access_log_format_that_is_not_compiled_is_reported_not_dropped_in_silence() -> None:
+    log = canary()
+    logging = {"accessLog": {"file": {"path": "/dev/stdout", "format": {"text": "%PROTOCOL%"}}}}
+    log.update(key("virtualGateway", "edge"), gateway(listener(8088), logging=logging))
+    (alarm,) = compiled(log, gateway_id()).alarms
+    assert alarm.startswith("mesh/shop/virtualGateway/edge: spec.logging.accessLog.file.format")

@@ -150,6 +150,20 @@ def test_a_confirm_does_not_wait_for_what_gets_dirty_later(play: Playbook) -> No
     assert third.node == EDGE
 
 
+def test_a_node_that_changes_again_before_it_is_sent_still_holds_up_the_confirm(play: Playbook) -> None:
+    play.says(HELLO, Subscribe(CART, 1), Confirm(5, 1500))
+    play.hears()
+    play.world.change(CART, "x", text="2")
+    play.source.fold()
+    play.session.head_answer(5, at(2), play.source.position)
+    play.world.change(CART, "x", text="3")
+    play.source.fold()
+    first, second = play.hears()
+    assert isinstance(first, SnapshotFrame)
+    assert first.position == at(3)
+    assert second == Confirmed(5, at(2), ok=True)
+
+
 def test_a_node_that_keeps_changing_starves_neither_confirms_nor_heartbeats(play: Playbook) -> None:
     play.says(HELLO, Subscribe(CART, 1), Confirm(5, 1500))
     play.hears()

@@ -63,6 +63,7 @@ class ToldSource:
         self.ready = True
         self.confirmed_age_s = 0.0
         self.quorum = True
+        self.folds_to_the_head = True
         self.broken: set[NodeId] = set()
         self.reads = 0
         self._listeners: dict[NodeId, list[Callable[[NodeId], None]]] = {}
@@ -89,7 +90,8 @@ class ToldSource:
         self.reads += 1
         if not self.quorum:
             raise NoQuorum("etcd does not answer")
-        self.fold()
+        if self.folds_to_the_head:
+            self.fold()
         return self.position
 
     def fold(self, to: int | None = None) -> None:

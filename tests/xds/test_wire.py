@@ -1,0 +1,106 @@
+"""The generated classes are what the .proto says, and say on the wire what Envoy's own API says."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+from envoy_data_plane.envoy.config.core.v3 import Address, Node, SocketAddress
+from envoy_data_plane.envoy.config.endpoint.v3 import (
+    ClusterLoadAssignment,
+    Endpoint,
+    LbEndpoint,
+    LocalityLbEndpoints,
+)
+from envoy_data_plane.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest
+
+from xds.wire import discovery_pb2 as wire
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_committed_classes_are_those_of_the_proto(tmp_path: Path) -> None:
+    subprocess.run(
+        [ROOT / "scripts" / "generate_wire.sh", tmp_path],
+        check=True,
+        env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"},
+    )
+    generated = (tmp_path / "xds/wire/discovery_pb2.py").read_text()
+    assert _serialized(generated) == wire.DESCRIPTOR.serialized_pb
+    assert (tmp_path / "xds/wire/discovery_pb2.pyi").read_text() == (ROOT / "xds/wire/discovery_pb2.pyi").read_text()
+
+
+def _serialized(module: str) -> bytes:
+    """The descriptor that a generated module registers."""
+    call = next(
+        node
+        for node in ast.walk(ast.parse(module))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "AddSerializedFile"
+    )
+    assert isinstance(call.args[0], ast.Constant)
+    assert isinstance(call.args[0].value, bytes)
+    return call.args[0].value
+
+
+def test_requests_read_as_envoys_own_api_writes_them() -> None:
+    sotw = wire.DiscoveryRequest.FromString(
+        bytes(
+            DiscoveryRequest(
+                version_info="v",
+                node=Node(id="n", cluster="c"),
+                resource_names=["a", "b"],
+                type_url="t",
+                response_nonce="x",
+            )
+        )
+    )
+    assert (sotw.version_info, sotw.node.id, sotw.node.cluster, sotw.type_url, sotw.response_nonce) == (
+        "v",
+        "n",
+        "c",
+        "t",
+        "x",
+    )
+    assert list(sotw.resource_names) == ["a", "b"]
+    assert not sotw.HasField("error_detail")
+    delta = wire.DeltaDiscoveryRequest.FromString(
+        bytes(
+            DeltaDiscoveryRequest(
+                node=Node(id="n"), type_url="t", resource_names_subscribe=["a"], resource_names_unsubscribe=["b"],
+                initial_resource_versions={"r": "1"}, response_nonce="x",
+            )
+        )
+    )  # fmt: skip
+    assert (list(delta.resource_names_subscribe), list(delta.resource_names_unsubscribe)) == (["a"], ["b"])
+    assert (dict(delta.initial_resource_versions), delta.response_nonce) == ({"r": "1"}, "x")
+
+
+def test_responses_and_endpoints_read_back_in_envoys_own_api() -> None:
+    ours = wire.DeltaDiscoveryResponse(
+        type_url="t", nonce="x", removed_resources=["gone"], system_version_info="1.2",
+        resources=[wire.Resource(name="r", version="1", resource=wire.Any(type_url="t", value=b"body"))],
+    )  # fmt: skip
+    theirs = DeltaDiscoveryResponse.parse(ours.SerializeToString())
+    assert (theirs.type_url, theirs.nonce, theirs.removed_resources) == ("t", "x", ["gone"])
+    assert (theirs.resources[0].name, theirs.resources[0].version) == ("r", "1")
+    address = wire.Address(socket_address=wire.SocketAddress(address="10.0.0.1", port_value=80))
+    assignment = wire.ClusterLoadAssignment(
+        cluster_name="c",
+        endpoints=[wire.LocalityLbEndpoints(lb_endpoints=[wire.LbEndpoint(endpoint=wire.Endpoint(address=address))])],
+    )
+    assert ClusterLoadAssignment.parse(assignment.SerializeToString()) == ClusterLoadAssignment(
+        cluster_name="c",
+        endpoints=[
+            LocalityLbEndpoints(
+                lb_endpoints=[
+                    LbEndpoint(
+                        endpoint=Endpoint(
+                            address=Address(socket_address=SocketAddress(address="10.0.0.1", port_value=80))
+                        )
+                    )
+                ]
+            )
+        ],
+    )
