@@ -1,10 +1,10 @@
 """Beside AWS: `/meshlog/v1/`, what the CLI needs. Same signatures, errors and positions as the App Mesh API.
 
-    GET  events?mesh=&after=&limit=     {events: [...], next: "<epoch>.<position>" | null}
-    GET  status                         {role, id, zone, epoch, position, level, state_hash, ready, reason, members?}
-    POST rollback                       {mesh, to, dry_run?, account?, allow_mesh_deletion?, clientToken?}
-                                        → {position: int | null, changes: [...], refused: [...]}
-    POST proxies/identity               {node, csr_pem} → {node, certificate_pem, chain, ca, not_after, xds: [...]}
+GET  events?mesh=&after=&limit=     {events: [...], next: "<epoch>.<position>" | null}
+GET  status                         {role, id, zone, epoch, position, level, state_hash, ready, reason, members?}
+POST rollback                       {mesh, to, dry_run?, account?, allow_mesh_deletion?, clientToken?}
+                                    → {position: int | null, changes: [...], refused: [...]}
+POST proxies/identity               {node, csr_pem} → {node, certificate_pem, chain, ca, not_after, xds: [...]}
 """
 
 from __future__ import annotations

@@ -122,5 +122,3 @@ def _wire(status: int, document: Mapping[str, Any], headers: Mapping[str, str], 
         **headers,
     }
     return Wire(status, [(name.encode(), value.encode()) for name, value in lines.items()], body)
-
-

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+from botocore import exceptions
 
 GIVE_UP_S = 30.0
 RETRY_PAUSE_S = 0.05
@@ -125,7 +125,7 @@ class Writer:
             attempts += 1
             try:
                 answer = self._send(verb, resource, token, number)
-            except (ClientError, ConnectionError, HTTPClientError) as problem:
+            except (exceptions.ClientError, exceptions.ConnectionError, exceptions.HTTPClientError) as problem:
                 problems.append(str(problem))
                 if _is_refusal(problem):
                     outcome = REFUSED
@@ -168,7 +168,7 @@ class Writer:
 
 def _is_refusal(problem: Exception) -> bool:
     """An answer in the 4xx range says that nothing was written; anything else leaves it open."""
-    if not isinstance(problem, ClientError):
+    if not isinstance(problem, exceptions.ClientError):
         return False
     status = int(problem.response["ResponseMetadata"]["HTTPStatusCode"])
     return 400 <= status < 500 and status != 429

@@ -43,6 +43,7 @@ class Wish:
     timeout_s: float
 
 
+_REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a process bound everywhere is told as
 DEFAULT_ZONES = 3
 DEFAULT_ACCOUNT = "000000000000"
 
@@ -164,10 +165,15 @@ class BringUp:
 
 
 def stop_in_order(layout: Layout, processes: Sequence[ProcessEntry], clock: Clock) -> list[str]:
-    """Roles first, then the etcd that they need to end in order. Returns the ids of what had to be killed."""
-    roles = [process for process in processes if process.role != "etcd"]
-    members = [process for process in processes if process.role == "etcd"]
-    return stop(layout, roles, clock, DOWN_GRACE_S) + stop(layout, members, clock, DOWN_ETCD_GRACE_S)
+    """Roles first, then the etcd that they need to end in order. Returns the ids of what had to be killed.
+
+    etcd's members one by one: a leader first hands over, and waits 7 s for a successor that is ending as well.
+    """
+    killed = stop(layout, [process for process in processes if process.role != "etcd"], clock, DOWN_GRACE_S)
+    for process in processes:
+        if process.role == "etcd":
+            killed += stop(layout, [process], clock, DOWN_ETCD_GRACE_S)
+    return killed
 
 
 @contextmanager
@@ -188,7 +194,7 @@ def _new_plan(wish: Wish, entropy: Entropy) -> Plan:
     listeners = {
         (zone, role): Listener(
             listen_host=wish.listen_host,
-            host=wish.listen_host,
+            host=_REACHED_AT.get(wish.listen_host, wish.listen_host),
             port=next(ports),
             health_port=next(ports),
             peer_port=next(ports) if role == "etcd" else 0,

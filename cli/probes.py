@@ -34,7 +34,7 @@ class Probe:
 
 def probe(pool: urllib3.PoolManager, layout: Layout, process: ProcessEntry, *, local: bool) -> Probe:
     """Ask one process. On this machine a process without a live pid is not ready, whoever answers on its port."""
-    pid = running_pid(layout, process) if local else None
+    pid = running_pid(layout, process)
     if local and pid is None:
         return Probe(process, None, False, "not running")
     try:

@@ -32,6 +32,7 @@ from runtime.settings import (
     TlsFiles,
     dump,
     relative_to,
+    split_address,
 )
 
 _ZONE = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -91,14 +92,14 @@ def plan_of(cluster: ClusterFile, etcd: Mapping[str, EtcdMemberSettings]) -> Pla
     """
     listeners = {}
     for process in cluster.processes:
-        host, _, port = process.address.rpartition(":")
-        peer_port = 0
-        if process.role == "etcd":
-            peer_port = int(etcd[process.zone].peer_listen.rpartition(":")[2])
-        health_port = int(process.health.rpartition(":")[2])
-        bare = host.removeprefix("[").removesuffix("]")
+        host, port = split_address(process.address)
+        member = etcd[process.zone]
         listeners[process.zone, process.role] = Listener(
-            listen_host=bare, host=bare, port=int(port), health_port=health_port, peer_port=peer_port
+            listen_host=split_address(member.listen)[0],
+            host=host,
+            port=port,
+            health_port=split_address(process.health)[1],
+            peer_port=split_address(member.peer_listen)[1] if process.role == "etcd" else 0,
         )
     first = next(iter(etcd.values()))
     return Plan(

@@ -50,6 +50,7 @@ from runtime.limits import (
     CONFIRM_EVERY_S,
     CONFIRM_TIMEOUT_S,
     CONFIRMED_AGE_READY_S,
+    MEMBERS_READ_S,
     PROXY_LIFETIME_S,
     SHUTDOWN_GRACE_S,
 )
@@ -250,10 +251,26 @@ async def run_api(settings: ApiSettings) -> None:
             await asyncio.wait([serving], timeout=SHUTDOWN_GRACE_S)
 
 
+async def _know_projectors(
+    connection: EtcdConnection, settings: ProjectorSettings, known: set[tuple[str, str]], clock: Clock
+) -> None:
+    """Keep `known` at the configured projectors and those that live now, for frontends to dial."""
+    static = {(endpoint.zone, endpoint.address) for endpoint in settings.projectors}
+    while True:
+        try:
+            living = await list_members(connection, settings.key_prefix, settings.role)
+            known.clear()
+            known.update(static, ((member.zone, member.address) for member in living))
+        except MeshlogError as error:
+            log.info("projectors not listed", reason=error.message)
+        await clock.sleep(MEMBERS_READ_S)
+
+
 async def run_projector(settings: ProjectorSettings) -> None:
     """One projector, until a signal."""
     # The resource classes take a second to load and 60 MB to hold: only where resources are built.
     from projector.envoy.compiler import Compiler  # noqa: PLC0415
+    from projector.envoy.warm import warm_up  # noqa: PLC0415
 
     clock, entropy = SystemClock(), SystemEntropy()
     access = open_log(settings, clock, entropy)
@@ -262,13 +279,16 @@ async def run_projector(settings: ProjectorSettings) -> None:
         stack.callback(access.connection.close)
         supervisor = await stack.enter_async_context(Supervisor())
         supervisor.stop_on_signals()
-        projection = Projection(replica, Compiler())
+        compiler = Compiler()
+        warm_up(compiler)
+        projection = Projection(replica, compiler)
+        known = {(endpoint.zone, endpoint.address) for endpoint in settings.projectors}
         feed = FeedServer(
             source=projection,
             registry=FrontendRegistrations(
                 access.connection, settings.key_prefix, level=LEVEL, build=BUILD, clock=clock, supervisor=supervisor
             ),
-            projectors=lambda: settings.projectors,
+            projectors=lambda: sorted(known),
             projector_id=settings.id,
             zone=settings.zone,
             trust_domain=settings.trust_domain,
@@ -289,6 +309,7 @@ async def run_projector(settings: ProjectorSettings) -> None:
         registration = Registration(access.connection, settings.key_prefix, lambda: _member(settings), clock)
         supervisor.start(replica.run(), "replica")
         supervisor.start(feed.run(), "feed")
+        supervisor.start(_know_projectors(access.connection, settings, known, clock), "projectors")
         supervisor.start(registration.run(), "member")
         log.info("serving", role=settings.role, address=settings.listen)
         await supervisor.wait()

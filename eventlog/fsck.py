@@ -59,9 +59,7 @@ class FsckReport:
             self.more_findings += 1
 
 
-async def fsck(
-    driver: LogDriver, keyring: Keyring | None, progress: Callable[[int], None] | None = None
-) -> FsckReport:
+async def fsck(driver: LogDriver, keyring: Keyring | None, progress: Callable[[int], None] | None = None) -> FsckReport:
     """Check the log as of one moment, also while it is written. `progress` is told how many records were checked.
 
     Raises only Unavailable and its like; what is wrong with the log is in the report.
@@ -116,9 +114,7 @@ async def _check_data_keys(report: FsckReport, entries: Mapping[str, DataKeyEntr
 class _Walk:
     """Walks the frames in order. `_point` is None after a fault that leaves the next predecessor unknown."""
 
-    def __init__(
-        self, report: FsckReport, keyring: Keyring | None, progress: Callable[[int], None] | None
-    ) -> None:
+    def __init__(self, report: FsckReport, keyring: Keyring | None, progress: Callable[[int], None] | None) -> None:
         self._report = report
         self._keyring = keyring
         self._progress = progress

@@ -122,8 +122,13 @@ def decode_head(value: bytes) -> Head:
         raise Damaged(f"The log's head has format {form!r}; this build reads format {HEAD_FORMAT}: run a newer build")
     head = Head(log_id, epoch, position, digest)
     sound = (
-        isinstance(log_id, str) and type(epoch) is int and type(position) is int and epoch >= FIRST_EPOCH
-        and position >= 0 and isinstance(digest, bytes) and len(digest) == HASH_BYTES
+        isinstance(log_id, str)
+        and type(epoch) is int
+        and type(position) is int
+        and epoch >= FIRST_EPOCH
+        and position >= 0
+        and isinstance(digest, bytes)
+        and len(digest) == HASH_BYTES
     )
     if not sound or encode_head(head) != value:
         raise Damaged(_HEAD_UNREADABLE)

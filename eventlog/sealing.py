@@ -120,10 +120,21 @@ def seal_record(record: Record, after: Head, keys: tuple[DataKey, DataKey | None
             raise ValueError("a record of the secrets class needs the secrets key")
         inner = _seal(SECRET_DATA, secrets_key, salts[1], place, _encode(data))
         data = [secrets_key.key_id, salts[1], *inner]
-    payload = _encode([
-        record.position.position, record.time_us, record.wall_us, record.type, record.account, record.actor,
-        record.source_ip, record.request_id, record.token, record.key_class.value, data,
-    ])
+    payload = _encode(
+        [
+            record.position.position,
+            record.time_us,
+            record.wall_us,
+            record.type,
+            record.account,
+            record.actor,
+            record.source_ip,
+            record.request_id,
+            record.token,
+            record.key_class.value,
+            data,
+        ]
+    )
     commitment, ciphertext = _seal(ENVELOPE, config_key, salts[0], place, payload)
     stored: bytes = msgpack.packb(
         [RECORD_FORMAT, record.schema, config_key.key_id, salts[0], commitment, after.hash, ciphertext]
@@ -135,8 +146,18 @@ def place_record(new: NewRecord, after: Head, time_us: int, wall_us: int) -> Rec
     """Give a new record its place right after `after`."""
     position = Position(after.epoch, after.position + 1)
     return Record(
-        position, time_us, wall_us, new.type, new.schema, new.account, new.actor, new.source_ip, new.request_id,
-        new.token, new.data, new.key_class,
+        position,
+        time_us,
+        wall_us,
+        new.type,
+        new.schema,
+        new.account,
+        new.actor,
+        new.source_ip,
+        new.request_id,
+        new.token,
+        new.data,
+        new.key_class,
     )
 
 
@@ -149,10 +170,15 @@ def parse_stored(stored: bytes, position: Position) -> SealedEnvelope:
     if form != RECORD_FORMAT:
         raise Damaged(f"Record {position} has format {form!r}; this build reads {RECORD_FORMAT}: run a newer build")
     sound = (
-        type(schema) is int and isinstance(key_id, str) and isinstance(ciphertext, bytes)
-        and isinstance(salt, bytes) and len(salt) == SALT_BYTES
-        and isinstance(commitment, bytes) and len(commitment) == COMMITMENT_BYTES
-        and isinstance(previous_hash, bytes) and len(previous_hash) == HASH_BYTES
+        type(schema) is int
+        and isinstance(key_id, str)
+        and isinstance(ciphertext, bytes)
+        and isinstance(salt, bytes)
+        and len(salt) == SALT_BYTES
+        and isinstance(commitment, bytes)
+        and len(commitment) == COMMITMENT_BYTES
+        and isinstance(previous_hash, bytes)
+        and len(previous_hash) == HASH_BYTES
     )
     if not sound:
         raise _damaged(position)

@@ -107,7 +107,15 @@ Command = (
     | RaiseLevel
 )
 COMMANDS: tuple[type[Command], ...] = (
-    Create, Update, Delete, TagResource, UntagResource, Rollback, CreateAccessKey, IssueProxyIdentity, RaiseLevel,
+    Create,
+    Update,
+    Delete,
+    TagResource,
+    UntagResource,
+    Rollback,
+    CreateAccessKey,
+    IssueProxyIdentity,
+    RaiseLevel,
 )
 
 

@@ -78,8 +78,15 @@ def _created(state: State, data: Data) -> Folded:
     if key in state.resources:
         raise ValueError(f"{key.path} is there already")
     resource = Resource(
-        key, freeze(data["spec"]), freeze(data["tags"]), data["uid"], 1, data["owner"],
-        state.time_us, state.time_us, state.position,
+        key,
+        freeze(data["spec"]),
+        freeze(data["tags"]),
+        data["uid"],
+        1,
+        data["owner"],
+        state.time_us,
+        state.time_us,
+        state.position,
     )
     return state.with_resource(resource), resource
 
@@ -119,8 +126,15 @@ def _rolled_back(state: State, data: Data) -> Folded:
             state = state.without_resource(key, state.position)
             continue
         resource = Resource(
-            key, freeze(change["spec"]), freeze(change["tags"]), change["uid"], change["version"], change["owner"],
-            change["created_us"], state.time_us, state.position,
+            key,
+            freeze(change["spec"]),
+            freeze(change["tags"]),
+            change["uid"],
+            change["version"],
+            change["owner"],
+            change["created_us"],
+            state.time_us,
+            state.position,
         )
         state = state.without_tombstone(resource.uid).with_resource(resource)
     return state, None

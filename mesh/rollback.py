@@ -104,9 +104,7 @@ def _change(now: State, then: State, living: Resource | None, wanted: Resource |
         return None
     else:
         action, version = UPDATED, living.version + 1
-    return Change(
-        action, wanted.key, wanted.uid, wanted.owner, version, wanted.created_us, wanted.spec, wanted.tags
-    )
+    return Change(action, wanted.key, wanted.uid, wanted.owner, version, wanted.created_us, wanted.spec, wanted.tags)
 
 
 def _last_version(now: State, then: State, wanted: Resource) -> int:

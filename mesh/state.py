@@ -51,8 +51,15 @@ class Resource:
 
     def __post_init__(self) -> None:
         shape = (
-            self.key, self.spec, self.tags, self.uid, self.version, self.owner,
-            self.created_us, self.updated_us, self.changed_at,
+            self.key,
+            self.spec,
+            self.tags,
+            self.uid,
+            self.version,
+            self.owner,
+            self.created_us,
+            self.updated_us,
+            self.changed_at,
         )
         object.__setattr__(self, "digest", hashlib.sha256(canonical_json(shape)).digest())
 
@@ -160,13 +167,17 @@ class State:
         gone = self.resources[key]
         home = (key.account, key.mesh)
         left = self.of_mesh[home].remove(key)
-        return replace(
-            self,
-            resources=self.resources.remove(key),
-            of_mesh=self.of_mesh.insert(home, left) if left else self.of_mesh.remove(home),
-            referrers=_unrefer(self.referrers, gone),
-            fingerprint=(self.fingerprint - _item("resource", gone.digest.hex())) & _FINGERPRINT_MASK,
-        )._with_change_in(key, position, alive=False)._with_tombstone(gone, position)
+        return (
+            replace(
+                self,
+                resources=self.resources.remove(key),
+                of_mesh=self.of_mesh.insert(home, left) if left else self.of_mesh.remove(home),
+                referrers=_unrefer(self.referrers, gone),
+                fingerprint=(self.fingerprint - _item("resource", gone.digest.hex())) & _FINGERPRINT_MASK,
+            )
+            ._with_change_in(key, position, alive=False)
+            ._with_tombstone(gone, position)
+        )
 
     def with_token(self, digest: bytes, entry: TokenEntry) -> State:
         """The state that remembers an answer, and forgets those out of the window (by count and by log time)."""

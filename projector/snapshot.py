@@ -18,7 +18,7 @@ TYPE_CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 TYPE_ENDPOINT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 TYPE_LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 TYPE_ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-TYPE_SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+TYPE_SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105 - a type's name
 
 TYPES = (TYPE_CLUSTER, TYPE_ENDPOINT, TYPE_LISTENER, TYPE_ROUTE, TYPE_SECRET)
 """In make-before-break order of additions (xDS protocol, "Eventual consistency considerations")."""
@@ -47,7 +47,7 @@ ResourceSet = Mapping[tuple[str, str], XdsResource]
 
 @dataclass(frozen=True, slots=True)
 class NodeSnapshot:
-    """All that one node is to have, as of `position`. `alarms` are sentences for operators, one for each thing held back."""
+    """All that one node is to have, as of `position`. `alarms`: a sentence for operators for each thing held back."""
 
     node: NodeId
     position: Position

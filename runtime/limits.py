@@ -1,4 +1,5 @@
-"""Every bound of the running parts, in one place, each with its reason. (The domain's own bounds are in mesh/limits.py.)"""
+"""Every bound of the running parts, in one place, each with its reason. (The domain's own bounds are in
+mesh/limits.py.)"""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ FEED_SILENCE_S = 2.0
 FEED_DIAL_TIMEOUT_S = 1.0
 """From dialling to the projector's hello; then the next projector is tried."""
 FEED_BACKOFF_FIRST_S = 0.1
-"""Wait before the second attempt at one projector; doubles (with jitter) at each failure. Other projectors are tried at once."""
+"""Wait before the second attempt at one projector; doubles (with jitter) at each failure. Other projectors are tried
+at once."""
 FEED_BACKOFF_MAX_S = 3.0
 """Cap of that wait: a projector that is back is found within it."""
 FEED_STALE_S = 2.0
@@ -66,7 +68,8 @@ FEED_CONFIRM_RETRY_S = 0.1
 
 # --- identity
 SIGV4_WINDOW_S = 300
-"""How far a signature's time may be from ours, either way: AWS's ±5 minutes. Replays inside it meet the tokens in the log."""
+"""How far a signature's time may be from ours, either way: AWS's ±5 minutes. Replays inside it meet the tokens in
+the log."""
 
 # --- cluster: certificates
 AUTHORITY_LIFETIME_S = 10 * 365 * 24 * 3600
@@ -123,7 +126,8 @@ GENESIS_DEADLINE_S = 20.0
 
 # --- api
 BODY_SIZE_BYTES = 1024 * 1024
-"""A request body: eight times the largest spec that the domain takes, so that pretty-printed JSON passes, and no more."""
+"""A request body: eight times the largest spec that the domain takes, so that pretty-printed JSON passes, and no
+more."""
 BODY_TIMEOUT_S = 15.0
 """A body that takes longer is a slow-loris, or a link on which the call cannot succeed anyway."""
 BODY_DEPTH = 48
@@ -185,7 +189,8 @@ XDS_CONNECTION_AGE_S = 30 * 60.0
 XDS_CONNECTION_AGE_GRACE_S = 30.0
 """ADS streams do not end by themselves: after this they are cut, and the proxy keeps its config meanwhile."""
 XDS_SEND_TIMEOUT_S = 20.0
-"""A proxy that takes no bytes for so long is cut off: leaving it connected would leave it stale without anyone knowing."""
+"""A proxy that takes no bytes for so long is cut off: leaving it connected would leave it stale without anyone
+knowing."""
 XDS_CONFIRM_TIMEOUT_S = 2.0
 """One attempt to have the head confirmed. Above etcd's election time, so that a change of leader is not an outage."""
 XDS_CONFIRM_RETRY_S = 0.5
@@ -203,7 +208,8 @@ XDS_ERROR_DETAIL_CHARS = 512
 
 # --- projector: the compiler
 COMPILED_PLANS_MAX = 65_536
-"""Rendered resources and virtual hosts remembered: those of some 10 000 virtual nodes, with room for what alternates."""
+"""Rendered resources and virtual hosts remembered: those of some 10 000 virtual nodes, with room for what
+alternates."""
 COMPILED_BYTES_MAX = 256 * 1024 * 1024
 """Their bytes. A cluster is about 250 bytes; route configurations of big gateways are what this bounds."""
 
@@ -229,7 +235,8 @@ UP_TIMEOUT_S = 120.0
 DOWN_GRACE_S = SHUTDOWN_GRACE_S + 2.0
 """From SIGTERM to SIGKILL in `down`: a role's own grace and its end."""
 DOWN_ETCD_GRACE_S = 12.0
-"""The same for etcd: a leader tries to hand over for 7 s (its request time-out) although nobody is left to take over."""
+"""The same for etcd: a leader tries to hand over for 7 s (its request time-out) although nobody is left to take
+over."""
 LOG_TAIL_LINES = 12
 """Lines of a failed process's log that `up` shows."""
 CLI_CONNECT_TIMEOUT_S = 1.0
@@ -300,3 +307,5 @@ CONFIRM_TIMEOUT_S = 4.0
 """Longer than an election, so that a change of leader is no alarm."""
 CONFIRMED_AGE_READY_S = 10.0
 """An API server whose last confirmed head is older than this tells load balancers to go elsewhere."""
+MEMBERS_READ_S = 5.0
+"""Between a projector's looks at who else lives: half a member's lease or so."""

@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 
 class Supervisor:
-    """Runs tasks until one fails or `stop` is called. Use as an async context manager; `wait()` re-raises the failure."""
+    """Runs tasks until one fails or `stop` is called. An async context manager; `wait()` re-raises the failure."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -21,6 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from chaos.upstream import dual_stack_socket
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 CHUNK_BYTES = 64 * 1024
 READY_TIMEOUT_S = 20.0
 
@@ -110,7 +113,8 @@ class Namespace:
 
     def _relay_inside(self, direction: str, port: int, path: Path) -> None:
         child = subprocess.Popen(
-            [*self.prefix, sys.executable, __file__, direction, str(port), str(path)],
+            [*self.prefix, sys.executable, "-m", "tests.netns", direction, str(port), str(path)],
+            cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -144,7 +148,8 @@ class Namespace:
 def _inside(direction: str, port: int, path: str) -> None:
     """The relay's part inside the namespace; ends when its standard input closes."""
     if direction == "tcp-to-unix":
-        listener = socket.create_server(("127.0.0.1", port), backlog=256)
+        # Both families: Envoy asks for `localhost` in IPv6 first. Nothing but loopback can reach it here.
+        listener = dual_stack_socket(port)
         connect: tuple[int, Any] = (socket.AF_UNIX, path)
     else:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

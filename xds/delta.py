@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from mesh.position import Position
 from projector.snapshot import XdsResource
 from runtime.limits import XDS_RESPONSE_BYTES
 from xds.actions import Action, Send
-from xds.pipeline import Offer, Stage
+from xds.pipeline import Offer
 from xds.session import Session
 from xds.typestate import WILDCARD, Outstanding, TypeState
 from xds.view import View, fitting
@@ -74,7 +75,7 @@ class DeltaSession(Session[DeltaDiscoveryRequest, DeltaDiscoveryResponse]):
     # --- responses
 
     def _compose(self, books: TypeState, offer: Offer) -> Send[DeltaDiscoveryResponse] | None:
-        source = offer.stage.view.of(books.type_url)
+        source = offer.source
         changes = books.changes(source)
         if offer.only_owed:
             changes = [resource for resource in changes if resource.name in books.owed]
@@ -84,10 +85,10 @@ class DeltaSession(Session[DeltaDiscoveryRequest, DeltaDiscoveryResponse]):
         removed = sorted(missing | offer.removable)
         if not changes and not removed and not books.answer_owed:
             return None
-        return self._send(books, offer.stage, fitting(changes, XDS_RESPONSE_BYTES), tuple(removed))
+        return self._send(books, offer.position, fitting(changes, XDS_RESPONSE_BYTES), tuple(removed))
 
     def _send(
-        self, books: TypeState, stage: Stage, resources: list[XdsResource], removed: tuple[str, ...]
+        self, books: TypeState, position: Position, resources: list[XdsResource], removed: tuple[str, ...]
     ) -> Send[DeltaDiscoveryResponse]:
         books.answer_owed = False
         books.owed -= {resource.name for resource in resources}
@@ -95,13 +96,13 @@ class DeltaSession(Session[DeltaDiscoveryRequest, DeltaDiscoveryResponse]):
         books.last_nonce = self._next_nonce()
         books.outstanding = Outstanding(
             nonce=books.last_nonce,
-            position=stage.position,
+            position=position,
             resources={resource.name: resource for resource in resources},
             changed=tuple(resource.name for resource in resources),
             removed=removed,
         )
         response = DeltaDiscoveryResponse(
-            system_version_info=str(stage.position),
+            system_version_info=str(position),
             type_url=books.type_url,
             nonce=books.last_nonce,
             removed_resources=removed,

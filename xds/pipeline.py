@@ -2,7 +2,8 @@
 
 Make before break: three stages, each a whole snapshot.
 
-    target   the newest; endpoints and secrets come from here, at once
+    target   the newest; endpoints and secrets come from here, at once (and those that only an older stage has, from there:
+             a cluster must not be left without its endpoints because the world has moved on meanwhile)
     making   whose clusters are being delivered; what older stages still need stays beside them
     staged   whose clusters and endpoints the proxy has accepted; listeners and routes come from here
 
@@ -17,6 +18,7 @@ from abc import ABC, abstractmethod
 from typing import Generic, NamedTuple
 
 from mesh.position import Position
+from projector.snapshot import XdsResource
 from xds.actions import Acked, Action, Nacked, Response, Send, Settled
 from xds.typestate import Outstanding, TypeState
 from xds.view import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, Named, View
@@ -30,13 +32,15 @@ class Stage(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """What one type may be sent now.
+    """What one type may be sent now: `source`, of which `position` and `version` (SotW) speak.
 
     `only_owed`: nothing but names that were asked for. `removable`: held names that may be removed now. `later`: what a
     newer stage will bring, whose names are not reported missing.
     """
 
-    stage: Stage
+    source: Named
+    position: Position
+    version: str
     only_owed: bool
     removable: set[str]
     later: Named
@@ -111,11 +115,11 @@ class Pipeline(ABC, Generic[Response]):
 
     def _barrier_left(self) -> set[str]:
         """Endpoints that listeners and routes of `making` still wait for."""
-        endpoints, target = self._types.get(ENDPOINT), self._target
-        if endpoints is None or target is None:
+        endpoints = self._types.get(ENDPOINT)
+        if endpoints is None or not self._barrier:
             self._barrier.clear()
         else:
-            present = target.view.of(ENDPOINT)
+            present = self._in_play(ENDPOINT)
             self._barrier = {name for name in self._barrier if endpoints.wants(name) and name in present}
         return self._barrier
 
@@ -130,8 +134,7 @@ class Pipeline(ABC, Generic[Response]):
         clusters, endpoints = self._types.get(CLUSTER), self._types.get(ENDPOINT)
         if clusters is not None and not clusters.resolved(making.view.of(CLUSTER)):
             return False
-        assert self._target is not None  # noqa: S101
-        return endpoints is None or endpoints.resolved(self._target.view.of(ENDPOINT))
+        return endpoints is None or endpoints.resolved(self._in_play(ENDPOINT))
 
     def _source(self, books: TypeState) -> Stage | None:
         """Where this type is served from now; None: not yet."""
@@ -149,7 +152,7 @@ class Pipeline(ABC, Generic[Response]):
         if books is None or stage is None or books.outstanding:
             return None
         removable = set(books.gone(self._needed_clusters())) if self._old_is_unused() else set()
-        send = self._compose(books, Offer(stage, False, removable, self._later(CLUSTER)))
+        send = self._compose(books, self._offer(CLUSTER, stage, removable))
         if send is not None and books.outstanding:
             self._resend_endpoints(books.outstanding)
         return send
@@ -164,9 +167,9 @@ class Pipeline(ABC, Generic[Response]):
     def _resend_endpoints(self, clusters: Outstanding) -> None:
         """A changed cluster warms anew and waits for its endpoints, which the proxy does not ask for again."""
         endpoints = self._types.get(ENDPOINT)
-        if endpoints is None or self._target is None:
+        if endpoints is None:
             return
-        present = self._target.view.of(ENDPOINT)
+        present = self._in_play(ENDPOINT)
         again = {name for name in clusters.changed if endpoints.wants(name) and name in present}
         endpoints.owed |= again
         self._barrier |= again
@@ -193,12 +196,13 @@ class Pipeline(ABC, Generic[Response]):
         books, stage = self._types.get(type_url), self._target
         if books is None or stage is None or books.outstanding:
             return None
-        clusters, removable = self._types.get(CLUSTER), set[str]()
+        clusters, removable, source = self._types.get(CLUSTER), set[str](), self._in_play(type_url)
         if self._old_is_unused() and not (
             clusters is not None and (clusters.outstanding or clusters.gone(self._needed_clusters()))
         ):
-            removable = set(books.gone(stage.view.of(type_url)))
-        return self._compose(books, Offer(stage, False, removable, self._later(type_url)))
+            removable = set(books.gone(source))
+        version = stage.view.version(type_url) if source is stage.view.of(type_url) else ""
+        return self._compose(books, Offer(source, stage.position, version, False, removable, {}))
 
     def _endpoints(self) -> Send[Response] | None:
         return self._after_clusters(ENDPOINT)
@@ -211,7 +215,7 @@ class Pipeline(ABC, Generic[Response]):
         if books is None or books.outstanding or (stage := self._source(books)) is None:
             return None
         removable = set(books.gone(stage.view.of(LISTENER)))
-        return self._compose(books, Offer(stage, False, removable, self._later(LISTENER)))
+        return self._compose(books, self._offer(LISTENER, stage, removable))
 
     def _routes(self) -> Send[Response] | None:
         books = self._types.get(ROUTE)
@@ -220,10 +224,24 @@ class Pipeline(ABC, Generic[Response]):
         listeners = self._types.get(LISTENER)
         listeners_busy = listeners is not None and not listeners.resolved(stage.view.of(LISTENER))
         removable = set[str]() if listeners_busy else set(books.gone(stage.view.of(ROUTE)))
-        return self._compose(books, Offer(stage, listeners_busy, removable, self._later(ROUTE)))
+        return self._compose(books, self._offer(ROUTE, stage, removable, listeners_busy))
 
-    def _later(self, type_url: str) -> Named:
-        return self._target.view.of(type_url) if self._target is not None else {}
+    def _offer(self, type_url: str, stage: Stage, removable: set[str], only_owed: bool = False) -> Offer:
+        later = self._target.view.of(type_url) if self._target is not None else {}
+        view = stage.view
+        return Offer(view.of(type_url), stage.position, view.version(type_url), only_owed, removable, later)
+
+    def _in_play(self, type_url: str) -> Named:
+        """Endpoints or secrets of all stages, each in its newest content."""
+        assert self._target is not None  # noqa: S101
+        newest = self._target.view.of(type_url)
+        older = [stage for stage in (self._staged, self._making) if stage is not None and stage is not self._target]
+        if not older:
+            return newest
+        merged: dict[str, XdsResource] = {}
+        for stage in older:
+            merged.update(stage.view.of(type_url))
+        return {**merged, **newest}
 
     def _is_settled(self) -> bool:
         if not (self._staged is self._making is self._target):

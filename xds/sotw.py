@@ -102,7 +102,7 @@ class SotwSession(Session[DiscoveryRequest, DiscoveryResponse]):
     # --- responses
 
     def _compose(self, books: TypeState, offer: Offer) -> Send[DiscoveryResponse] | None:
-        changes = books.changes(offer.stage.view.of(books.type_url))
+        changes = books.changes(offer.source)
         if books.knows_wildcard:
             return self._compose_full(books, offer, changes)
         if offer.only_owed:
@@ -111,13 +111,13 @@ class SotwSession(Session[DiscoveryRequest, DiscoveryResponse]):
             return None
         part = {resource.name: resource for resource in fitting(changes, XDS_RESPONSE_BYTES)}
         books.owed.difference_update(part)
-        version = offer.stage.view.version(books.type_url)
-        return self._send(books, Outstanding(self._next_nonce(), offer.stage.position, part, tuple(part), (), version))
+        version = offer.version or set_version(self.node, books.type_url, offer.source.values())
+        return self._send(books, Outstanding(self._next_nonce(), offer.position, part, tuple(part), (), version))
 
     def _compose_full(
         self, books: TypeState, offer: Offer, changes: list[XdsResource]
     ) -> Send[DiscoveryResponse] | None:
-        source, removable = offer.stage.view.of(books.type_url), offer.removable
+        source, removable = offer.source, offer.removable
         if not changes and not removable and not books.answer_owed:
             return None
         content: dict[str, XdsResource] = {}
@@ -135,9 +135,7 @@ class SotwSession(Session[DiscoveryRequest, DiscoveryResponse]):
         if books.type_url == CLUSTER:
             self.memory.remember_clusters(self.node, version, content)
         changed, removed = tuple(resource.name for resource in changes), tuple(sorted(removable))
-        return self._send(
-            books, Outstanding(self._next_nonce(), offer.stage.position, content, changed, removed, version)
-        )
+        return self._send(books, Outstanding(self._next_nonce(), offer.position, content, changed, removed, version))
 
     def _send(self, books: TypeState, content: Outstanding) -> Send[DiscoveryResponse]:
         books.last_nonce, books.outstanding = content.nonce, content

@@ -249,16 +249,21 @@ class EtcdConnection:
 
     async def _status(self, index: int) -> MemberStatus:
         member = self.members[index]
-        call = self._stub(index, "Maintenance", "Status").future(
-            protos.rpc.StatusRequest(), timeout=limits.ETCD_CALL_S
-        )
+        call = self._stub(index, "Maintenance", "Status").future(protos.rpc.StatusRequest(), timeout=limits.ETCD_CALL_S)
         try:
             status = await _finished(call)
         except grpc.RpcError as error:
             return MemberStatus(member.zone, member.address, error=describe(error)[1])
         return MemberStatus(
-            member.zone, member.address, status.version, status.header.member_id, status.leader, status.raftTerm,
-            status.dbSize, status.dbSizeInUse, tuple(status.errors),
+            member.zone,
+            member.address,
+            status.version,
+            status.header.member_id,
+            status.leader,
+            status.raftTerm,
+            status.dbSize,
+            status.dbSizeInUse,
+            tuple(status.errors),
         )
 
     def _stub(self, index: int, service: str, method: str) -> Any:

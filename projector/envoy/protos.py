@@ -40,7 +40,21 @@ def _validated_when_built(message: betterproto2.Message) -> None:
 betterproto2.Message._validate = _validated_when_built  # type: ignore[assignment, method-assign]
 
 __all__ = (
-    "accesslog", "cluster", "core", "endpoint", "envoy_type", "file_access_log", "hcm", "listener", "matcher",
-    "original_dst", "previous_hosts", "protobuf", "route", "router_filter", "tcp_proxy", "tls_inspector",
+    "accesslog",
+    "cluster",
+    "core",
+    "endpoint",
+    "envoy_type",
+    "file_access_log",
+    "hcm",
+    "listener",
+    "matcher",
+    "original_dst",
+    "previous_hosts",
+    "protobuf",
+    "route",
+    "router_filter",
+    "tcp_proxy",
+    "tls_inspector",
     "upstream_http",
 )

@@ -94,5 +94,3 @@ def vhosts_of(body: bytes) -> dict[str, tuple[bytes, frozenset[str]]]:
                 clusters.update(weighted.name for weighted in action.weighted_clusters.clusters)
         found[vhost.name] = (bytes(vhost), frozenset(clusters))
     return found
-
-

@@ -24,8 +24,15 @@ _STATUS_CODES = {
     "client-error": (409,),
 }
 _RETRY_ORDER = (
-    "reset", "refused-stream", "connect-failure", "cancelled", "deadline-exceeded", "internal", "resource-exhausted",
-    "unavailable", "retriable-status-codes",
+    "reset",
+    "refused-stream",
+    "connect-failure",
+    "cancelled",
+    "deadline-exceeded",
+    "internal",
+    "resource-exhausted",
+    "unavailable",
+    "retriable-status-codes",
 )
 _UNSUPPORTED_ROUTES = ("grpcRoute", "tcpRoute")
 _UNSUPPORTED_MATCHES = ("headers", "queryParameters", "scheme")

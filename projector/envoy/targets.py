@@ -83,7 +83,11 @@ def target(view: View, mesh: str, name: str, at: Wanted, policy: ClientPolicy | 
 
 def _none(mesh: str, name: str, missing: bool) -> Target:
     cluster = ClusterPlan(
-        names.unavailable_cluster(mesh, name), Discovery.STATIC, None, 0, EGRESS_CONNECT_TIMEOUT_MS,
+        names.unavailable_cluster(mesh, name),
+        Discovery.STATIC,
+        None,
+        0,
+        EGRESS_CONNECT_TIMEOUT_MS,
         tags=((TARGET_TAG, name),),
     )
     return Target(cluster, missing, listener_timeouts({}))

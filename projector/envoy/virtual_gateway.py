@@ -70,10 +70,16 @@ def draft_virtual_gateway(view: View, gateway: Resource) -> NodeDraft:
         plans.append(ListenerPlan(names.listener(names.INGRESS, port), port, True, False, dual_stack, (chain,)))
     protocol = listeners[0]["portMapping"]["protocol"]
     name = names.routes(names.EGRESS, protocol, names.EGRESS_PORT)
-    by_host = {route.service: services[route.service] for route in gateway_routes
-               if route.service in services and not route.rewrite.keeps_host}
-    by_header = {route.service: services[route.service] for route in gateway_routes
-                 if route.service in services and route.rewrite.keeps_host}
+    by_host = {
+        route.service: services[route.service]
+        for route in gateway_routes
+        if route.service in services and not route.rewrite.keeps_host
+    }
+    by_header = {
+        route.service: services[route.service]
+        for route in gateway_routes
+        if route.service in services and route.rewrite.keeps_host
+    }
     routes.append(draft_egress(view, name, names.EGRESS_PORT, by_host, by_header))
     for _, found in services.values():
         clusters.update({cluster.name: cluster for cluster in found.clusters})

@@ -133,6 +133,8 @@ class ProjectorSession:
     def _greet(self, hello: FrontendHello) -> list[SessionAction]:
         if hello.level < 1:
             raise BadRequest(f"feed: the frontend '{hello.id}' speaks no level that this build knows")
+        if self._frontend is not None and self._frontend.id != hello.id:
+            raise BadRequest("feed: one stream is one frontend's")
         first, self._frontend = self._frontend is None, hello
         self._hello_due = self._hello_due or first
         self._beat_due = self._beat_due or first

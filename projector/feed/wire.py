@@ -142,7 +142,11 @@ def _plain(frame: FrontendFrame | ProjectorFrame) -> dict[str, Any]:
     match frame:
         case FrontendHello():
             return {
-                "t": "hello", "level": frame.level, "id": frame.id, "zone": frame.zone, "address": frame.address,
+                "t": "hello",
+                "level": frame.level,
+                "id": frame.id,
+                "zone": frame.zone,
+                "address": frame.address,
                 "probe": frame.probe,
             }
         case Subscribe():
@@ -156,9 +160,13 @@ def _plain(frame: FrontendFrame | ProjectorFrame) -> dict[str, Any]:
             return {"t": "hello", "level": frame.level, "id": frame.id, "zone": frame.zone, "projectors": known}
         case SnapshotFrame():
             return {
-                "t": "snapshot", "node": list(frame.node), "sub": frame.subscription,
-                "epoch": frame.position.epoch, "position": frame.position.position,
-                "known": frame.known, "full": frame.full,
+                "t": "snapshot",
+                "node": list(frame.node),
+                "sub": frame.subscription,
+                "epoch": frame.position.epoch,
+                "position": frame.position.position,
+                "known": frame.known,
+                "full": frame.full,
                 "upserts": [list(resource) for resource in frame.upserts],
                 "removals": [list(name) for name in frame.removals],
                 "alarms": list(frame.alarms),
@@ -201,8 +209,14 @@ def _unpack(packed: bytes, size_max: int, items_max: int) -> Mapping[str, Any]:
         raise LimitExceeded(f"feed: a frame of {len(packed)} bytes is over the limit of {size_max}")
     try:
         value = msgpack.unpackb(
-            packed, raw=False, strict_map_key=True, ext_hook=_no_extension,
-            max_str_len=FEED_NAME_BYTES_MAX, max_bin_len=size_max, max_array_len=items_max, max_map_len=32,
+            packed,
+            raw=False,
+            strict_map_key=True,
+            ext_hook=_no_extension,
+            max_str_len=FEED_NAME_BYTES_MAX,
+            max_bin_len=size_max,
+            max_array_len=items_max,
+            max_map_len=32,
             max_ext_len=0,
         )
     except BadRequest:
@@ -268,7 +282,10 @@ def _resource(value: Any) -> XdsResource:
 
 def _read_frontend_hello(fields: Mapping[str, Any]) -> FrontendHello:
     return FrontendHello(
-        _number(fields, "level"), _text(fields, "id"), _text(fields, "zone"), _text(fields, "address"),
+        _number(fields, "level"),
+        _text(fields, "id"),
+        _text(fields, "zone"),
+        _text(fields, "address"),
         _flag(fields, "probe"),
     )
 

@@ -69,8 +69,11 @@ def _input(operation: Any) -> dict[str, Any]:
         "tagKeys": ["a"],
         "spec": specs.get(operation.kind.title, {}) if operation.kind else {},
     }
-    return {name: values.get(name, "none") for name in operation.body_members if name in ("spec", "tagKeys")
-            or (name == "tags" and operation.kind is None) or name.endswith("Name")}
+    return {
+        name: values.get(name, "none")
+        for name in operation.body_members
+        if name in ("spec", "tagKeys") or (name == "tags" and operation.kind is None) or name.endswith("Name")
+    }
 
 
 async def test_every_route_by_every_kind_of_caller(cloud: Cloud, server: Server) -> None:

@@ -300,6 +300,27 @@ def test_nothing_of_it_is_left_after_down_with_its_data(cluster: Commands, mesh:
     assert "there is no cluster" in cluster.run("status", code=2).stderr
 
 
+def test_the_files_for_several_hosts_make_a_cluster(tmp_path: Path) -> None:
+    """One host of it, an address of its own on this machine: its etcd member, what `provision` adds, and the check."""
+    commands = Commands(tmp_path / "state")
+    commands.run("init", "--zone", "eu-a=127.0.0.97", "--account-id", ACCOUNT)
+    config = commands.data_dir / "zones/eu-a/etcd.toml"
+    member = subprocess.Popen([MESHLOG, "serve", "etcd", "--config", str(config)], env=commands.environ, cwd="/")
+    try:
+        commands.run("provision", "--timeout", "60")
+        commands.run("provision")
+        assert commands.data("fsck")["position"] == 1
+        row = commands.processes()["etcd"]
+        assert (row["pid"], row["address"], row["ready"]) == (member.pid, "127.0.0.97:2379", True)
+        second = subprocess.run(
+            [MESHLOG, "serve", "etcd", "--config", str(config)], stderr=subprocess.PIPE, check=False
+        )
+        assert b"already running as pid" in second.stderr
+    finally:
+        member.terminate()
+        member.wait(timeout=30)
+
+
 def test_a_start_that_fails_says_what_failed_and_leaves_nothing_running(tmp_path: Path) -> None:
     commands = Commands(tmp_path / "state")
     broken = tmp_path / "etcd"

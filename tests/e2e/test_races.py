@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+from botocore import exceptions
 
 from chaos import checks
 from chaos.cluster import Cluster, Process
@@ -46,9 +46,9 @@ class Answer:
 def call(client: Any, mesh: str, name: str, token: str) -> Answer:
     try:
         answer = client.create_virtual_node(meshName=mesh, virtualNodeName=name, spec={}, clientToken=token)
-    except ClientError as refused:
+    except exceptions.ClientError as refused:
         return Answer(refused.response["ResponseMetadata"]["HTTPStatusCode"], refused.response["Error"]["Code"])
-    except (ConnectionError, HTTPClientError) as silence:
+    except (exceptions.ConnectionError, exceptions.HTTPClientError) as silence:
         return Answer(0, type(silence).__name__)
     position = answer["ResponseMetadata"]["HTTPHeaders"]["x-meshlog-position"]
     return Answer(200, (position, answer["virtualNode"]))

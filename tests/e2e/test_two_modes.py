@@ -64,10 +64,14 @@ class Twin:
         self._envoy.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def twins(
-    cluster: Cluster, connect: Connect, upstreams: tuple[UpstreamProcess, UpstreamProcess], tmp_path: Path
+    cluster: Cluster,
+    connect: Connect,
+    upstreams: tuple[UpstreamProcess, UpstreamProcess],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Canary, list[Twin]]]:
+    tmp_path = tmp_path_factory.mktemp("twins")
     one, two = upstreams
     canary = Canary("two-modes", one.port, two.port, gateway_port=free_port())
     canary.create(connect())

@@ -158,7 +158,9 @@ class DriverConformance:
         head = await commit(driver, await commit(driver, await begin(driver), b"one"), b"two")
         first = await driver.scan("", 1)
         assert ([entry.name for entry in first.entries], first.more, first.head) == (
-            ["1/00000000000000000001"], True, head,
+            ["1/00000000000000000001"],
+            True,
+            head,
         )
         rest = await driver.scan(first.entries[-1].name, 10, first.revision)
         assert ([entry.name for entry in rest.entries], rest.more) == (["1/00000000000000000002"], False)
@@ -212,4 +214,3 @@ class DriverConformance:
         head = await commit(driver, start, record)
         assert (await driver.read_frames(ORIGIN, 1)).frames[0].value == encode_frame([record])
         assert (await watching)[0].head == head
-

@@ -91,8 +91,15 @@ def new_record(number: int = 1, key_class: KeyClass = KeyClass.CONFIG, host: str
     token = TokenMark(hashlib.sha256(f"token {number}".encode()).digest(), hashlib.sha256(b"body").digest())
     data = {"number": number, "spec": {"serviceDiscovery": {"dns": {"hostname": host}}}}
     return NewRecord(
-        "ResourceCreated", 1, "123456789012", "arn:aws:iam::123456789012:user/ann", "192.0.2.7", f"rq-{number}", token,
-        data, key_class,
+        "ResourceCreated",
+        1,
+        "123456789012",
+        "arn:aws:iam::123456789012:user/ann",
+        "192.0.2.7",
+        f"rq-{number}",
+        token,
+        data,
+        key_class,
     )
 
 

@@ -1,4 +1,5 @@
-"""Whatever answers get lost and however appenders interleave: each call's token is in the log once (I1).
+"""Whatever answers get lost and however appenders interleave: each call's token is in the log once (I1), and nothing
+that was called lost is in it.
 
 Appenders work as API servers do: follow to the head, look whether the token is there, else append; catch up and decide
 again after a lost race; begin anew with the same token after an unknown outcome. Faults, their order, and how calls
@@ -62,8 +63,24 @@ class InterleavedDriver(MemoryDriver):
         return result
 
 
-async def call(log: Log, number: int) -> int:
-    """One caller's mutation, repeated with its token until it is certain; gives its position."""
+class OvertakenClock(ToldClock):
+    """While one sleeps between two sendings, others get far enough to append."""
+
+    def __init__(self, turns: int) -> None:
+        super().__init__()
+        self._turns = turns
+
+    async def sleep(self, delay_s: float) -> None:
+        await super().sleep(delay_s)
+        for _ in range(self._turns):
+            await asyncio.sleep(0)
+
+
+async def call(log: Log, number: int, disowned: set[str]) -> int:
+    """One caller's mutation, repeated with its token until it is certain; gives its position.
+
+    `disowned` gets the attempts of which the writer said that they are not in the log and never will be.
+    """
     for _ in range(60):
         records = await log.read()
         found = [record.position.position for record in records if record.request_id == f"rq-{number}"]
@@ -74,11 +91,17 @@ async def call(log: Log, number: int) -> int:
         if head.head.position != len(records):
             continue
         try:
-            done = await log.writer.append(head, [new_record(number)], records[-1].time_us if records else 0)
-        except (OutcomeUnknown, NoQuorum):
+            attempt = log.entropy.uuid()
+            new = new_record(number)._replace(data={"attempt": attempt})
+            done = await log.writer.append(head, [new], records[-1].time_us if records else 0)
+        except OutcomeUnknown:
+            continue
+        except NoQuorum:
+            disowned.add(attempt)
             continue
         if isinstance(done, Appended):
             return done.records[0].position.position
+        disowned.add(attempt)
     raise AssertionError("no certain answer in 60 tries")
 
 
@@ -90,14 +113,17 @@ async def scenario(faults: list[Fault], yields: list[int], callers: int) -> tupl
 
     def server(number: int) -> Log:
         driver = InterleavedDriver(store, yields[number % len(yields) :] + yields)
-        keyring, clock, entropy = Keyring(driver, BOTH), ToldClock(), SeededEntropy(f"server {number}")
+        keyring, clock = Keyring(driver, BOTH), OvertakenClock(20 * yields[number % len(yields)])
+        entropy = SeededEntropy(f"server {number}")
         writer = LogWriter(driver, keyring, clock, entropy, deadline_s=0.3)
         return Log(driver, keyring, writer, clock, entropy, log.head)
 
     numbers = [number % max(1, callers - 1) for number in range(callers)]  # one token comes twice, at two servers
-    positions = await asyncio.gather(*(call(server(each), number) for each, number in enumerate(numbers)))
+    disowned: set[str] = set()
+    positions = await asyncio.gather(*(call(server(each), number, disowned) for each, number in enumerate(numbers)))
     store.deliver()
     records = await log.read()
+    assert not disowned & {record.data["attempt"] for record in records if record.data}, "disowned, yet in the log"
     answered = dict(zip(numbers, positions, strict=True))
     for number, position in zip(numbers, positions, strict=True):
         assert answered[number] == position, "two answers for one token"

@@ -27,8 +27,18 @@ def test_names_sort_as_positions_do(one: int, other: int) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "1", "1/7", "1/00000000000000000000", "01/00000000000000000007", "1/00000000000000000007/x",
-     "1/0000000000000000000７", "-1/00000000000000000007", "1/+0000000000000000007", "1/00000000000000000007\n"],
+    [
+        "",
+        "1",
+        "1/7",
+        "1/00000000000000000000",
+        "01/00000000000000000007",
+        "1/00000000000000000007/x",
+        "1/0000000000000000000７",
+        "-1/00000000000000000007",
+        "1/+0000000000000000007",
+        "1/00000000000000000007\n",
+    ],
 )
 def test_other_names_are_no_frames(name: str) -> None:
     assert parse_frame_name(name) is None
@@ -49,8 +59,17 @@ def test_a_frame_over_256_kib_is_the_callers_fault() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"\xc1", msgpack.packb([]), msgpack.packb(b"record"), msgpack.packb(["text"]), msgpack.packb({"a": 1}),
-     msgpack.packb([b"one", 2]), msgpack.packb([b"one"]) + b"\0", b"\xdc\x00\x01\xc4\x03one"],
+    [
+        b"",
+        b"\xc1",
+        msgpack.packb([]),
+        msgpack.packb(b"record"),
+        msgpack.packb(["text"]),
+        msgpack.packb({"a": 1}),
+        msgpack.packb([b"one", 2]),
+        msgpack.packb([b"one"]) + b"\0",
+        b"\xdc\x00\x01\xc4\x03one",
+    ],
     ids=["empty", "no msgpack", "no record", "no array", "text", "map", "number", "trailing", "other spelling"],
 )
 def test_anything_else_is_damage(value: bytes) -> None:
@@ -80,8 +99,17 @@ def test_a_changed_head_is_damaged_or_another_head(index: int, bit: int) -> None
 
 @pytest.mark.parametrize(
     "fields",
-    [[2, "l", 1, 0, bytes(32)], [1, "l", 0, 0, bytes(32)], [1, "l", 1, -1, bytes(32)], [1, "l", 1, 0, bytes(31)],
-     [1, b"l", 1, 0, bytes(32)], [1, "l", True, 0, bytes(32)], [1, "l", 1, 0], [1, "l", 1, 0, bytes(32), 1], 5],
+    [
+        [2, "l", 1, 0, bytes(32)],
+        [1, "l", 0, 0, bytes(32)],
+        [1, "l", 1, -1, bytes(32)],
+        [1, "l", 1, 0, bytes(31)],
+        [1, b"l", 1, 0, bytes(32)],
+        [1, "l", True, 0, bytes(32)],
+        [1, "l", 1, 0],
+        [1, "l", 1, 0, bytes(32), 1],
+        5,
+    ],
 )
 def test_no_other_shape_is_a_head(fields: object) -> None:
     with pytest.raises(Damaged):

@@ -118,14 +118,15 @@ TAMPERING: dict[str, tuple[str, Callable[[MemoryStore], None]]] = {
     "two frames swapped": ("1.1", _swap),
     "a frame copied beyond the head": ("1.6", lambda store: store.put_frame(_name(6), store.frames[_name(5)].value)),
     "a frame copied to a later epoch": (
-        "2.6", lambda store: store.put_frame(_name(6, 2), store.frames[_name(5)].value),
+        "2.6",
+        lambda store: store.put_frame(_name(6, 2), store.frames[_name(5)].value),
     ),
     "a foreign key": ("log/1/7", lambda store: store.put_frame("1/7", b"?")),
     "the head moved back": ("1.5", lambda store: _head(store, 4)),
     "the head ahead": ("head", lambda store: _head(store, 6)),
     "a data key lost": (
-        "datakey/config-", lambda store: store.data_keys.pop(next(k for k in store.data_keys if k.startswith("config")))
-        and None,
+        "datakey/config-",
+        lambda store: store.data_keys.pop(next(k for k in store.data_keys if k.startswith("config"))) and None,
     ),
 }
 

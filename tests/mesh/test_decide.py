@@ -91,24 +91,42 @@ def test_virtual_service_names_are_free_text() -> None:
 
 ABSENT = [
     (Create(key("virtualNode", "n", mesh="none"), {}), f"Mesh with name none is not present for account {ACCOUNT}"),
-    (Create(key("route", "x", parent="none"), route_spec({"cart-v1": 1})),
-     f"VirtualRouter with name none is not present under mesh shop for account {ACCOUNT}"),
-    (Create(key("gatewayRoute", "x", parent="none"), gateway_route_spec("cart.shop.local")),
-     f"VirtualGateway with name none is not present under mesh shop for account {ACCOUNT}"),
-    (Update(key("virtualNode", "none"), {}),
-     f"VirtualNode with name none is not present under mesh shop for account {ACCOUNT}"),
-    (Delete(key("virtualNode", "none")),
-     f"VirtualNode with name none is not present under mesh shop for account {ACCOUNT}"),
-    (Delete(key("route", "none", parent="cart")),
-     f"Route with name none is not present under VirtualRouter cart under mesh shop for account {ACCOUNT}"),
-    (Delete(key("route", "none", parent="none")),
-     f"VirtualRouter with name none is not present under mesh shop for account {ACCOUNT}"),
-    (TagResource(key("virtualNode", "none"), {"a": "b"}),
-     f"VirtualNode with name none is not present under mesh shop for account {ACCOUNT}"),
-    (UntagResource(key("virtualNode", "n", mesh="none"), ("a",)),
-     f"Mesh with name none is not present for account {ACCOUNT}"),
-    (Rollback(ACCOUNT, "none", State()),
-     f"Mesh with name none is not present for account {ACCOUNT}, neither now nor after position 1.0"),
+    (
+        Create(key("route", "x", parent="none"), route_spec({"cart-v1": 1})),
+        f"VirtualRouter with name none is not present under mesh shop for account {ACCOUNT}",
+    ),
+    (
+        Create(key("gatewayRoute", "x", parent="none"), gateway_route_spec("cart.shop.local")),
+        f"VirtualGateway with name none is not present under mesh shop for account {ACCOUNT}",
+    ),
+    (
+        Update(key("virtualNode", "none"), {}),
+        f"VirtualNode with name none is not present under mesh shop for account {ACCOUNT}",
+    ),
+    (
+        Delete(key("virtualNode", "none")),
+        f"VirtualNode with name none is not present under mesh shop for account {ACCOUNT}",
+    ),
+    (
+        Delete(key("route", "none", parent="cart")),
+        f"Route with name none is not present under VirtualRouter cart under mesh shop for account {ACCOUNT}",
+    ),
+    (
+        Delete(key("route", "none", parent="none")),
+        f"VirtualRouter with name none is not present under mesh shop for account {ACCOUNT}",
+    ),
+    (
+        TagResource(key("virtualNode", "none"), {"a": "b"}),
+        f"VirtualNode with name none is not present under mesh shop for account {ACCOUNT}",
+    ),
+    (
+        UntagResource(key("virtualNode", "n", mesh="none"), ("a",)),
+        f"Mesh with name none is not present for account {ACCOUNT}",
+    ),
+    (
+        Rollback(ACCOUNT, "none", State()),
+        f"Mesh with name none is not present for account {ACCOUNT}, neither now nor after position 1.0",
+    ),
 ]
 
 
@@ -118,14 +136,30 @@ def test_what_is_absent_is_named(command: Command, message: str) -> None:
 
 
 HARD = [
-    (key("route", "new", parent="cart"), route_spec({"cart-v1": 1, "none": 1}), "VirtualNode with name none",
-     "spec.httpRoute.action.weightedTargets[1].virtualNode"),
-    (key("virtualService", "new"), node_provider("none"), "VirtualNode with name none",
-     "spec.provider.virtualNode.virtualNodeName"),
-    (key("virtualService", "new"), {"provider": {"virtualRouter": {"virtualRouterName": "none"}}},
-     "VirtualRouter with name none", "spec.provider.virtualRouter.virtualRouterName"),
-    (key("gatewayRoute", "new", parent="edge"), gateway_route_spec("none"), "VirtualService with name none",
-     "spec.httpRoute.action.target.virtualService.virtualServiceName"),
+    (
+        key("route", "new", parent="cart"),
+        route_spec({"cart-v1": 1, "none": 1}),
+        "VirtualNode with name none",
+        "spec.httpRoute.action.weightedTargets[1].virtualNode",
+    ),
+    (
+        key("virtualService", "new"),
+        node_provider("none"),
+        "VirtualNode with name none",
+        "spec.provider.virtualNode.virtualNodeName",
+    ),
+    (
+        key("virtualService", "new"),
+        {"provider": {"virtualRouter": {"virtualRouterName": "none"}}},
+        "VirtualRouter with name none",
+        "spec.provider.virtualRouter.virtualRouterName",
+    ),
+    (
+        key("gatewayRoute", "new", parent="edge"),
+        gateway_route_spec("none"),
+        "VirtualService with name none",
+        "spec.httpRoute.action.target.virtualService.virtualServiceName",
+    ),
 ]
 
 
@@ -151,17 +185,26 @@ def test_a_backend_does_not_hold_its_virtual_service() -> None:
 
 
 IN_USE = [
-    (MESH, (
-        "Mesh with name shop cannot be deleted because it has 8 resources: [virtualGateway/edge/gatewayRoute/cart, "
-        "virtualRouter/cart/route/all, virtualGateway/edge, virtualNode/cart-v1, virtualNode/cart-v2, and 3 more]"
-    )),
-    (key("virtualNode", "cart-v2"),
-     "VirtualNode with name cart-v2 cannot be deleted because it is the target of one or more routes."),
+    (
+        MESH,
+        (
+            "Mesh with name shop cannot be deleted because it has 8 resources: [virtualGateway/edge/gatewayRoute/cart, "
+            "virtualRouter/cart/route/all, virtualGateway/edge, virtualNode/cart-v1, virtualNode/cart-v2, and 3 more]"
+        ),
+    ),
+    (
+        key("virtualNode", "cart-v2"),
+        "VirtualNode with name cart-v2 cannot be deleted because it is the target of one or more routes.",
+    ),
     (key("virtualRouter", "cart"), "VirtualRouter with name cart cannot be deleted because it has routes: [all]"),
-    (key("virtualGateway", "edge"),
-     "VirtualGateway with name edge cannot be deleted because it has gateway routes: [cart]"),
-    (key("virtualService", "cart.shop.local"),
-     "VirtualService cart.shop.local is being referenced in the following: GATEWAY_ROUTE: [cart]"),
+    (
+        key("virtualGateway", "edge"),
+        "VirtualGateway with name edge cannot be deleted because it has gateway routes: [cart]",
+    ),
+    (
+        key("virtualService", "cart.shop.local"),
+        "VirtualService cart.shop.local is being referenced in the following: GATEWAY_ROUTE: [cart]",
+    ),
 ]
 
 

@@ -40,9 +40,7 @@ def test_the_model_holds_facts_and_no_prose() -> None:
 
 def test_every_operation_has_a_kind_and_a_verb() -> None:
     assert len(OPERATIONS) == 38
-    by_kind = {
-        kind: sorted(op.verb for op in OPERATIONS.values() if op.kind is KINDS[kind]) for kind in KINDS
-    }
+    by_kind = {kind: sorted(op.verb for op in OPERATIONS.values() if op.kind is KINDS[kind]) for kind in KINDS}
     assert by_kind == {kind: ["create", "delete", "describe", "list", "update"] for kind in KINDS}
     assert sorted(op.verb for op in OPERATIONS.values() if op.kind is None) == ["list-tags", "tag", "untag"]
 

@@ -61,12 +61,19 @@ def test_arns_are_those_of_app_mesh() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "mesh/shop", "arn:aws:s3:::bucket",
-        f"arn:aws:appmesh:r:{ACCOUNT}:mesh", f"arn:aws:appmesh:r:{ACCOUNT}:mesh/",
-        f"arn:aws:appmesh:r:{ACCOUNT}:mesh/m/virtualNode", f"arn:aws:appmesh:r:{ACCOUNT}:mesh/m/noKind/n",
-        f"arn:aws:appmesh:r:{ACCOUNT}:mesh/m/route/x", f"arn:aws:appmesh:r:{ACCOUNT}:mesh/m/virtualNode/n/route/x",
-        f"arn:aws:appmesh:r:{ACCOUNT}:mesh/m/virtualGateway/g/route/x", "arn:aws:appmesh:r:123:mesh/m",
-        f"arn:aws:appmesh:r:{ACCOUNT}:mesh/m/mesh/m", f"arn:aws:appmesh:r:{ACCOUNT}:mesh/m/virtualNode/a/b",
+        "",
+        "mesh/shop",
+        "arn:aws:s3:::bucket",
+        f"arn:aws:appmesh:r:{ACCOUNT}:mesh",
+        f"arn:aws:appmesh:r:{ACCOUNT}:mesh/",
+        f"arn:aws:appmesh:r:{ACCOUNT}:mesh/m/virtualNode",
+        f"arn:aws:appmesh:r:{ACCOUNT}:mesh/m/noKind/n",
+        f"arn:aws:appmesh:r:{ACCOUNT}:mesh/m/route/x",
+        f"arn:aws:appmesh:r:{ACCOUNT}:mesh/m/virtualNode/n/route/x",
+        f"arn:aws:appmesh:r:{ACCOUNT}:mesh/m/virtualGateway/g/route/x",
+        "arn:aws:appmesh:r:123:mesh/m",
+        f"arn:aws:appmesh:r:{ACCOUNT}:mesh/m/mesh/m",
+        f"arn:aws:appmesh:r:{ACCOUNT}:mesh/m/virtualNode/a/b",
     ],
 )
 def test_what_is_no_arn_of_ours_is_refused(text: str) -> None:
@@ -110,13 +117,18 @@ REFERENCES = {
     key("virtualNode", "cart-v2"): [MESH],
     key("virtualRouter", "cart"): [MESH],
     key("route", "all", parent="cart"): [
-        MESH, key("virtualRouter", "cart"), key("virtualNode", "cart-v1"), key("virtualNode", "cart-v2"),
+        MESH,
+        key("virtualRouter", "cart"),
+        key("virtualNode", "cart-v1"),
+        key("virtualNode", "cart-v2"),
     ],
     key("virtualService", "cart.shop.local"): [MESH, key("virtualRouter", "cart")],
     key("virtualService", "v1.shop.local"): [MESH, key("virtualNode", "cart-v1")],
     key("virtualGateway", "edge"): [MESH],
     key("gatewayRoute", "cart", parent="edge"): [
-        MESH, key("virtualGateway", "edge"), key("virtualService", "cart.shop.local"),
+        MESH,
+        key("virtualGateway", "edge"),
+        key("virtualService", "cart.shop.local"),
     ],
 }
 

@@ -45,8 +45,12 @@ def with_listener(**members: Any) -> dict[str, Any]:
 
 def health_check(**members: Any) -> dict[str, Any]:
     check = {
-        "protocol": "http", "healthyThreshold": 2, "unhealthyThreshold": 2, "intervalMillis": 5000,
-        "timeoutMillis": 2000, **members,
+        "protocol": "http",
+        "healthyThreshold": 2,
+        "unhealthyThreshold": 2,
+        "intervalMillis": 5000,
+        "timeoutMillis": 2000,
+        **members,
     }
     return with_listener(healthCheck=check)
 
@@ -76,36 +80,68 @@ def test_what_app_mesh_took_is_taken(kind: str, spec: dict[str, Any]) -> None:
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
-    ("route", route_spec({"a": 90, "b": 11}),
-     "spec.httpRoute.action.weightedTargets: the weights add up to 101, which must be at most 100"),
+    (
+        "route",
+        route_spec({"a": 90, "b": 11}),
+        "spec.httpRoute.action.weightedTargets: the weights add up to 101, which must be at most 100",
+    ),
     ("route", route_spec({"a": 0, "b": 0}), "spec.httpRoute.action.weightedTargets: the weights add up to 0"),
     ("route", {}, "spec: must have exactly one of httpRoute, http2Route, grpcRoute, tcpRoute, and has none"),
     ("route", {**http_route(prefix="/"), **grpc_route()}, "and has httpRoute, grpcRoute"),
     ("route", http_route(prefix="x"), """spec.httpRoute.match.prefix: "x" must begin with '/'"""),
     ("route", http_route(prefix="/", path={"exact": "/"}), "must have one of prefix, path, and has both"),
     ("route", grpc_route(methodName="m"), "spec.grpcRoute.match.methodName: needs serviceName beside it"),
-    ("route", http_route(headers=[{"name": "x", "match": {"range": {"start": 2, "end": 2}}}]),
-     "spec.httpRoute.match.headers[0].match.range: 2 to 2 matches nothing"),
+    (
+        "route",
+        http_route(headers=[{"name": "x", "match": {"range": {"start": 2, "end": 2}}}]),
+        "spec.httpRoute.match.headers[0].match.range: 2 to 2 matches nothing",
+    ),
     ("route", with_retry(), "spec.httpRoute.retryPolicy: must have at least one of httpRetryEvents, tcpRetryEvents"),
-    ("route", with_retry(httpRetryEvents=["5xx"]),
-     'spec.httpRoute.retryPolicy.httpRetryEvents[0]: "5xx" must be one of'),
-    ("virtualNode", health_check(port=81),
-     "spec.listeners[0].healthCheck.port: 81 must equal the listener's port 8080"),
-    ("virtualNode", health_check(protocol="tcp"),
-     "spec.listeners[0].healthCheck.protocol: tcp must equal the listener's protocol http"),
+    (
+        "route",
+        with_retry(httpRetryEvents=["5xx"]),
+        'spec.httpRoute.retryPolicy.httpRetryEvents[0]: "5xx" must be one of',
+    ),
+    (
+        "virtualNode",
+        health_check(port=81),
+        "spec.listeners[0].healthCheck.port: 81 must equal the listener's port 8080",
+    ),
+    (
+        "virtualNode",
+        health_check(protocol="tcp"),
+        "spec.listeners[0].healthCheck.protocol: tcp must equal the listener's protocol http",
+    ),
     ("virtualNode", with_listener(timeout={"tcp": {}}), "spec.listeners[0].timeout.tcp: must be http"),
-    ("virtualNode", with_listener(connectionPool={"grpc": {"maxRequests": 1}}),
-     "spec.listeners[0].connectionPool.grpc: must be http"),
+    (
+        "virtualNode",
+        with_listener(connectionPool={"grpc": {"maxRequests": 1}}),
+        "spec.listeners[0].connectionPool.grpc: must be http",
+    ),
     ("virtualNode", {"listeners": node_spec()["listeners"]}, "spec.serviceDiscovery: is required"),
-    ("virtualNode", node_spec(backends=("a", "b", "a")),
-     'spec.backends[2].virtualService.virtualServiceName: "a" is there twice'),
+    (
+        "virtualNode",
+        node_spec(backends=("a", "b", "a")),
+        'spec.backends[2].virtualService.virtualServiceName: "a" is there twice',
+    ),
     ("virtualRouter", router_spec(80, 80), "spec.listeners[1].portMapping.port: 80 is the port of another listener"),
     ("virtualGateway", router_spec(80, 80), "spec.listeners[1].portMapping.port: 80 is the port of another listener"),
-    ("gatewayRoute", gateway_route_spec("s", prefix="/aws-app-mesh/x"),
-     "must not begin with /aws-appmesh or /aws-app-mesh"),
+    (
+        "gatewayRoute",
+        gateway_route_spec("s", prefix="/aws-app-mesh/x"),
+        "must not begin with /aws-appmesh or /aws-app-mesh",
+    ),
     ("gatewayRoute", gateway_route_spec("s", prefix="x"), "spec.httpRoute.match.prefix"),
-    ("gatewayRoute", {"grpcRoute": {"match": {"serviceName": "aws.appmesh.x"}, "action": {"target": {
-        "virtualService": {"virtualServiceName": "s"}}}}}, "spec.grpcRoute.match.serviceName"),
+    (
+        "gatewayRoute",
+        {
+            "grpcRoute": {
+                "match": {"serviceName": "aws.appmesh.x"},
+                "action": {"target": {"virtualService": {"virtualServiceName": "s"}}},
+            }
+        },
+        "spec.grpcRoute.match.serviceName",
+    ),
     ("gatewayRoute", {}, "spec: must have exactly one of httpRoute, http2Route, grpcRoute, and has none"),
     ("mesh", {"egressFilter": {}}, "spec.egressFilter.type: is required"),
 ]

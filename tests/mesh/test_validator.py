@@ -35,26 +35,53 @@ CASES: list[tuple[str, Any, str]] = [
     ("VirtualNodeSpec", port_mapping(port=True), "spec.listeners[0].portMapping.port: true must be a whole number"),
     ("VirtualNodeSpec", port_mapping(port=80.0), "spec.listeners[0].portMapping.port: 80.0 must be a whole number"),
     ("VirtualNodeSpec", port_mapping(port="80"), 'spec.listeners[0].portMapping.port: "80" must be a whole number'),
-    ("VirtualNodeSpec", port_mapping(port=10**6000),
-     "spec.listeners[0].portMapping.port: a number of 19932 bits must be at most 65535"),
-    ("VirtualNodeSpec", port_mapping(protocol="HTTP"),
-     'spec.listeners[0].portMapping.protocol: "HTTP" must be one of http, tcp, http2, grpc'),
-    ("VirtualNodeSpec", listener(timeout={}),
-     "spec.listeners[0].timeout: must have exactly one of grpc, http, http2, tcp, and has none"),
-    ("VirtualNodeSpec", listener(timeout={"http": {}, "tcp": {}}),
-     "spec.listeners[0].timeout: must have exactly one of grpc, http, http2, tcp, and has http, tcp"),
-    ("VirtualNodeSpec", listener(timeout={"http": {"idle": {"unit": "s", "value": 2**63}}}),
-     "spec.listeners[0].timeout.http.idle.value: 9223372036854775808 must be at most 9223372036854775807"),
-    ("VirtualNodeSpec", {"serviceDiscovery": {"dns": {"hostname": "\ud800"}}},
-     'spec.serviceDiscovery.dns.hostname: "\\ud800" is not valid Unicode (it has half of a surrogate pair)'),
-    ("AwsCloudMapInstanceAttribute", {"key": "a b", "value": "v"},
-     'spec.key: "a b" must match the pattern ^[a-zA-Z0-9!-~]+$'),
-    ("AwsCloudMapInstanceAttribute", {"key": "k\n", "value": "v"},
-     'spec.key: "k\\n" must match the pattern ^[a-zA-Z0-9!-~]+$'),
+    (
+        "VirtualNodeSpec",
+        port_mapping(port=10**6000),
+        "spec.listeners[0].portMapping.port: a number of 19932 bits must be at most 65535",
+    ),
+    (
+        "VirtualNodeSpec",
+        port_mapping(protocol="HTTP"),
+        'spec.listeners[0].portMapping.protocol: "HTTP" must be one of http, tcp, http2, grpc',
+    ),
+    (
+        "VirtualNodeSpec",
+        listener(timeout={}),
+        "spec.listeners[0].timeout: must have exactly one of grpc, http, http2, tcp, and has none",
+    ),
+    (
+        "VirtualNodeSpec",
+        listener(timeout={"http": {}, "tcp": {}}),
+        "spec.listeners[0].timeout: must have exactly one of grpc, http, http2, tcp, and has http, tcp",
+    ),
+    (
+        "VirtualNodeSpec",
+        listener(timeout={"http": {"idle": {"unit": "s", "value": 2**63}}}),
+        "spec.listeners[0].timeout.http.idle.value: 9223372036854775808 must be at most 9223372036854775807",
+    ),
+    (
+        "VirtualNodeSpec",
+        {"serviceDiscovery": {"dns": {"hostname": "\ud800"}}},
+        'spec.serviceDiscovery.dns.hostname: "\\ud800" is not valid Unicode (it has half of a surrogate pair)',
+    ),
+    (
+        "AwsCloudMapInstanceAttribute",
+        {"key": "a b", "value": "v"},
+        'spec.key: "a b" must match the pattern ^[a-zA-Z0-9!-~]+$',
+    ),
+    (
+        "AwsCloudMapInstanceAttribute",
+        {"key": "k\n", "value": "v"},
+        'spec.key: "k\\n" must match the pattern ^[a-zA-Z0-9!-~]+$',
+    ),
     ("HttpRouteMatch", {"headers": []}, "spec.headers: a list of 0 must be at least 1 items"),
     ("HttpRouteMatch", {"headers": [{"name": "x"}] * 11}, "spec.headers: a list of 11 must be at most 10 items"),
-    ("HttpRouteMatch", {"headers": [{"name": ""}]},
-     'spec.headers[0].name: "" (0 characters) must be at least 1 characters'),
+    (
+        "HttpRouteMatch",
+        {"headers": [{"name": ""}]},
+        'spec.headers[0].name: "" (0 characters) must be at least 1 characters',
+    ),
     ("HttpRouteHeader", {"name": "x", "invert": 1}, "spec.invert: 1 must be true or false"),
     ("RouteSpec", {"priority": 1001}, "spec.priority: 1001 must be at most 1000"),
 ]
@@ -96,10 +123,17 @@ def test_without_a_path_members_stand_alone() -> None:
 def test_right_input_passes_in_all_kinds() -> None:
     for key, spec in SHOP:
         validate(f"{key.kind[0].upper()}{key.kind[1:]}Spec", spec)
-    validate("CreateVirtualNodeInput", {
-        "meshName": "m", "virtualNodeName": "n", "spec": node_spec(), "clientToken": "t",
-        "tags": [{"key": "k", "value": ""}], "meshOwner": "123456789012",
-    })
+    validate(
+        "CreateVirtualNodeInput",
+        {
+            "meshName": "m",
+            "virtualNodeName": "n",
+            "spec": node_spec(),
+            "clientToken": "t",
+            "tags": [{"key": "k", "value": ""}],
+            "meshOwner": "123456789012",
+        },
+    )
 
 
 def test_empty_lists_and_edges_of_ranges_pass() -> None:
@@ -111,8 +145,9 @@ def test_empty_lists_and_edges_of_ranges_pass() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text() | st.sampled_from(["spec", "listeners"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.sampled_from(["spec", "listeners"]), inner)
+    ),
     max_leaves=20,
 )
 

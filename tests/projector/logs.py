@@ -74,7 +74,14 @@ class MemoryLog:
         mark = TokenMark(token.digest, token.body) if token else None
         records = [
             NewRecord(
-                new.type, SCHEMAS[new.type], ACCOUNT, PRINCIPAL, "192.0.2.7", uid, mark, new.data,
+                new.type,
+                SCHEMAS[new.type],
+                ACCOUNT,
+                PRINCIPAL,
+                "192.0.2.7",
+                uid,
+                mark,
+                new.data,
                 KeyClass.SECRETS if new.type in SECRET_TYPES else KeyClass.CONFIG,
             )
             for new in decision.events

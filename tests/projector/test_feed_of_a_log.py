@@ -101,10 +101,10 @@ async def test_a_write_reaches_the_frontend_and_a_confirm_proves_it(log: MemoryL
         told = {node: Told() for node in NODES}
         for node in NODES:
             client.watch(node, told[node])
-        assert (await client.confirm(10.0)).position == log.state.position
+        assert (await client.confirm(60.0)).position == log.state.position
         for weight in (1, 2, 3):
             await log.update_resource(ROUTE, route_spec({"cart-v1": weight, "cart-v2": 50}))
-            answer = await client.confirm(10.0)
+            answer = await client.confirm(60.0)
             assert answer == (True, log.state.position)
             for node in NODES:
                 assert content(told[node].snapshot) == compiled(log.state, node)
@@ -116,7 +116,7 @@ async def test_a_projector_killed_under_writes_loses_nothing_and_takes_nothing_b
         told = {node: Told() for node in NODES}
         for node in NODES:
             client.watch(node, told[node])
-        assert (await client.confirm(10.0)).ok
+        assert (await client.confirm(60.0)).ok
         for number in range(30):
             await log.update_resource(ROUTE, route_spec({"cart-v1": number, "cart-v2": 50}))
             if number == 10:
@@ -124,7 +124,7 @@ async def test_a_projector_killed_under_writes_loses_nothing_and_takes_nothing_b
             if number == 20:
                 await zones["a"].projector.start()
             await asyncio.sleep(0)
-        answer = await client.confirm(5.0)
+        answer = await client.confirm(60.0)
         assert answer == (True, log.state.position)
         for node, ear in told.items():
             assert content(ear.snapshot) == compiled(log.state, node)
@@ -140,13 +140,13 @@ async def test_i4_a_replica_that_ran_all_along_and_one_started_from_nothing_are_
         for number in range(5):
             await log.update_resource(ROUTE, route_spec({"cart-v1": number, "cart-v2": 50}))
             await log.create_resource(key("virtualNode", f"extra-{number}"), node_spec(9000 + number))
-            assert (await client.confirm(10.0)).ok
+            assert (await client.confirm(60.0)).ok
         await log.delete_resource(key("virtualNode", "extra-3"))
         await log.do(Rollback(ACCOUNT, "shop", then))
-        assert (await client.confirm(10.0)).ok
+        assert (await client.confirm(60.0)).ok
 
         newborn = await start_zone("c", log, tasks)
-        await newborn.replica.confirmed(10.0)
+        await newborn.replica.confirmed(60.0)
         veteran = zones["a"]
         assert newborn.replica.position == veteran.replica.position == log.state.position
         assert state_hash(newborn.replica.state) == state_hash(veteran.replica.state) == state_hash(log.state)
@@ -163,13 +163,13 @@ async def test_without_a_quorum_confirms_fail_and_what_was_delivered_stays(log: 
     async with system(log) as (_, client, _tasks):
         told = Told()
         client.watch(EDGE, told)
-        assert (await client.confirm(10.0)).ok
+        assert (await client.confirm(60.0)).ok
         log.store.reachable = False
         assert not (await client.confirm(0.3)).ok
         assert client.ready
         assert content(told.snapshot) == compiled(log.state, EDGE)
         log.store.reachable = True
-        assert (await client.confirm(10.0)).ok
+        assert (await client.confirm(60.0)).ok
         assert len(told.updates) == 1
 
 
@@ -177,7 +177,7 @@ async def test_a_poisoned_log_keeps_what_proxies_have_and_confirms_nothing(log: 
     async with system(log) as (zones, client, _tasks):
         told = Told()
         client.watch(EDGE, told)
-        assert (await client.confirm(10.0)).ok
+        assert (await client.confirm(60.0)).ok
         await log.append_poison()
         for zone in zones.values():
             await await_until(lambda replica=zone.replica: replica.halted)  # type: ignore[misc]

@@ -16,7 +16,7 @@ from xds.wire.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 FULL_SETS = ("cds", "lds")
 
 
-class Broken(AssertionError):
+class BrokenError(AssertionError):
     """The proxy uses something that it lacks, or a response broke the protocol."""
 
 
@@ -115,7 +115,7 @@ class ModelProxy:
         """Apply a response; what it leads to is in the outbox."""
         kind = SHORT[response.type_url]
         if kind not in self.open:
-            raise Broken(f"{kind} was never asked for")
+            raise BrokenError(f"{kind} was never asked for")
         self.nonce[kind] = response.nonce
         bad = self._apply_delta(kind, response) if self.delta else self._apply_sotw(kind, response)
         answer = self._answer(kind, response, bad)
@@ -164,14 +164,14 @@ class ModelProxy:
     def _apply_sotw(self, kind: str, response: DiscoveryResponse) -> list[str]:
         items = dict(_split(item.value) for item in response.resources)
         if len(items) != len(response.resources):
-            raise Broken("a name twice in one response")
+            raise BrokenError("a name twice in one response")
         removed = set(self.state[kind]) - set(items) if kind in FULL_SETS else set()
         return self._apply(kind, items, removed)
 
     def _apply_delta(self, kind: str, response: DeltaDiscoveryResponse) -> list[str]:
         items = dict(_split(item.resource.value) for item in response.resources)
         if len(items) != len(response.resources):
-            raise Broken("a name twice in one response")
+            raise BrokenError("a name twice in one response")
         bad = self._apply(kind, items, set(response.removed_resources))
         names = {(kind, name) for name in (*items, *response.removed_resources)}
         if bad:
@@ -218,7 +218,9 @@ class ModelProxy:
                 continue
             route = self.state["rds"].get(content.split(":")[1])
             if route is None:
-                raise Broken(f"listener {listener} lost its route")
+                raise BrokenError(f"listener {listener} lost its route")
             for cluster in filter(None, route.split(":")[1].split(",")):
                 if cluster not in self.state["cds"] and cluster not in self.unusable:
-                    raise Broken(f"listener {listener} routes to {cluster}, which is not there: {self.state['cds']}")
+                    raise BrokenError(
+                        f"listener {listener} routes to {cluster}, which is not there: {self.state['cds']}"
+                    )

@@ -1,5 +1,5 @@
-"""Whatever the order of requests, responses, writes, confirmations, changes and reconnects: the proxy never uses what it
-lacks, nothing older than it had reaches it, and in the end it has exactly the last state."""
+"""Whatever the order of requests, responses, writes, confirmations, changes and reconnects: the proxy never uses what
+it lacks, and in the end it has exactly the last state."""
 
 from __future__ import annotations
 

@@ -22,11 +22,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_committed_classes_are_those_of_the_proto(tmp_path: Path) -> None:
-    subprocess.run(
-        [ROOT / "scripts" / "generate_wire.sh", tmp_path],
-        check=True,
-        env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"},
-    )
+    environment = {"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"}
+    subprocess.run([ROOT / "scripts" / "generate_wire.sh", tmp_path], check=True, env=environment)
     generated = (tmp_path / "xds/wire/discovery_pb2.py").read_text()
     assert _serialized(generated) == wire.DESCRIPTOR.serialized_pb
     assert (tmp_path / "xds/wire/discovery_pb2.pyi").read_text() == (ROOT / "xds/wire/discovery_pb2.pyi").read_text()
@@ -45,24 +42,12 @@ def _serialized(module: str) -> bytes:
 
 
 def test_requests_read_as_envoys_own_api_writes_them() -> None:
-    sotw = wire.DiscoveryRequest.FromString(
-        bytes(
-            DiscoveryRequest(
-                version_info="v",
-                node=Node(id="n", cluster="c"),
-                resource_names=["a", "b"],
-                type_url="t",
-                response_nonce="x",
-            )
-        )
+    theirs = DiscoveryRequest(
+        version_info="v", node=Node(id="n", cluster="c"), resource_names=["a", "b"], type_url="t", response_nonce="x"
     )
-    assert (sotw.version_info, sotw.node.id, sotw.node.cluster, sotw.type_url, sotw.response_nonce) == (
-        "v",
-        "n",
-        "c",
-        "t",
-        "x",
-    )
+    sotw = wire.DiscoveryRequest.FromString(bytes(theirs))
+    assert (sotw.version_info, sotw.node.id, sotw.node.cluster) == ("v", "n", "c")
+    assert (sotw.type_url, sotw.response_nonce) == ("t", "x")
     assert list(sotw.resource_names) == ["a", "b"]
     assert not sotw.HasField("error_detail")
     delta = wire.DeltaDiscoveryRequest.FromString(

@@ -19,6 +19,7 @@ Every response is reported written at once. At the end nothing may be left unrea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from identity.node_id import NodeId
 from mesh.position import Position
@@ -87,7 +88,7 @@ class _Client:
         self.others: list[str] = []
         self.sides: dict[str, _Side] = {}
         self.views: dict[str, View] = {}
-        self.raw: list[Send] = []
+        self.raw: list[Send[Any]] = []
         self.first = True
 
     def play(self, text: str) -> None:
@@ -99,7 +100,7 @@ class _Client:
                 raise AssertionError(f"line {number}: {line}\n{error}") from None
         assert not self.responses, f"responses left unread: {self.responses}"
 
-    def _line(self, verb: str, rest: str) -> None:
+    def _line(self, verb: str, rest: str) -> None:  # noqa: PLR0912 - one case a kind of line
         match verb:
             case "feed":
                 at, _, resources = rest.partition(" ")
@@ -128,9 +129,9 @@ class _Client:
                     assert self.responses, "there is no response"
                     assert self.responses.pop(0) == expected
             case "!!":
-                found = [other for other in self.others if other.startswith(rest) or rest in other]
+                found = [index for index, other in enumerate(self.others) if _matches(other, rest)]
                 assert found, f"not among {self.others}"
-                self.others = self.others[self.others.index(found[0]) + 1 :]
+                self.others = self.others[found[0] + 1 :]
             case _:
                 raise AssertionError("what is this line?")
 
@@ -152,7 +153,7 @@ class _Client:
                 case Watch():
                     pass
 
-    def _read(self, action: Send) -> None:
+    def _read(self, action: Send[Any]) -> None:
         response = action.response
         kind = SHORT[action.type_url]
         side = self.sides.setdefault(kind, _Side())
@@ -179,6 +180,14 @@ class _Client:
         if options.get("nonce") == "stale":
             return side.nonces[-2] if len(side.nonces) > 1 else "stale"
         return options.get("nonce", side.nonces[-1] if ack else "")
+
+
+def _matches(other: str, expected: str) -> bool:
+    """`close 3 some words`: the code exactly, the words somewhere; anything else as it stands."""
+    if not expected.startswith("close"):
+        return other == expected
+    code, _, words = expected.removeprefix("close ").partition(" ")
+    return other.startswith(f"close {code} ") and words in other
 
 
 def _options(tokens: list[str]) -> tuple[list[str], dict[str, str]]:

@@ -100,8 +100,17 @@ class Log:
     def _fold(self, kind: str, data: Mapping[str, Any]) -> Event:
         number = len(self.events) + 1
         event = Event(
-            Position(1, number), number, number, kind, 1, ACCOUNT, "arn:aws:iam::123456789012:user/ann", "192.0.2.7",
-            f"request-{number}", None, data,
+            Position(1, number),
+            number,
+            number,
+            kind,
+            1,
+            ACCOUNT,
+            "arn:aws:iam::123456789012:user/ann",
+            "192.0.2.7",
+            f"request-{number}",
+            None,
+            data,
         )
         self.state = evolve(self.state, event)
         self.events.append(event)

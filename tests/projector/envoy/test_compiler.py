@@ -70,7 +70,11 @@ def test_processes_with_other_hash_seeds_make_the_same_bytes() -> None:
     )
     outputs = {
         subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", script], cwd=REPOSITORY, check=True, capture_output=True, text=True,
+            [sys.executable, "-W", "ignore", "-c", script],
+            cwd=REPOSITORY,
+            check=True,
+            capture_output=True,
+            text=True,
             env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(REPOSITORY)},
         ).stdout
         for seed in ("1", "2")
@@ -124,18 +128,21 @@ def watched(log: Log) -> Compiler:
     return compiler
 
 
-@pytest.mark.parametrize(("changed", "concerned"), [
-    (key("mesh", "shop"), set(ALL)),
-    (key("route", "all", "cart"), {gateway_id()}),
-    (key("route", "new", "cart"), {gateway_id()}),
-    (key("gatewayRoute", "new", "edge"), {gateway_id()}),
-    (key("virtualService", "stock.shop.local"), {node_id("cart-v2")}),
-    (key("virtualNode", "stock"), {node_id("stock"), node_id("cart-v2")}),
-    (key("virtualNode", "cart-v1"), {node_id("cart-v1"), gateway_id()}),
-    (key("virtualNode", "stranger"), set()),
-    (key("route", "all", "strange-router"), set()),
-    (key("virtualNode", "stock", mesh="other"), set()),
-])
+@pytest.mark.parametrize(
+    ("changed", "concerned"),
+    [
+        (key("mesh", "shop"), set(ALL)),
+        (key("route", "all", "cart"), {gateway_id()}),
+        (key("route", "new", "cart"), {gateway_id()}),
+        (key("gatewayRoute", "new", "edge"), {gateway_id()}),
+        (key("virtualService", "stock.shop.local"), {node_id("cart-v2")}),
+        (key("virtualNode", "stock"), {node_id("stock"), node_id("cart-v2")}),
+        (key("virtualNode", "cart-v1"), {node_id("cart-v1"), gateway_id()}),
+        (key("virtualNode", "stranger"), set()),
+        (key("route", "all", "strange-router"), set()),
+        (key("virtualNode", "stock", mesh="other"), set()),
+    ],
+)
 def test_a_change_concerns_those_who_depend_on_it_and_no_others(changed: Any, concerned: set[NodeId]) -> None:
     assert watched(canary()).affected({changed}) == concerned
 
@@ -168,7 +175,8 @@ def test_changed_keys_of_events_are_those_of_specs() -> None:
     tags = other(TAGS_CHANGED, {"key": list(key("virtualNode", "cart-v1")), "set": {}, "unset": []})
     back = other(MESH_ROLLED_BACK, {"account": ACCOUNT, "mesh": "shop", "to": [1, 2], "changes": [change]})
     assert changed_keys([event, tags, back, other(TAGS_CHANGED, None)]) == {
-        key("virtualNode", "stock"), key("route", "all", "cart"),
+        key("virtualNode", "stock"),
+        key("route", "all", "cart"),
     }
 
 
@@ -231,18 +239,22 @@ def node_specs() -> st.SearchStrategy[dict[str, Any]]:
 
 
 def match_specs() -> st.SearchStrategy[dict[str, Any]]:
-    return st.sampled_from([
-        {"prefix": "/"}, {"prefix": "/a"}, {"path": {"exact": "/a"}}, {"prefix": "/", "method": "PUT"},
-        {"prefix": "/", "headers": [{"name": "x"}]}, {"prefix": "/", "port": 8081},
-    ])
+    return st.sampled_from(
+        [
+            {"prefix": "/"},
+            {"prefix": "/a"},
+            {"path": {"exact": "/a"}},
+            {"prefix": "/", "method": "PUT"},
+            {"prefix": "/", "headers": [{"name": "x"}]},
+            {"prefix": "/", "port": 8081},
+        ]
+    )
 
 
 def changes() -> st.SearchStrategy[tuple[Any, dict[str, Any]]]:
     """One resource's key and its new spec."""
     weights = st.dictionaries(st.sampled_from(NODES), st.integers(0, 3), min_size=1)
-    services = st.one_of(
-        st.just({}), st.sampled_from(NODES).map(by_node), st.sampled_from(ROUTERS).map(by_router)
-    )
+    services = st.one_of(st.just({}), st.sampled_from(NODES).map(by_node), st.sampled_from(ROUTERS).map(by_router))
     priorities = st.sampled_from([0, 1000])
     routes = st.builds(lambda to, match, first: route(to, match, priority=first), weights, match_specs(), priorities)
     listening = st.sampled_from([router(), router(1, 2)])
@@ -253,15 +265,17 @@ def changes() -> st.SearchStrategy[tuple[Any, dict[str, Any]]]:
         st.tuples(st.sampled_from([key("virtualRouter", name) for name in ROUTERS]), listening),
         st.tuples(st.sampled_from([key("route", name, of) for name in "xy" for of in ROUTERS]), routes),
         st.tuples(st.just(key("mesh", "shop")), st.sampled_from([{}, {"egressFilter": {"type": "ALLOW_ALL"}}])),
-        st.tuples(st.sampled_from([key("gatewayRoute", name, "edge") for name in "uv"]),
-                  st.builds(gateway_route, st.sampled_from(SERVICES), match_specs(), rewrites)),
+        st.tuples(
+            st.sampled_from([key("gatewayRoute", name, "edge") for name in "uv"]),
+            st.builds(gateway_route, st.sampled_from(SERVICES), match_specs(), rewrites),
+        ),
     )
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(changes(), min_size=1, max_size=15))
 def test_after_any_changes_the_memo_tells_what_a_fresh_compiler_tells_and_nobody_is_forgotten(
-    made: list[tuple[Any, dict[str, Any]]]
+    made: list[tuple[Any, dict[str, Any]]],
 ) -> None:
     log = Log((key("virtualGateway", "edge"), gateway()), *((key("virtualRouter", name), router()) for name in ROUTERS))
     nodes = [gateway_id(), *(node_id(name) for name in NODES)]

@@ -67,7 +67,9 @@ def test_envoy_validates_every_golden_node_with_every_cluster_present(name: str,
     path.write_text(json.dumps(static_bootstrap(compiled(mesh(), of))))
     done = subprocess.run(
         [find_envoy(), "--mode", "validate", "--config-path", str(path), "--log-level", "error"],
-        check=False, capture_output=True, text=True,
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -76,12 +78,14 @@ class Upstream(http.server.BaseHTTPRequestHandler):
     """Answers with its own name, and what it was asked."""
 
     def do_GET(self) -> None:
-        body = json.dumps({
-            "who": self.server.who,  # type: ignore[attr-defined]
-            "path": self.path,
-            "host": self.headers["host"],
-            "service": self.headers["x-app-mesh-virtual-service"],
-        }).encode()
+        body = json.dumps(
+            {
+                "who": self.server.who,  # type: ignore[attr-defined]
+                "path": self.path,
+                "host": self.headers["host"],
+                "service": self.headers["x-app-mesh-virtual-service"],
+            }
+        ).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -166,12 +170,18 @@ def test_a_gateway_routes_real_requests_by_weight_prefix_and_host_name(tmp_path:
             assert seen["v1"] + seen["v2"] == 300
 
             assert get(port, "/cart/x?y=1")[1] | {"who": ""} == {
-                "who": "", "path": "/x?y=1", "host": "cart.shop.local", "service": "spoofed",
+                "who": "",
+                "path": "/x?y=1",
+                "host": "cart.shop.local",
+                "service": "spoofed",
             }
             assert get(port, "/cart")[1]["path"] == "/"
             status, body, headers = get(port, "/kept/x", host="kept.example")
             assert (status, body["path"], body["host"], body["service"]) == (
-                200, "/x", "kept.example", "cart.shop.local",
+                200,
+                "/x",
+                "kept.example",
+                "cart.shop.local",
             )
             assert "x-app-mesh-virtual-service" not in headers
             assert get(port, "/stock/a")[1]["path"] == "/v1/a"
@@ -210,8 +220,20 @@ def odd() -> Log:
         (key("virtualNode", "broken"), {"listeners": [listener(80)]}),
         (key("virtualService", "broken"), by_node("broken")),
     )
-    for index, name in enumerate(("a" * 250, "ünïcode.shop.local", "line\nbreak", "with space", "*", "STOCK.shop.local",
-                                  "literal6", "literal4", "zero", "broken")):
+    for index, name in enumerate(
+        (
+            "a" * 250,
+            "ünïcode.shop.local",
+            "line\nbreak",
+            "with space",
+            "*",
+            "STOCK.shop.local",
+            "literal6",
+            "literal4",
+            "zero",
+            "broken",
+        )
+    ):
         log.create(key("gatewayRoute", f"odd{index}", "edge"), gateway_route(name, {"prefix": f"/odd{index}"}))
     endless = {"unit": "s", "value": 10**15}
     policy = {"maxRetries": 10**18, "perRetryTimeout": endless, "httpRetryEvents": ["server-error"]}

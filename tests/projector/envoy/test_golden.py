@@ -31,7 +31,8 @@ def storefront() -> Log:
     """A gateway with rewrites of every kind, priorities, a service without routes, logs, and what is held back."""
     seconds = {"unit": "s", "value": 30}
     retry = {
-        "httpRetryEvents": ["gateway-error", "client-error", "stream-error"], "maxRetries": 1,
+        "httpRetryEvents": ["gateway-error", "client-error", "stream-error"],
+        "maxRetries": 1,
         "perRetryTimeout": {"unit": "s", "value": 5},
     }
     zero = {"cart-v1": 0, "cart-v2": 5}
@@ -59,11 +60,17 @@ def storefront() -> Log:
 def office() -> Log:
     """A sidecar with two listeners, limits, checks, HTTP versions side by side on one port, and open egress."""
     check = {
-        "protocol": "http", "path": "/ping", "healthyThreshold": 2, "unhealthyThreshold": 3, "intervalMillis": 5000,
+        "protocol": "http",
+        "path": "/ping",
+        "healthyThreshold": 2,
+        "unhealthyThreshold": 3,
+        "intervalMillis": 5000,
         "timeoutMillis": 2000,
     }
     outlier = {
-        "maxServerErrors": 5, "maxEjectionPercent": 50, "interval": {"unit": "s", "value": 10},
+        "maxServerErrors": 5,
+        "maxEjectionPercent": 50,
+        "interval": {"unit": "s", "value": 10},
         "baseEjectionDuration": {"unit": "s", "value": 30},
     }
     pool = {"http": {"maxConnections": 20, "maxPendingRequests": 30}}
@@ -84,9 +91,13 @@ def office() -> Log:
         (key("virtualService", "mail.office"), by_router("mail")),
         (key("virtualService", "mail2.office"), by_node("mail")),
     )
-    log.update(key("mesh", "shop"), {
-        "egressFilter": {"type": "ALLOW_ALL"}, "serviceDiscovery": {"ipPreference": "IPv4_PREFERRED"},
-    })
+    log.update(
+        key("mesh", "shop"),
+        {
+            "egressFilter": {"type": "ALLOW_ALL"},
+            "serviceDiscovery": {"ipPreference": "IPv4_PREFERRED"},
+        },
+    )
     return log
 
 

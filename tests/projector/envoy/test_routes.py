@@ -38,7 +38,11 @@ def test_priority_then_the_longest_prefix_then_exact_paths_and_methods_first() -
     )
     get = [{"name": ":method", "stringMatch": {"exact": "GET"}}]
     assert [each["match"] for each in routes(log)] == [
-        {"prefix": "/z"}, {"prefix": "/aaaa"}, {"path": "/aa"}, {"prefix": "/aa", "headers": get}, {"prefix": "/aa"},
+        {"prefix": "/z"},
+        {"prefix": "/aaaa"},
+        {"path": "/aa"},
+        {"prefix": "/aa", "headers": get},
+        {"prefix": "/aa"},
         {"prefix": "/"},
     ]
 
@@ -59,14 +63,17 @@ def test_a_route_without_any_weight_answers_503_and_says_so() -> None:
     assert alarm.startswith("mesh/shop/virtualRouter/cart/route/r0: action.weightedTargets")
 
 
-@pytest.mark.parametrize("match", [
-    {"prefix": "/", "headers": [{"name": "x-canary"}]},
-    {"prefix": "/", "queryParameters": [{"name": "q"}]},
-    {"prefix": "/", "scheme": "https"},
-    {"path": {"regex": "/(a+)+$"}},
-    {"prefix": "/a\r\nb"},
-    {},
-])
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"prefix": "/", "headers": [{"name": "x-canary"}]},
+        {"prefix": "/", "queryParameters": [{"name": "q"}]},
+        {"prefix": "/", "scheme": "https"},
+        {"path": {"regex": "/(a+)+$"}},
+        {"prefix": "/a\r\nb"},
+        {},
+    ],
+)
 def test_a_route_that_would_match_too_much_is_held_back_and_named(match: dict[str, Any]) -> None:
     held = route(TO_V1, {"prefix": "/"})
     held["httpRoute"]["match"] = match
@@ -103,20 +110,25 @@ def test_timeouts_are_15_seconds_or_what_the_route_says_and_a_year_at_most() -> 
     assert long["route"]["idleTimeout"] == "0s"
 
 
-@pytest.mark.parametrize(("policy", "retry_on", "codes"), [
-    (
-        {"httpRetryEvents": ["gateway-error", "client-error", "stream-error"]},
-        ("reset", "refused-stream", "retriable-status-codes"), (502, 503, 504, 409),
-    ),
-    (
-        {"httpRetryEvents": ["server-error"]},
-        ("reset", "retriable-status-codes"), (500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511),
-    ),
-    ({"httpRetryEvents": ["client-error"]}, ("retriable-status-codes",), (409,)),
-    ({"tcpRetryEvents": ["connection-error"]}, ("connect-failure",), ()),
-    ({"grpcRetryEvents": ["unavailable", "cancelled"]}, ("cancelled", "unavailable"), ()),
-    ({}, (), ()),
-])
+@pytest.mark.parametrize(
+    ("policy", "retry_on", "codes"),
+    [
+        (
+            {"httpRetryEvents": ["gateway-error", "client-error", "stream-error"]},
+            ("reset", "refused-stream", "retriable-status-codes"),
+            (502, 503, 504, 409),
+        ),
+        (
+            {"httpRetryEvents": ["server-error"]},
+            ("reset", "retriable-status-codes"),
+            (500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511),
+        ),
+        ({"httpRetryEvents": ["client-error"]}, ("retriable-status-codes",), (409,)),
+        ({"tcpRetryEvents": ["connection-error"]}, ("connect-failure",), ()),
+        ({"grpcRetryEvents": ["unavailable", "cancelled"]}, ("cancelled", "unavailable"), ()),
+        ({}, (), ()),
+    ],
+)
 def test_retry_events_become_conditions_and_status_codes(
     policy: dict[str, Any], retry_on: tuple[str, ...], codes: tuple[int, ...]
 ) -> None:

@@ -128,10 +128,12 @@ def test_with_the_host_name_kept_the_service_travels_in_a_header_that_a_client_c
     log.update(key("gatewayRoute", "cart", "edge"), gateway_route("cart.shop.local", {"prefix": "/cart"}, KEEP_HOST))
     snapshot = compiled(log, gateway_id())
     added = vhosts(snapshot, "rds_ingress_http_8088")["self_redirect"]["routes"][0]["requestHeadersToAdd"]
-    assert added == [{
-        "header": {"key": "x-app-mesh-virtual-service", "value": "cart.shop.local"},
-        "appendAction": "OVERWRITE_IF_EXISTS_OR_ADD",
-    }]
+    assert added == [
+        {
+            "header": {"key": "x-app-mesh-virtual-service", "value": "cart.shop.local"},
+            "appendAction": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    ]
     egress = vhosts(snapshot, "rds_egress_http_15001")
     assert set(egress) == {"default_backend"}
     (behind,) = egress["default_backend"]["routes"]
@@ -155,7 +157,8 @@ def test_a_service_without_provider_or_routes_is_a_virtual_host_without_routes()
         log.update(key("virtualService", "cart.shop.local"), spec)
         snapshot = compiled(log, gateway_id())
         assert vhosts(snapshot, "rds_egress_http_15001")["cart.shop.local"] == {
-            "name": "cart.shop.local", "domains": ["cart.shop.local", "cart.shop.local:15001"],
+            "name": "cart.shop.local",
+            "domains": ["cart.shop.local", "cart.shop.local:15001"],
         }
         action = vhosts(snapshot, "rds_ingress_http_8088")["self_redirect"]["routes"][0]["route"]
         assert "timeout" not in action
@@ -190,13 +193,16 @@ def test_tls_on_a_listener_holds_the_listener_back_rather_than_accept_plaintext(
     assert "mesh/shop/virtualGateway/edge: spec.listeners[0].tls" in alarm
 
 
-@pytest.mark.parametrize("match", [
-    {"prefix": "/x", "headers": [{"name": "x-canary"}]},
-    {"prefix": "/x", "queryParameters": [{"name": "q", "match": {"exact": "1"}}]},
-    {"prefix": "/x", "hostname": {"exact": "a.example"}},
-    {"path": {"regex": "/x.*"}},
-    {"hostname": {"suffix": ".example"}},
-])
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"prefix": "/x", "headers": [{"name": "x-canary"}]},
+        {"prefix": "/x", "queryParameters": [{"name": "q", "match": {"exact": "1"}}]},
+        {"prefix": "/x", "hostname": {"exact": "a.example"}},
+        {"path": {"regex": "/x.*"}},
+        {"hostname": {"suffix": ".example"}},
+    ],
+)
 def test_a_gateway_route_that_would_match_too_much_is_held_back_and_named(match: dict[str, Any]) -> None:
     log = canary((key("gatewayRoute", "odd", "edge"), gateway_route("stock.shop.local", match)))
     snapshot = compiled(log, gateway_id())

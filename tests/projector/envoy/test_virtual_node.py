@@ -46,7 +46,8 @@ def test_a_sidecar_has_app_meshs_listeners_clusters_and_routes_and_no_others() -
 def test_both_listeners_restore_the_original_destination_before_they_look_at_tls() -> None:
     for found in of_type(compiled(canary(), node_id("cart-v2")), TYPE_LISTENER).values():
         assert [each["name"] for each in found["listenerFilters"]] == [
-            "envoy.filters.listener.original_dst", "envoy.filters.listener.tls_inspector",
+            "envoy.filters.listener.original_dst",
+            "envoy.filters.listener.tls_inspector",
         ]
 
 
@@ -69,13 +70,16 @@ def test_the_application_gets_every_host_and_15_seconds_unless_the_listener_says
     assert vhost["routes"][0]["route"]["timeout"] == "0s"
 
 
-@pytest.mark.parametrize(("of_node", "of_mesh", "address", "dual"), [
-    (None, None, "127.0.0.1", False),
-    ("IPv6_PREFERRED", None, "::1", True),
-    ("IPv4_ONLY", "IPv6_ONLY", "127.0.0.1", True),
-    (None, "IPv6_ONLY", "::1", True),
-    (None, "IPv4_PREFERRED", "127.0.0.1", True),
-])
+@pytest.mark.parametrize(
+    ("of_node", "of_mesh", "address", "dual"),
+    [
+        (None, None, "127.0.0.1", False),
+        ("IPv6_PREFERRED", None, "::1", True),
+        ("IPv4_ONLY", "IPv6_ONLY", "127.0.0.1", True),
+        (None, "IPv6_ONLY", "::1", True),
+        (None, "IPv4_PREFERRED", "127.0.0.1", True),
+    ],
+)
 def test_ip_preference_picks_the_applications_address_and_what_is_bound(
     of_node: str | None, of_mesh: str | None, address: str, dual: bool
 ) -> None:
@@ -99,7 +103,11 @@ def test_a_virtual_service_with_a_node_is_routed_with_the_default_retries() -> N
     assert only["route"]["cluster"] == "cds_egress_shop_stock_http_8080"
     retries = only["route"]["retryPolicy"]
     assert set(retries["retryOn"].split(",")) == {
-        "reset", "unavailable", "connect-failure", "refused-stream", "retriable-status-codes",
+        "reset",
+        "unavailable",
+        "connect-failure",
+        "refused-stream",
+        "retriable-status-codes",
     }
     assert (retries["numRetries"], retries["retriableStatusCodes"]) == (2, [503])
     tags = only["metadata"]["filterMetadata"]["aws.appmesh.aggregate_stats"]
@@ -170,10 +178,13 @@ def test_a_backend_that_does_not_exist_yet_is_an_alarm_and_nothing_else() -> Non
     assert alarm.startswith("mesh/shop/virtualNode/caller: spec.backends name later.shop.local")
 
 
-@pytest.mark.parametrize("held", [
-    listener(9000, "tcp"),
-    listener(9000, tls={"mode": "PERMISSIVE", "certificate": {"sds": {"secretName": "s"}}}),
-])
+@pytest.mark.parametrize(
+    "held",
+    [
+        listener(9000, "tcp"),
+        listener(9000, tls={"mode": "PERMISSIVE", "certificate": {"sds": {"secretName": "s"}}}),
+    ],
+)
 def test_a_listener_that_cannot_be_compiled_accepts_nothing_and_is_named(held: dict[str, Any]) -> None:
     log = canary((key("virtualNode", "mixed"), node(listener(8080), held)))
     (chain,) = chains(log, "mixed", INGRESS)
@@ -193,5 +204,8 @@ def test_a_connection_pool_limits_what_reaches_the_application() -> None:
     app = of_type(compiled(log, node_id("small")), TYPE_CLUSTER)["cds_ingress_shop_small_http_8080"]
     (limits,) = app["circuitBreakers"]["thresholds"]
     assert limits == {
-        "maxConnections": 3, "maxPendingRequests": 4, "maxRequests": 2147483647, "maxRetries": 2147483647,
+        "maxConnections": 3,
+        "maxPendingRequests": 4,
+        "maxRequests": 2147483647,
+        "maxRetries": 2147483647,
     }

@@ -67,10 +67,16 @@ def test_a_hello_is_answered_with_who_is_there_and_how_fresh_it_is(play: Playboo
 
 
 def test_a_probe_is_not_registered_until_it_comes_to_stay(play: Playbook) -> None:
-    assert play.says(FrontendHello(1, "f", "a", "", probe=True)) == []
+    assert play.says(FrontendHello(1, HELLO.id, "a", "", probe=True)) == []
     assert len(play.hears()) == 2
     assert play.says(HELLO) == [Register(HELLO)]
     assert play.hears() == []
+
+
+def test_a_stream_stays_one_frontends(play: Playbook) -> None:
+    play.says(HELLO)
+    with pytest.raises(BadRequest, match="one frontend"):
+        play.says(FrontendHello(1, "frontend-b", "a", ""))
 
 
 def test_nothing_goes_before_the_hello(play: Playbook) -> None:
@@ -127,7 +133,9 @@ def test_a_confirm_follows_all_that_was_dirty_when_the_head_was_confirmed(play: 
     play.says(HELLO)
     play.hears()
     assert play.says(Subscribe(CART, 1), Subscribe(EDGE, 2), Confirm(5, 1500)) == [
-        Follow(CART), Follow(EDGE), AskHead(5, 1.5),
+        Follow(CART),
+        Follow(EDGE),
+        AskHead(5, 1.5),
     ]
     play.session.head_answer(5, at(1), play.source.position)
     kinds = [type(frame) for frame in play.hears()]

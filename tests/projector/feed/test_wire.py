@@ -42,8 +42,14 @@ frontend_frames = st.one_of(
 projector_frames = st.one_of(
     st.builds(ProjectorHello, number, text, text, st.lists(st.tuples(text, text), max_size=5).map(tuple)),
     st.builds(
-        SnapshotFrame, nodes, number, positions, st.booleans(), st.booleans(),
-        st.lists(resources, max_size=4).map(tuple), st.lists(st.tuples(text, text), max_size=4).map(tuple),
+        SnapshotFrame,
+        nodes,
+        number,
+        positions,
+        st.booleans(),
+        st.booleans(),
+        st.lists(resources, max_size=4).map(tuple),
+        st.lists(st.tuples(text, text), max_size=4).map(tuple),
         st.lists(text, max_size=3).map(tuple),
     ),
     st.builds(Confirmed, number, positions, st.booleans()),
