@@ -100,7 +100,7 @@ class Envoy:
     def stats(self, name_filter: str) -> dict[str, int]:
         """Counters and gauges whose name matches the regular expression."""
         stats = json.loads(self.admin(f"/stats?format=json&filter={name_filter}"))["stats"]
-        return {entry["name"]: int(entry["value"]) for entry in stats if "value" in entry}
+        return {entry["name"]: entry["value"] for entry in stats if isinstance(entry.get("value"), int)}
 
     def config_dump(self) -> dict[str, Any]:
         dump: dict[str, Any] = json.loads(self.admin("/config_dump?include_eds"))

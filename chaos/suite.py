@@ -53,11 +53,14 @@ FULL = Pace(rounds=3, rate_per_s=100.0, writers=4, control_s=10.0, hold_s=5.0)
 
 @dataclass(frozen=True)
 class Blow:
-    """One fault as it happened; times in seconds since the suite began. `back_s` from restart to every role ready."""
+    """One fault as it happened. `at_s` since the suite began, `first_ack_s` from the kill to the first
+    acknowledgement of a write begun after it, `back_s` from the restart to every role being ready.
+    """
 
     target: str
     victims: tuple[str, ...]
     at_s: float
+    first_ack_s: float
     back_s: float
     acked_while_down: int
 
@@ -158,9 +161,11 @@ class Suite:
         self._cluster.wait_ready(RECOVERY_BOUND_S)
         back_s = time.monotonic() - restart_s
         names = tuple(victim.name for victim in chosen)
+        first_ack_s = min(write.ended_s for write in acked) - down_s
         self._recoveries_s[f"{len(self._report.blows)}:{fault.target}"] = back_s
-        self._report.blows.append(Blow(str(fault.target), names, at_s - self._began_s, back_s, acked))
-        self._say(f"  {acked} writes acknowledged meanwhile; back and ready after {back_s:.1f} s")
+        self._report.blows.append(Blow(str(fault.target), names, at_s - self._began_s, first_ack_s, back_s, len(acked)))
+        self._say(f"  {len(acked)} writes acknowledged meanwhile, the first after {first_ack_s:.2f} s")
+        self._say(f"  brought back, all ready after {back_s:.1f} s")
 
     def _judge(self, canary: Canary, traffic: TrafficReport, writes: Sequence[Write], envoy: Envoy) -> None:
         log = self._cluster.log()
@@ -194,11 +199,10 @@ class Suite:
                 return status
 
 
-def acked_since(writers: Sequence[Writer], since_s: float) -> int:
-    """How many writes were both started and acknowledged after `since_s`."""
-    return sum(
-        write.outcome == ACKED and write.started_s >= since_s for writer in writers for write in writer.snapshot()
-    )
+def acked_since(writers: Sequence[Writer], since_s: float) -> list[Write]:
+    """The writes that were both started and acknowledged after `since_s`."""
+    writes = (write for writer in writers for write in writer.snapshot())
+    return [write for write in writes if write.outcome == ACKED and write.started_s >= since_s]
 
 
 def summary_of_writes(writes: Sequence[Write]) -> dict[str, Any]:
@@ -226,7 +230,7 @@ def table(report: Report) -> str:
     for blow in report.blows:
         lines.append(
             f"  {blow.at_s:7.1f} s  kill -9 {blow.target:<14} {', '.join(blow.victims):<55} "
-            f"acked meanwhile {blow.acked_while_down:>4}  back in {blow.back_s:5.1f} s"
+            f"acked meanwhile {blow.acked_while_down:>4}, first after {blow.first_ack_s:4.2f} s  back in {blow.back_s:5.1f} s"
         )
     for name, summary in (("control", report.control), ("traffic", report.traffic)):
         shown = {key: summary.get(key) for key in ("scheduled", "failed", "latency_ms", "late_ms")}

@@ -2,7 +2,7 @@
 
 Make before break: three stages, each a whole snapshot.
 
-    target   the newest; endpoints and secrets come from here, at once (and those that only an older stage has, from there:
+    target   the newest; endpoints and secrets come from here, at once (those that only an older stage has, from there:
              a cluster must not be left without its endpoints because the world has moved on meanwhile)
     making   whose clusters are being delivered; what older stages still need stays beside them
     staged   whose clusters and endpoints the proxy has accepted; listeners and routes come from here

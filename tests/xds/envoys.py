@@ -158,7 +158,7 @@ def bootstrap(mode: str, port: int, admin_port: int, certificates: Certificates,
 @asynccontextmanager
 async def envoy(mode: str, port: int, certificates: Certificates, folder: Path) -> AsyncIterator[Envoy]:
     """An Envoy that dials 127.0.0.1:`port`."""
-    folder.mkdir()
+    folder.mkdir()  # noqa: ASYNC240
     admin_port = free_port()
     path = folder / "envoy.json"
     path.write_text(json.dumps(bootstrap(mode, port, admin_port, certificates, folder)))

@@ -38,6 +38,8 @@ class ModelProxy:
         self.warming: set[str] = set()
         self.unusable: set[str] = set()
         """Clusters that it refused and never had: an empty proxy is given what is left."""
+        self.excused: set[str] = set()
+        """Clusters that lack endpoints by their own doing: refused them, did not wait, or still run in an old form."""
         self.started: set[str] = set()
         self.unreported: set[tuple[str, str]] = set()
         self.leaked: set[tuple[str, str]] = set()
@@ -140,6 +142,7 @@ class ModelProxy:
 
     def answer_cds(self) -> None:
         """Clusters are warm (or took too long)."""
+        self.excused |= self.warming
         if self.held_back is not None:
             answer, self.held_back = self.held_back, None
             self._send_answer("cds", answer)
@@ -190,13 +193,19 @@ class ModelProxy:
         for name, content in items.items():
             if kind == "cds" and "!" in content and name not in state:
                 self.unusable.add(name)
+            if kind == "eds" and "!" in content:
+                self.excused.add(name)
             if "!" in content or (kind in ("eds", "rds") and name not in self.names[kind]):
                 continue
             if kind == "cds" and content.startswith("e") and state.get(name) != content:
                 self.warming.add(name)
+                if name in state:
+                    self.excused.add(name)
             state[name] = content
             if kind == "cds":
                 self.unusable.discard(name)
+            if kind == "eds":
+                self.excused.discard(name)
         if kind != "rds":  # a proxy goes on with a route that vanished, as long as a listener uses it
             for name in removed:
                 state.pop(name, None)
@@ -224,3 +233,6 @@ class ModelProxy:
                     raise BrokenError(
                         f"listener {listener} routes to {cluster}, which is not there: {self.state['cds']}"
                     )
+                wants_endpoints = self.state["cds"].get(cluster, "").startswith("e")
+                if wants_endpoints and cluster not in self.state["eds"] and cluster not in self.excused:
+                    raise BrokenError(f"listener {listener} routes to {cluster}, which has no endpoints")

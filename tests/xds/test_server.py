@@ -127,7 +127,7 @@ async def test_no_method_answers_a_certificate_that_names_no_node(
     running: Running, method: str, uris: list[str]
 ) -> None:
     async with running.certificates.channel(running.port, uris=uris) as channel:
-        call = channel.stream_stream(method)()
+        call: Any = channel.stream_stream(method)()
         assert await call.code() == grpc.StatusCode.UNAUTHENTICATED
         assert f"spiffe://{TRUST_DOMAIN}/<account>" in await call.details()
     assert running.feed.confirms == 0
@@ -141,7 +141,8 @@ async def test_no_method_answers_without_a_certificate_of_the_proxies_root(runni
         running.certificates.channel(running.port, root=running.certificates.servers),
     ):
         async with channel:
-            assert await channel.stream_stream(method)().code() == grpc.StatusCode.UNAVAILABLE
+            call: Any = channel.stream_stream(method)()
+            assert await call.code() == grpc.StatusCode.UNAVAILABLE
 
 
 async def test_other_methods_are_unimplemented_for_those_who_may_call(running: Running) -> None:
@@ -150,8 +151,8 @@ async def test_other_methods_are_unimplemented_for_those_who_may_call(running: R
             "/envoy.service.cluster.v3.ClusterDiscoveryService/FetchClusters",
             "/grpc.health.v1.Health/Check",
         ):
+            unary: Any = channel.unary_unary(method)
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                unary: Any = channel.unary_unary(method)
                 await unary(b"")
             assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
