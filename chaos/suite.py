@@ -230,7 +230,7 @@ def table(report: Report) -> str:
     for blow in report.blows:
         lines.append(
             f"  {blow.at_s:7.1f} s  kill -9 {blow.target:<14} {', '.join(blow.victims):<55} "
-            f"acked meanwhile {blow.acked_while_down:>4}, first after {blow.first_ack_s:4.2f} s  back in {blow.back_s:5.1f} s"
+            f"acked {blow.acked_while_down:>4}, first after {blow.first_ack_s:4.2f} s  back in {blow.back_s:5.1f} s"
         )
     for name, summary in (("control", report.control), ("traffic", report.traffic)):
         shown = {key: summary.get(key) for key in ("scheduled", "failed", "latency_ms", "late_ms")}
