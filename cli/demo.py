@@ -114,8 +114,13 @@ class Demo:
             answer = canary.set_weights(client, 0, 100)
             position = str(answer["ResponseMetadata"]["HTTPHeaders"]["x-meshlog-position"])
             self._say(f"  UpdateRoute is event {position}")
+            answered_s = self._clock.monotonic_s()
             self._await_only(traffic, "v2", "the new weights in the traffic")
-        self._hold("no request fails during the change", not traffic.stop().failed)
+        report = traffic.stop()
+        old_s = [sample.at_s for sample in report.samples if sample.upstream == "v1" and sample.at_s > answered_s]
+        last_ms = (max(old_s) - answered_s) * 1e3 if old_s else 0.0
+        self._say(f"  {last_ms:.0f} ms after the API's answer no request goes to v1 any more")
+        self._hold("no request fails during the change", not report.failed)
         self._count(canary, 1.0, "0/100")
         return position
 
@@ -223,7 +228,9 @@ class Demo:
 
 def _line(event: dict[str, Any]) -> str:
     position = f"{event['epoch']}.{event['position']}"
-    return f"{position:<7} {event['time']}  {event['actor']}  {event['type']} {event['resource']}"
+    who = str(event["actor"]).rpartition(":")[2]
+    when = str(event["time"])[:19].replace("T", " ")
+    return f"{position:<6} {when}  {who}  {event['type']:<16} {event['resource']}"
 
 
 @contextmanager

@@ -61,6 +61,7 @@ def test_removals_follow_the_acceptance_of_listeners_and_routes() -> None:
         << nothing
         >> rds ack
         << cds -A
+        << nothing
         >> cds ack
         << eds -A
         >> eds ack
@@ -222,6 +223,22 @@ def test_a_proxy_that_works_keeps_its_routes_when_it_refuses_a_cluster_after_a_r
         << cds A=bad
         >> cds nack A is bad
         << nothing
+    """)
+
+
+def test_listeners_wait_for_clusters_that_are_asked_for_after_something_else() -> None:
+    DeltaClient().play("""
+        feed 10 | cds A=1 | lds L=1 | rds R=1
+        >> rds +R
+        confirm 10
+        << rds R=1          # nobody asked for clusters so far
+        >> rds ack
+        >> cds
+        << cds A=1
+        >> lds
+        << nothing
+        >> cds ack
+        << lds L=1
     """)
 
 
