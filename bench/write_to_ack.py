@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime
+import json
+import math
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from identity.node_id import NodeId
 from projector.feed.client import FeedClient, secure_channels
 from projector.feed.port import NodeUpdate
 from runtime.clock import SystemClock, SystemEntropy
+from runtime.logging import configure_logging
 from runtime.supervise import Supervisor
 
 MESH, GATEWAY, ROUTER, SERVICE = "bench", "front", "web", "web.example.internal"
@@ -43,9 +47,13 @@ WARM_UP = 10
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The moments of one change, from `time.perf_counter`."""
+    """The moments of one change, from `time.perf_counter`. `stamped_s` is the record's own time: the wall clock of
+    the API server, which is this machine's, when it made the record.
+    """
 
+    position: int
     sent_s: float
+    stamped_s: float
     answered_s: float
     committed_s: float
     fed_s: float
@@ -54,11 +62,8 @@ class Change:
 
 
 HOPS = {
-    "api_in": (
-        "call sent -> its frame seen in etcd: signature, model, head, decide, seal, Txn",
-        "sent_s",
-        "committed_s",
-    ),
+    "api_decide": ("call sent -> its record stamped: HTTP, signature, model, decide", "sent_s", "stamped_s"),
+    "append": ("record stamped -> its frame seen in a watch of etcd: seal, Txn, watch", "stamped_s", "committed_s"),
     "api_out": ("frame seen in etcd -> answer at the client: fold, answer", "committed_s", "answered_s"),
     "feed": (
         "frame seen in etcd -> snapshot at a feed subscriber: follow, open, fold, compile",
@@ -162,7 +167,14 @@ async def one_change(client: Any, weight: int, proxy: TimingProxy, log: LogObser
     position = int(answer["ResponseMetadata"]["HTTPHeaders"]["x-meshlog-position"].rpartition(".")[2])
     arrival = await proxy.next(ROUTE, EGRESS_ROUTES, since_s=sent_s, timeout_s=HOP_TIMEOUT_S)
     committed_s, fed_s = await log.at(position), await feed.at(position)
-    return Change(sent_s, answered_s, committed_s, fed_s, arrival.arrived_s, arrival.acked_s)
+    return Change(position, sent_s, math.nan, answered_s, committed_s, fed_s, arrival.arrived_s, arrival.acked_s)
+
+
+def stamped(changes: Sequence[Change], log_text: str) -> list[Change]:
+    """The changes with their records' own times, from `meshlog log -o json`; those are wall-clock times."""
+    wall_ahead_s = time.time() - time.perf_counter()
+    times = {event["position"]: datetime.datetime.fromisoformat(event["time"]) for event in json.loads(log_text)}
+    return [replace(change, stamped_s=times[change.position].timestamp() - wall_ahead_s) for change in changes]
 
 
 async def measure(cluster: MeasuredCluster, changes: int) -> None:
@@ -183,10 +195,9 @@ async def measure(cluster: MeasuredCluster, changes: int) -> None:
         TimingProxy(identity, frontend, node_path, routes) as proxy,
     ):
         await proxy.next(ROUTE, EGRESS_ROUTES, since_s=0.0, timeout_s=HOP_TIMEOUT_S)
-        measured = [await one_change(client, 1 + number % 99, proxy, log, feed) for number in range(WARM_UP + changes)][
-            WARM_UP:
-        ]
+        measured = [await one_change(client, 1 + number % 99, proxy, log, feed) for number in range(WARM_UP + changes)]
         yardstick = await raw_txns(connection, changes, frame_bytes=log.frame_bytes, head_bytes=log.head_bytes)
+    measured = stamped(measured[WARM_UP:], await asyncio.to_thread(cluster.run, "log", "--mesh", MESH, "-o", "json"))
     say(figures.host(zones=len(cluster.addresses("frontend")), frame_bytes=log.frame_bytes, head_bytes=log.head_bytes))
     for name, (what, start, end) in HOPS.items():
         say(figures.line(name, what, [getattr(change, end) - getattr(change, start) for change in measured]))
@@ -204,6 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--zones", type=int, default=3)
     parser.add_argument("--data-dir", type=Path, default=None, help="a running cluster without a mesh named `bench`")
     chosen = parser.parse_args(arguments)
+    # Standard output is for figures alone.
+    configure_logging("bench", "", "warning")
     with measured_cluster(chosen.data_dir, chosen.zones) as cluster:
         asyncio.run(measure(cluster, chosen.changes))
     return 0

@@ -90,6 +90,7 @@ class DeltaSession(Session[DeltaDiscoveryRequest, DeltaDiscoveryResponse]):
     def _send(
         self, books: TypeState, position: Position, resources: list[XdsResource], removed: tuple[str, ...]
     ) -> Send[DeltaDiscoveryResponse]:
+        books.touch()
         books.answer_owed = False
         books.owed -= {resource.name for resource in resources}
         books.owed.difference_update(removed)

@@ -67,7 +67,7 @@ class NodeMemory:
         if update.snapshot is None:
             return None
         if record.view is None or record.view.snapshot is not update.snapshot:
-            record.view = View(update.snapshot)
+            record.view = View(update.snapshot, record.view)
         return record.view
 
     def remember_clusters(self, node: NodeId, version: str, clusters: Named) -> None:

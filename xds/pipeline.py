@@ -160,9 +160,8 @@ class Pipeline(ABC, Generic[Response]):
     def _needed_clusters(self) -> Named:
         assert self._making is not None  # noqa: S101
         needed = self._making.view.of(CLUSTER)
-        if self._staged is not None and self._staged is not self._making:
-            needed = {**self._staged.view.of(CLUSTER), **needed}
-        return needed
+        staged = needed if self._staged is None else self._staged.view.of(CLUSTER)
+        return needed if staged is needed else {**staged, **needed}
 
     def _resend_endpoints(self, clusters: Outstanding) -> None:
         """A changed cluster warms anew and waits for its endpoints, which the proxy does not ask for again."""
@@ -172,6 +171,7 @@ class Pipeline(ABC, Generic[Response]):
         present = self._in_play(ENDPOINT)
         again = {name for name in clusters.changed if endpoints.wants(name) and name in present}
         endpoints.owed |= again
+        endpoints.touch()
         self._barrier |= again
 
     def _old_is_unused(self) -> bool:
@@ -235,13 +235,14 @@ class Pipeline(ABC, Generic[Response]):
         """Endpoints or secrets of all stages, each in its newest content."""
         assert self._target is not None  # noqa: S101
         newest = self._target.view.of(type_url)
-        older = [stage for stage in (self._staged, self._making) if stage is not None and stage is not self._target]
-        if not older:
+        stages = (self._staged, self._making)
+        older: list[Named] = [stage.view.of(type_url) for stage in stages if stage is not None]
+        if all(resources is newest for resources in older):
             return newest
         merged: dict[str, XdsResource] = {}
-        for stage in older:
-            merged.update(stage.view.of(type_url))
-        return {**merged, **newest}
+        for resources in (*older, newest):
+            merged.update(resources)
+        return merged
 
     def _is_settled(self) -> bool:
         if not (self._staged is self._making is self._target):
@@ -264,6 +265,7 @@ class Pipeline(ABC, Generic[Response]):
         if response is None:
             return []
         books.outstanding = None
+        books.touch()
         if refused:
             names = books.note_refused(response, detail)
             return [Nacked(books.type_url, response.position, names, detail)]

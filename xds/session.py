@@ -95,6 +95,8 @@ class Session(Pipeline[Response], Generic[Request, Response]):
         refusal = self._refusal(request)
         if refusal is not None:
             return [refusal]
+        if (books := self._types.get(request.type_url)) is not None:
+            books.touch()
         if self._node_text:
             return self._receive(request)
         self._node_text = request.node.id

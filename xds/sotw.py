@@ -57,6 +57,7 @@ class SotwSession(Session[DiscoveryRequest, DiscoveryResponse]):
         elif books.knows_wildcard:
             books.good = response.resources
             books.held = {name: resource.version for name, resource in response.resources.items()}
+            books.touch()
         return actions
 
     def _subscribe(self, books: TypeState, request: DiscoveryRequest) -> None:
@@ -96,6 +97,7 @@ class SotwSession(Session[DiscoveryRequest, DiscoveryResponse]):
         doubted = self.memory.doubted(self.node, books.type_url, claimed)
         books.good = dict(known)
         books.held = {name: UNSURE if doubted else resource.version for name, resource in known.items()}
+        books.touch()
         # A remembered set needs an answer only if it differs, and then changes and removals ask for one themselves.
         books.answer_owed = False
 
@@ -138,6 +140,7 @@ class SotwSession(Session[DiscoveryRequest, DiscoveryResponse]):
         return self._send(books, Outstanding(self._next_nonce(), offer.position, content, changed, removed, version))
 
     def _send(self, books: TypeState, content: Outstanding) -> Send[DiscoveryResponse]:
+        books.touch()
         books.last_nonce, books.outstanding = content.nonce, content
         response = DiscoveryResponse(
             version_info=content.version,

@@ -65,6 +65,10 @@ class TypeState:
     """Name to the version that the proxy refused on this stream; never pushed again unasked."""
     outstanding: Outstanding | None = None
     last_nonce: str = ""
+    _source: Named | None = None
+    _changes: list[XdsResource] = field(default_factory=list)
+    _gone: list[str] = field(default_factory=list)
+    """What `changes` and `gone` found for `_source`: most events leave most types alone, and these walk all names."""
 
     @property
     def knows_wildcard(self) -> bool:
@@ -80,19 +84,32 @@ class TypeState:
             return source.values()
         return [source[name] for name in sorted(self.names) if name in source]
 
+    def touch(self) -> None:
+        """The books have changed: what was found for a source no longer holds."""
+        self._source = None
+
     def changes(self, source: Named) -> list[XdsResource]:
         """What of `source` is to be sent: asked for, or other than held; never what was refused, unless asked for."""
+        self._compare(source)
+        return self._changes
+
+    def gone(self, source: Named) -> list[str]:
+        """What the proxy holds and `source` lacks, without removals that it refused."""
+        self._compare(source)
+        return self._gone
+
+    def _compare(self, source: Named) -> None:
+        if self._source is source:
+            return
         held, owed, refused = self.held, self.owed, self.refused
-        return [
+        self._source = source
+        self._changes = [
             resource
             for resource in self.wanted(source)
             if resource.name in owed
             or (held.get(resource.name) != resource.version and refused.get(resource.name) != resource.version)
         ]
-
-    def gone(self, source: Named) -> list[str]:
-        """What the proxy holds and `source` lacks, without removals that it refused."""
-        return [name for name in self.held if name not in source and self.refused.get(name) != REMOVED]
+        self._gone = [name for name in held if name not in source and refused.get(name) != REMOVED]
 
     def blocked(self, source: Named) -> bool:
         """Whether the proxy lacks something of `source` because it refused it."""

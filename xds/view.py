@@ -57,12 +57,20 @@ class View:
 
     __slots__ = ("_versions", "resources", "snapshot")
 
-    def __init__(self, snapshot: NodeSnapshot) -> None:
+    def __init__(self, snapshot: NodeSnapshot, previous: View | None = None) -> None:
+        """`previous`: an earlier view of the node; types that are equal there are the same objects here, by which
+        every stream sees at once that they have not changed."""
         self.snapshot = snapshot
         self.resources: dict[str, dict[str, XdsResource]] = {type_url: {} for type_url in TYPES}
         for (type_url, name), resource in sorted(snapshot.resources.items()):
             self.resources.setdefault(type_url, {})[name] = resource
         self._versions: dict[str, str] = {}
+        if previous is not None:
+            for type_url, resources in previous.resources.items():
+                if self.resources.get(type_url) == resources:
+                    self.resources[type_url] = resources
+                    if type_url in previous._versions:
+                        self._versions[type_url] = previous._versions[type_url]
 
     def of(self, type_url: str) -> Named:
         return self.resources[type_url]
