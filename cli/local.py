@@ -83,6 +83,11 @@ def status(layout: Layout, *, output: str, exit_code: bool) -> int:
     }
     processes = document["processes"]
     print_data(document, output, lambda: columns(processes, titles), lambda: [row["id"] for row in processes])
+    held_back = {
+        (node, said) for row in processes for node, all_said in row.get("alarms", {}).items() for said in all_said
+    }
+    for node, said in sorted(held_back):
+        click.echo(f"held back from {node}: {said}", err=True)
     return Unavailable.exit_code if exit_code and not document["ready"] else 0
 
 

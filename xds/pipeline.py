@@ -113,13 +113,13 @@ class Pipeline(ABC, Generic[Response]):
         if (endpoints := self._types.get(ENDPOINT)) is not None:
             self._barrier |= {resource.name for resource in endpoints.changes(stage.view.of(ENDPOINT))}
 
-    def _barrier_left(self) -> set[str]:
+    def _barrier_left(self, making: Stage) -> set[str]:
         """Endpoints that listeners and routes of `making` still wait for."""
         endpoints = self._types.get(ENDPOINT)
         if endpoints is None or not self._barrier:
             self._barrier.clear()
         else:
-            present = self._in_play(ENDPOINT)
+            present = making.view.of(ENDPOINT)
             self._barrier = {name for name in self._barrier if endpoints.wants(name) and name in present}
         return self._barrier
 
@@ -127,7 +127,7 @@ class Pipeline(ABC, Generic[Response]):
         clusters = self._types.get(CLUSTER)
         if clusters is not None and not clusters.complete(making.view.of(CLUSTER)):
             return False
-        return not self._barrier_left()
+        return not self._barrier_left(making)
 
     def _is_stuck(self, making: Stage) -> bool:
         """Not made, and nothing more will come of it: the proxy refused something."""

@@ -6,7 +6,9 @@ table of connected proxies. It must never answer a method without a rule, nor a 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Never
 
 import grpc
@@ -16,6 +18,7 @@ from identity.node_id import NodeId
 from projector.feed.port import SnapshotFeed
 from runtime.clock import Clock, Entropy
 from runtime.limits import (
+    SHUTDOWN_GRACE_S,
     XDS_CONNECTION_AGE_GRACE_S,
     XDS_CONNECTION_AGE_S,
     XDS_KEEPALIVE_S,
@@ -46,6 +49,7 @@ METHODS = (METHOD_SOTW, METHOD_DELTA)
 """Every method of this port. All want a proxy's certificate; anything else wants one too and is UNIMPLEMENTED."""
 
 NONCE_PREFIX_BYTES = 6
+STOP_POLL_S = 0.01
 
 
 def server_options(
@@ -107,8 +111,13 @@ class XdsServer(grpc.GenericRpcHandler):
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Take no more streams, give those open `grace_s`, then cut them: the proxies go to another frontend."""
-        if self._server is not None:
-            await self._server.stop(grace_s)
+        if self._server is None:
+            return
+        await self._server.stop(grace_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SHUTDOWN_GRACE_S):
+                while len(self.proxies):  # their handlers are cancelled, not yet gone
+                    await self.clock.sleep(STOP_POLL_S)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """gRPC's routing. Bytes in and out: nothing is parsed before the caller is known."""
@@ -173,7 +182,7 @@ class XdsServer(grpc.GenericRpcHandler):
         gauge.inc()
         self.metrics.opened.labels(proxy.mode).inc()
         try:
-            close = await stream.run(requests, context)
+            close = await self._run(stream, proxy, requests, context)
             code = close.code.name if close else "OK"
             if close is not None:
                 await context.abort(status_of(close.code), close.message)
@@ -184,6 +193,16 @@ class XdsServer(grpc.GenericRpcHandler):
                 "proxy disconnected", node=str(proxy.node), mode=proxy.mode, peer=proxy.peer, code=code,
                 position=str(proxy.settled) if proxy.settled else None,
             )  # fmt: skip
+
+    async def _run(
+        self, stream: Stream[Any, Any], proxy: ConnectedProxy, requests: AsyncIterator[bytes], context: Context
+    ) -> Close | None:
+        """A bug of ours must not look like the proxy's fault, and is told in full here only."""
+        try:
+            return await stream.run(requests, context)
+        except Exception:
+            log.exception("stream failed", node=str(proxy.node), mode=proxy.mode, peer=proxy.peer)
+            return Close(Code.INTERNAL, "the frontend failed on this stream: connect again")
 
     def _proxy(self, node: NodeId, mode: str, context: Context) -> ConnectedProxy:
         return ConnectedProxy(node, mode, context.peer(), self.clock.now_us())

@@ -33,7 +33,7 @@ SERVER_NAME = "frontend.meshlog"
 
 
 class FakeFeed:
-    """Holds the newest snapshot of each node. `quorum` False: confirmations fail; `hold` False: they wait."""
+    """Holds the newest snapshot of each node. `quorum` False: confirmations fail; `open_gate` cleared: they wait."""
 
     def __init__(self) -> None:
         self.ready = True

@@ -202,8 +202,9 @@ class ModelProxy:
                 if name in state:
                     self.excused.add(name)
             state[name] = content
-            if kind == "cds":
+            if kind == "cds" and name in self.unusable:
                 self.unusable.discard(name)
+                self.excused.add(name)  # routes refer to it since before it could be used
             if kind == "eds":
                 self.excused.discard(name)
         if kind != "rds":  # a proxy goes on with a route that vanished, as long as a listener uses it

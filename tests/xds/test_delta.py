@@ -177,6 +177,57 @@ def test_endpoints_are_sent_again_after_their_cluster_changed() -> None:
     """)
 
 
+def test_a_cluster_under_way_gets_its_endpoints_though_the_world_has_moved_on() -> None:
+    connected().play("""
+        feed 11 | cds A=1 B=1 C=1 | eds A=1 C=1 | lds L=1 | rds R=2
+        << cds C=1
+        feed 12 | cds A=1 B=1 D=1 | eds A=1 D=1 | lds L=1 | rds R=3
+        >> eds +C
+        << eds C=1          # not "removed": it would be accepted without endpoints, and routes would follow
+        >> eds ack
+        >> cds ack
+        << cds D=1
+        << rds R=2
+        >> eds +D
+        << eds D=1
+        >> eds ack
+        >> cds ack
+        >> rds ack
+        << rds R=3
+        >> rds ack
+        << cds -C
+        >> cds ack
+        << eds -C
+        >> eds ack
+        !! settled 12
+    """)
+
+
+def test_secrets_go_at_once_and_are_removed_last() -> None:
+    connected().play("""
+        feed 11 | cds A=1 B=1 | eds A=1 | lds L=1 | rds R=1 | sds S=1
+        >> sds +S
+        << sds S=1
+        >> sds ack
+        feed 12 | cds A=2 | eds A=1 | lds L=1 | rds R=1 | sds S=2
+        << cds A=2
+        << eds A=1
+        << sds S=2          # a warming cluster may wait for it
+        >> sds ack
+        >> eds ack
+        >> cds ack
+        << cds -B
+        >> cds ack
+        feed 13 | cds A=2 | eds A=1 | lds L=2 | rds R=1
+        << lds L=2
+        << nothing
+        >> lds ack
+        << sds -S
+        >> sds ack
+        !! settled 13
+    """)
+
+
 def test_what_was_refused_is_not_pushed_again_and_the_next_good_one_is() -> None:
     connected().play("""
         feed 11 | cds A=bad B=2 | eds A=1 | lds L=1 | rds R=2

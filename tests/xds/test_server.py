@@ -188,6 +188,20 @@ async def test_garbage_is_refused_and_the_frontend_goes_on(running: Running) -> 
         assert len((await read(call)).resources) == 2
 
 
+async def test_a_reconnecting_proxy_may_list_all_that_it_holds(running: Running) -> None:
+    async with running.certificates.channel(running.port) as channel:
+        call = delta(channel)
+        request = DeltaDiscoveryRequest(type_url=LONG["cds"])
+        request.node.id = NODE_TEXT
+        for number in range(100_000):
+            request.initial_resource_versions[f"{number:0100d}"] = "v" * 32
+        assert request.ByteSize() > 13 * 1024 * 1024
+        await call.write(request)
+        response = await read(call)
+        assert [item.name for item in response.resources] == ["A", "B"]
+        assert not response.removed_resources  # not before it has asked for listeners and routes
+
+
 # --- when it may be answered
 
 
