@@ -13,14 +13,14 @@ was committed, answer. What this must never do:
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import structlog
 
 from api.ports import Replica, Writer
-from eventlog.records import KeyClass, NewRecord, TokenMark
-from eventlog.writer import Appended
+from eventlog.records import HeadRef, KeyClass, NewRecord, TokenMark
+from eventlog.writer import Appended, LostRace
 from mesh.commands import Command, Context
 from mesh.decide import Decision, decide
 from mesh.errors import CallerError, MeshlogError, NoQuorum, NotReady, OutcomeUnknown, TooManyRequests, Unavailable
@@ -73,13 +73,17 @@ class _Refusal(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Pending:
-    """A command in the queue. `appending`: an append of it may be under way, so that giving up leaves it unknown."""
+    """A command in the queue.
+
+    `doubt`: the position that an append of it was compared with, while that append may have landed or may yet land.
+    It is gone once the command was decided on a state beyond there: the token tells, and that head cannot come back.
+    """
 
     command: Command
     origin: Origin
     context: Context
     verdict: asyncio.Future[Outcome | _Refusal]
-    appending: bool = field(default=False)
+    doubt: Position | None = None
 
 
 class CommandService:
@@ -145,7 +149,7 @@ class CommandService:
             try:
                 verdict = await self._settle(pending)
             except MeshlogError as error:
-                _fail(pending, error)
+                _fail(pending, error if pending.doubt is None else _unknown(error.message))
             except asyncio.CancelledError:
                 _fail(pending, _stopping(pending))
                 raise
@@ -160,7 +164,10 @@ class CommandService:
     async def _settle(self, pending: _Pending) -> Outcome | _Refusal:
         for attempt in range(COMMAND_ATTEMPTS_MAX):
             if self._unsettled:
-                await self._resolve(pending)
+                await self._replica.confirmed(self._deadline_s)
+                self._unsettled = False
+            if self._replica.halted is not None:
+                raise NotReady(self._replica.halted)
             state, head = self._replica.state, self._replica.head_ref
             try:
                 decision = decide(state, pending.command, pending.context)
@@ -170,32 +177,36 @@ class CommandService:
                 return Outcome(decision.replay.position, decision.replay.outcome, replayed=True)
             if not decision.events:
                 return _Refusal(None, state)
-            pending.appending = True
-            try:
-                result = await self._writer.append(head, _records(decision, pending.origin), state.time_us)
-            except OutcomeUnknown:
-                self._unsettled = True
-            else:
-                pending.appending = False
-                if isinstance(result, Appended):
-                    return await self._committed(result, pending)
+            if pending.doubt is not None and state.position > pending.doubt:
+                pending.doubt = None
+            result = await self._append(pending, _records(decision, pending.origin), head, state)
+            if isinstance(result, Appended):
+                return await self._committed(result, pending)
+            if isinstance(result, LostRace):
                 await self._replica.wait_for(result.head.head.at, self._deadline_s)
             if pending.verdict.done():
                 break
             await self._clock.sleep(self._pause_s(attempt))
-        if pending.appending:
-            raise OutcomeUnknown(f"The log has not told whether the write landed. {_REPEAT}")
-        raise Unavailable("Other writers kept winning the log's head; nothing was written. Try again.")
+        told = "" if pending.doubt is not None else " Nothing was written. Try again."
+        raise Unavailable(f"Other writers kept winning the log's head.{told}")
 
-    async def _resolve(self, pending: _Pending) -> None:
-        """After an append that nobody knows the end of: nothing is decided before a confirmed head is folded."""
+    async def _append(
+        self, pending: _Pending, records: list[NewRecord], head: HeadRef, state: State
+    ) -> Appended | LostRace | None:
+        """One attempt; None when nobody knows how it ended. Leaves `doubt` standing unless this attempt is settled."""
+        earlier = pending.doubt
+        pending.doubt = state.position
         try:
-            await self._replica.confirmed(self._deadline_s)
-        except MeshlogError as error:
-            if pending.appending:
-                raise OutcomeUnknown(f"{error.message} The outcome of the write is unknown. {_REPEAT}") from error
+            result = await self._writer.append(head, records, state.time_us)
+        except OutcomeUnknown:
+            self._unsettled = True
+            return None
+        except MeshlogError:
+            pending.doubt = earlier  # this attempt is certainly not in the log; an earlier one may be
             raise
-        self._unsettled = False
+        if isinstance(result, LostRace):
+            pending.doubt = earlier
+        return result
 
     async def _committed(self, appended: Appended, pending: _Pending) -> Outcome:
         position = appended.records[-1].position
@@ -241,14 +252,17 @@ def _fail(pending: _Pending, error: Exception) -> None:
         pending.verdict.set_exception(error)
 
 
+def _unknown(why: str) -> OutcomeUnknown:
+    return OutcomeUnknown(f"{why} The outcome of the write is unknown. {_REPEAT}")
+
+
 def _stopping(pending: _Pending) -> Unavailable:
-    if pending.appending:
-        return OutcomeUnknown(f"This server is stopping; the outcome of the write is unknown. {_REPEAT}")
+    if pending.doubt is not None:
+        return _unknown("This server is stopping.")
     return NotReady("This server is stopping; nothing was written. Try another server.")
 
 
 def _too_late(pending: _Pending | None, deadline_s: float) -> Unavailable:
-    within = f"within {deadline_s:g} s"
-    if pending is not None and pending.appending:
-        return OutcomeUnknown(f"The write did not settle {within}; its outcome is unknown. {_REPEAT}")
-    return NoQuorum(f"The write was not begun {within}; nothing was written. Try again.")
+    if pending is not None and pending.doubt is not None:
+        return _unknown(f"The write did not settle within {deadline_s:g} s.")
+    return NoQuorum(f"The write was not made within {deadline_s:g} s; nothing was written. Try again.")

@@ -31,6 +31,11 @@ class Replica(Protocol):
         """The head that `state` was folded to; NotReady before there is one."""
         ...
 
+    @property
+    def halted(self) -> str | None:
+        """Why the fold stopped for good; None while it goes on. A halted replica writes nothing."""
+        ...
+
     async def confirmed(self, timeout_s: float) -> Position:
         """The head by a quorum read begun after this call, once it is folded; NoQuorum, NotReady.
 

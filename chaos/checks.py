@@ -39,7 +39,7 @@ def _verdict(name: str, invariant: str, problems: Sequence[str], evidence: str) 
 
 
 def event_verb(event: Mapping[str, Any]) -> str:
-    """create, update or delete, from the event's type such as `RouteCreated`; the type itself when it is none of
+    """create, update or delete, from the event's type such as `ResourceCreated`; the type itself when it is none of
     them.
     """
     kind = str(event["type"]).lower()

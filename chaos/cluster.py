@@ -112,13 +112,29 @@ def meshlog_argv() -> list[str]:
     return [str(beside)] if beside.exists() else [sys.executable, "-m", "cli.main"]
 
 
+@dataclass(frozen=True)
+class Restarted:
+    """A process that was run again by its `serve` argv, and where its output goes."""
+
+    serve: tuple[str, ...]
+    child: subprocess.Popen[bytes]
+    log: Path
+
+
 class Cluster:
     """The cluster in `data_dir`. Restarted processes are children of this one and are reaped by `close()`."""
 
-    def __init__(self, data_dir: Path, *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        program: Sequence[str] | None = None,
+    ) -> None:
         self.data_dir = data_dir
+        self._program = list(program) if program is not None else meshlog_argv()
         self._environment = dict(os.environ if environment is None else environment)
-        self._restarted: list[subprocess.Popen[bytes]] = []
+        self._restarted: list[Restarted] = []
 
     def run(self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
         """Run `meshlog ARGUMENTS --data-dir D`; returns its stdout. MeshlogError if the exit code is not in
@@ -131,7 +147,7 @@ class Cluster:
 
     def _command(self, arguments: Sequence[str], timeout_s: float) -> tuple[list[str], int, str, str]:
         """argv, exit code, stdout, stderr. A command that is given up on, by Ctrl-C too, is asked to clean up first."""
-        argv = [*meshlog_argv(), *arguments, "--data-dir", str(self.data_dir)]
+        argv = [*self._program, *arguments, "--data-dir", str(self.data_dir)]
         child = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -165,10 +181,10 @@ class Cluster:
             self.close()
 
     def close(self) -> None:
-        for child in self._restarted:
-            if child.poll() is None:
-                child.kill()
-            child.wait()
+        for restarted in self._restarted:
+            if restarted.child.poll() is None:
+                restarted.child.kill()
+            restarted.child.wait()
         self._restarted.clear()
 
     def status(self) -> dict[str, Any]:
@@ -251,7 +267,8 @@ class Cluster:
         logs = self.data_dir / "logs"
         logs.mkdir(exist_ok=True)
         for process in processes:
-            with (logs / f"restarted-{process.role}-{process.zone}.log").open("ab") as log:
+            log_path = logs / f"restarted-{process.role}-{process.zone}.log"
+            with log_path.open("ab") as log:
                 child = subprocess.Popen(
                     list(process.serve),
                     stdin=subprocess.DEVNULL,
@@ -260,7 +277,7 @@ class Cluster:
                     env=self._environment,
                     start_new_session=True,
                 )
-            self._restarted.append(child)
+            self._restarted.append(Restarted(process.serve, child, log_path))
 
     def wait_ready(self, timeout_s: float = 60.0) -> dict[str, Any]:
         """The status once every process is ready. Asks the health ports, so that the waiting costs the cluster
@@ -276,7 +293,21 @@ class Cluster:
             names = ", ".join(process.name for process in waiting)
             if left_s <= 0:
                 raise Unavailable(f"not ready within {timeout_s} s: {names}")
-            wait_for(lambda: all(says_ready(process) for process in waiting), left_s, f"readiness of {names}")  # noqa: B023
+
+            def ready(waiting: Sequence[Process] = waiting) -> bool:
+                self._fail_on_ended()
+                return all(says_ready(process) for process in waiting)
+
+            wait_for(ready, left_s, f"readiness of {names}")
+
+    def _fail_on_ended(self) -> None:
+        """A restarted process that ended by itself will not become ready: say so, with the end of its log."""
+        for restarted in self._restarted:
+            child = restarted.child
+            if child.poll() not in (None, -signal.SIGKILL):
+                raise Unavailable(
+                    f"{shlex.join(restarted.serve)} ended with {child.returncode}: {restarted.log.read_text()[-500:]}"
+                )
 
 
 def says_ready(process: Process) -> bool:

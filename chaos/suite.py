@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -242,6 +243,18 @@ def table(report: Report) -> str:
     return "\n".join(lines)
 
 
+def _run(data_dir: Path | None, scratch: Path, seed: int, pace: Pace, say: Callable[[str], None]) -> Report:
+    """On the cluster in `data_dir`, or on one made in `scratch` and stopped again."""
+    with ExitStack() as stack:
+        if data_dir is None:
+            cluster = Cluster(scratch / "cluster")
+            stack.callback(cluster.down)
+            cluster.up()
+        else:
+            cluster = Cluster(data_dir)
+        return Suite(cluster, seed=seed, pace=pace, scratch=scratch, say=say).run()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos.suite", description=__doc__)
     parser.add_argument("--short", action="store_true", help="one round, gentle and quick")
@@ -260,15 +273,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="meshlog-chaos-")))
-        if chosen.data_dir is None:
-            cluster = Cluster(scratch / "cluster")
-            stack.callback(cluster.down)
-            cluster.up()
+    scratch = Path(tempfile.mkdtemp(prefix="meshlog-chaos-"))
+    report: Report | None = None
+    try:
+        report = _run(chosen.data_dir, scratch, chosen.seed, pace, say)
+    finally:
+        if report is not None and report.ok:
+            shutil.rmtree(scratch)
         else:
-            cluster = Cluster(chosen.data_dir)
-        report = Suite(cluster, seed=chosen.seed, pace=pace, scratch=scratch, say=say).run()
+            say(f"kept for a look, remove it when done: {scratch}")
     text = json.dumps(report.as_json(), indent=2)
     if chosen.report is not None:
         chosen.report.write_text(text)

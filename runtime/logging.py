@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import traceback
+from typing import TextIO, cast
 
 import structlog
 
 
+class LossyStream:
+    """A text stream that drops what it cannot write: a full disk or a closed pipe must never stop a role."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def configure_logging(role: str, zone: str, level: str = "info") -> None:
     """Set up structlog for one role's process; standard-library loggers (uvicorn, grpc) only pass warnings."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format='{"level":"warning","event":"%(message)s"}')
+    stream = LossyStream(sys.stderr)
+    logging.basicConfig(
+        stream=cast(TextIO, stream), level=logging.WARNING, format='{"level":"warning","event":"%(message)s"}'
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -21,7 +42,7 @@ def configure_logging(role: str, zone: str, level: str = "info") -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, stream)),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(role=role, zone=zone)

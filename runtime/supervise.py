@@ -34,8 +34,8 @@ class Supervisor:
         failure = task.exception()
         if failure is not None and self._failure is None and not self._stopped.is_set():
             self._failure = failure
+            self._stopped.set()  # before the log line: a full disk must not keep a broken role alive
             log.error("task failed", task=task.get_name(), error=str(failure), kind=type(failure).__name__)
-            self._stopped.set()
 
     def stop(self) -> None:
         """Ask `wait` to return."""

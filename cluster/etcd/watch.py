@@ -23,7 +23,6 @@ from cluster.etcd.choice import MemberChoice
 from cluster.etcd.failures import Verdict, denied, describe, judge
 from cluster.etcd.translation import key_event
 from cluster.etcd.values import KeyEvent, RevisionCompacted, WatchUpdate
-from mesh.errors import MeshlogError
 from runtime import limits
 from runtime.clock import Clock
 
@@ -176,15 +175,18 @@ class WatchThread:
             stream.call.cancel()
 
     def _run(self, mailbox: _Mailbox) -> None:
+        try:
+            self._follow_for_ever(mailbox)
+        except Exception as end:
+            # Whatever it is, the reader must hear of it: a thread that dies in silence is a log that stands still.
+            mailbox.put(end, self._closed)
+
+    def _follow_for_ever(self, mailbox: _Mailbox) -> None:
         pause_s = 0.0
         while not self._closed.wait(pause_s):
             index = self._choice.order(self._clock.monotonic_s())[0]
             before = self._cursor.next_revision
-            try:
-                reason, heard = self._follow(index, mailbox)
-            except (RevisionCompacted, MeshlogError) as end:
-                mailbox.put(end, self._closed)
-                return
+            reason, heard = self._follow(index, mailbox)
             if self._closed.is_set():
                 return
             log.warning("watch left a member", member=self._addresses[index], reason=reason, resume=before)

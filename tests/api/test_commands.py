@@ -21,10 +21,19 @@ from eventlog.driver import AppendTxn
 from eventlog.drivers.memory import Fault, MemoryDriver, MemoryStore
 from eventlog.follower import FollowBatch, Follower
 from eventlog.reads import HeadConfirmer
-from eventlog.records import Head, Record
+from eventlog.records import Head, HeadRef, Record
 from eventlog.writer import LogWriter
 from mesh.commands import Command, Create, Delete, Update, idempotency_token
-from mesh.errors import Conflict, MeshlogError, NotFound, OutcomeUnknown, TooManyRequests, Unavailable
+from mesh.errors import (
+    Conflict,
+    MeshlogError,
+    NotFound,
+    NotReady,
+    OutcomeUnknown,
+    TimelineMoved,
+    TooManyRequests,
+    Unavailable,
+)
 from mesh.kinds import mesh_key
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
@@ -301,3 +310,37 @@ async def test_settling_ends_with_the_server(tmp_path: Path) -> None:
         await stack.aclose()
         with pytest.raises(OutcomeUnknown, match="stopping"):
             await creation
+
+
+async def test_a_write_that_landed_late_before_its_own_second_attempt_is_never_told_as_not_written(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, deadline_s=2.0, append_s=0.3) as it:
+        (server,) = it.writers
+        first: list[bytes] = []
+
+        def fault(txn: AppendTxn) -> Fault:
+            if not first:
+                first.append(txn.frame)
+            if txn.frame == first[0]:
+                return Fault.LATE
+            server.follower.gate.clear()  # this server does not see what lands
+            it.store.deliver()  # the lost Txn lands now, in front of the second attempt
+            return Fault.NONE
+
+        it.store.fault_of = fault
+        with pytest.raises(OutcomeUnknown) as told:
+            await server.do(create("m"), token="t")
+        assert "nothing was written" not in told.value.message.lower()
+        assert len(await it.log()) == 1
+
+
+async def test_a_halted_server_writes_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path, deadline_s=2.0, append_s=0.3) as it:
+        (server,) = it.writers
+        foreign = server.replica.head_ref.head._replace(hash=bytes(32))
+        with pytest.raises(TimelineMoved):
+            server.replica.advance((), HeadRef(foreign, 99))
+        with pytest.raises(NotReady, match="two different records"):
+            await server.do(create("m"))
+        assert await it.log() == []

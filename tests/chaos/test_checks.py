@@ -53,10 +53,10 @@ def good_history() -> tuple[Writes, Log]:
         write("create", "c", 8, 1, UNKNOWN),
     ]
     log = [
-        event("RouteCreated", "a", 4),
-        event("RouteCreated", "b", 5),
-        event("RouteUpdated", "a", 6),
-        event("RouteUpdated", "b", 7),
+        event("ResourceCreated", "a", 4),
+        event("ResourceCreated", "b", 5),
+        event("ResourceUpdated", "a", 6),
+        event("ResourceUpdated", "b", 7),
     ]
     return writes, log
 
@@ -74,11 +74,11 @@ def drop_an_acked_write(writes: Writes, log: Log) -> tuple[Writes, Log]:
 
 
 def append_it_twice(writes: Writes, log: Log) -> tuple[Writes, Log]:
-    return writes, [*log, event("RouteCreated", "a", 8)]
+    return writes, [*log, event("ResourceCreated", "a", 8)]
 
 
 def swap_two_records(writes: Writes, log: Log) -> tuple[Writes, Log]:
-    return writes, [event("RouteCreated", "b", 4), event("RouteCreated", "a", 5), *log[2:]]
+    return writes, [event("ResourceCreated", "b", 4), event("ResourceCreated", "a", 5), *log[2:]]
 
 
 def answer_another_position(writes: Writes, log: Log) -> tuple[Writes, Log]:
@@ -90,11 +90,11 @@ def answer_two_writes_with_one_event(writes: Writes, log: Log) -> tuple[Writes, 
 
 
 def land_a_refused_write(writes: Writes, log: Log) -> tuple[Writes, Log]:
-    return [*writes, write("create", "d", 8, 1, REFUSED)], [*log, event("RouteCreated", "d", 8)]
+    return [*writes, write("create", "d", 8, 1, REFUSED)], [*log, event("ResourceCreated", "d", 8)]
 
 
 def land_an_unknown_write_twice(writes: Writes, log: Log) -> tuple[Writes, Log]:
-    return writes, [*log, event("RouteUpdated", "b", 8)]
+    return writes, [*log, event("ResourceUpdated", "b", 8)]
 
 
 def acknowledge_from_another_epoch(writes: Writes, log: Log) -> tuple[Writes, Log]:

@@ -203,6 +203,38 @@ def test_a_cluster_under_way_gets_its_endpoints_though_the_world_has_moved_on() 
     """)
 
 
+def test_refused_endpoints_of_a_cluster_that_is_gone_hold_nothing_up() -> None:
+    DeltaClient().play("""
+        feed 10 | cds A=1 | eds A=bad | lds L=1
+        >> cds
+        confirm 10
+        << cds A=1
+        >> cds ack
+        >> lds
+        << lds L=1
+        >> lds ack
+        >> eds +A
+        << eds A=bad
+        >> eds nack A is bad
+        feed 11 | cds A=2 | eds A=bad | lds L=2
+        << cds A=2
+        << eds A=bad        # asked for, in a way: the cluster warms anew
+        >> eds nack A is bad
+        >> cds ack
+        << nothing          # A may be of no use
+        feed 12 | cds B=1 | lds L=3
+        << cds B=1
+        >> cds ack
+        << lds L=3
+        >> lds ack
+        << cds -A
+        >> cds ack
+        << eds -A
+        >> eds ack
+        !! settled 12
+    """)
+
+
 def test_secrets_go_at_once_and_are_removed_last() -> None:
     connected().play("""
         feed 11 | cds A=1 B=1 | eds A=1 | lds L=1 | rds R=1 | sds S=1
