@@ -121,11 +121,15 @@ class AdminApi:
         outcome = await self._commands.submit(command, origin_of("RollbackMesh", call))
         if not outcome.written:
             return Answer({"position": None, "changes": [], "refused": []}, outcome.position)
-        changes = await self._in_time(self._changes_at(outcome.position))
+        if outcome.decided is not None:
+            before, events = outcome.decided
+            changes = [_change(before, change) for event in events for change in event.data["changes"]]
+        else:
+            changes = await self._in_time(self._changes_at(outcome.position))
         return Answer({"position": outcome.position.position, "changes": changes, "refused": []}, outcome.position)
 
     async def _changes_at(self, position: Position) -> list[dict[str, Any]]:
-        """What a rollback in the log did, read from the log: the same for the first answer and for each repetition."""
+        """What a rollback in the log did, read from the log: for a repeated call, whose first answer it equals."""
         history = self._ports.history
         before = await state_at(history, Position(position.epoch, position.position - 1))
         event = await event_at(history, position)

@@ -24,7 +24,8 @@ from eventlog.writer import Appended, LostRace
 from mesh.commands import Command, Context
 from mesh.decide import Decision, decide
 from mesh.errors import CallerError, MeshlogError, NoQuorum, NotReady, OutcomeUnknown, TooManyRequests, Unavailable
-from mesh.events import SCHEMAS, SECRET_TYPES, Token
+from mesh.events import SCHEMAS, SECRET_TYPES, Event, NewEvent, Token
+from mesh.evolve import evolve
 from mesh.position import Position
 from mesh.state import Resource, State
 from runtime.clock import Clock, Entropy
@@ -52,6 +53,13 @@ class Origin(NamedTuple):
     token: Token
 
 
+class Decided(NamedTuple):
+    """The events of a command that was written, and the state just before them."""
+
+    before: State
+    events: tuple[NewEvent, ...]
+
+
 class Outcome(NamedTuple):
     """What came of a command. `position`: of its (last) event, or, where nothing was to be written, of the state.
 
@@ -62,6 +70,8 @@ class Outcome(NamedTuple):
     resource: Resource | None
     replayed: bool = False
     written: bool = True
+    decided: Decided | None = None
+    """What was decided on which state; None for a repeated call, whose first answer is in the log only."""
 
 
 class _Refusal(NamedTuple):
@@ -179,9 +189,10 @@ class CommandService:
                 return _Refusal(None, state)
             if pending.doubt is not None and state.position > pending.doubt:
                 pending.doubt = None
+            _prove(state, decision, pending)
             result = await self._append(pending, _records(decision, pending.origin), head, state)
             if isinstance(result, Appended):
-                return await self._committed(result, pending)
+                return await self._committed(result, pending, Decided(state, decision.events))
             if isinstance(result, LostRace):
                 await self._replica.wait_for(result.head.head.at, self._deadline_s)
             if pending.verdict.done():
@@ -208,12 +219,12 @@ class CommandService:
             pending.doubt = earlier
         return result
 
-    async def _committed(self, appended: Appended, pending: _Pending) -> Outcome:
+    async def _committed(self, appended: Appended, pending: _Pending, decided: Decided) -> Outcome:
         position = appended.records[-1].position
         if not self._replica.advance(appended.records, appended.head):
             await self._replica.wait_for(position, self._deadline_s)
         kept = self._replica.state.tokens.get(pending.origin.token.digest)
-        return Outcome(position, kept.outcome if kept else None)
+        return Outcome(position, kept.outcome if kept else None, decided=decided)
 
     def _pause_s(self, attempt: int) -> float:
         ceiling = min(COMMAND_BACKOFF_MAX_S, COMMAND_BACKOFF_S * 2.0 ** min(attempt, 16))
@@ -238,6 +249,26 @@ def _records(decision: Decision, origin: Origin) -> list[NewRecord]:
         )
         for index, event in enumerate(decision.events)
     ]
+
+
+def _prove(state: State, decision: Decision, pending: _Pending) -> None:
+    """Fold what is about to be appended: an event that no replica could fold must never get into the log. Poison."""
+    origin = pending.origin
+    for number, new in enumerate(decision.events, start=1):
+        event = Event(
+            position=Position(state.position.epoch, state.position.position + 1),
+            time_us=max(state.time_us, pending.context.now_us),
+            wall_us=pending.context.now_us,
+            type=new.type,
+            schema=SCHEMAS[new.type],
+            account=origin.account,
+            actor=origin.principal,
+            source_ip=origin.source_ip,
+            request_id=origin.request_id,
+            token=origin.token if number == len(decision.events) else None,
+            data=new.data,
+        )
+        state = evolve(state, event)
 
 
 def _final(verdict: _Refusal, command: Command) -> Outcome:

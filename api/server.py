@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import Iterator
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from runtime.limits import (
     HTTP_BACKLOG,
     HTTP_CONNECTIONS_MAX,
+    HTTP_HEAD_S,
     HTTP_HEADERS_BYTES,
     HTTP_KEEP_ALIVE_S,
     SHUTDOWN_GRACE_S,
@@ -28,7 +32,7 @@ def server_config(app: ASGIApp, host: str, port: int, tls: TlsFiles | None = Non
         app,
         host=host,
         port=port,
-        http="h11",  # the parser that takes a bound on headers
+        http=HeaderDeadline,  # h11 is the parser that takes a bound on headers
         ws="none",
         lifespan="on",
         loop="asyncio",
@@ -50,6 +54,45 @@ def server_config(app: ASGIApp, host: str, port: int, tls: TlsFiles | None = Non
         assert config.ssl is not None  # noqa: S101 - a certificate was given
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     return config
+
+
+class HeaderDeadline(H11Protocol):
+    """uvicorn's protocol, with a deadline on a request's head: half a header line must not hold a place for ever.
+
+    Armed while nothing or a part of a head is there, from the connection's first moment on; uvicorn's own keep-alive
+    timer ends with the first byte of the next request.
+    """
+
+    head_s = HTTP_HEAD_S
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_head()
+
+    def _watch_head(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._disarm()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(self.head_s, self._too_slow)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
 
 
 class ApiServer(uvicorn.Server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,10 +46,19 @@ def log(layout: Layout, *, endpoint: str | None, mesh: str | None, output: str) 
 @click.option("--mesh", "-m", required=True, help="The mesh to take back.")
 @click.option("--to", required=True, metavar="POSITION", help="The state after this position: 42, or 1.42.")
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@click.option("--allow-mesh-deletion", is_flag=True, help="Go back to before the mesh existed: all of it goes.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @output_option("table", "json", "yaml")
 def rollback(
-    layout: Layout, *, endpoint: str | None, mesh: str, to: str, dry_run: bool, yes: bool, output: str
+    layout: Layout,
+    *,
+    endpoint: str | None,
+    mesh: str,
+    to: str,
+    dry_run: bool,
+    allow_mesh_deletion: bool,
+    yes: bool,
+    output: str,
 ) -> None:
     """Give a mesh the state that it had after a position.
 
@@ -57,10 +67,14 @@ def rollback(
     if not (dry_run or yes or interactive()):
         raise SettingsError("there is no terminal to ask on: say --yes to go on, or --dry-run to look first")
     target = find_target(layout, os.environ, endpoint=endpoint)
-    body = {"mesh": mesh, "to": int(to) if to.isascii() and to.isdigit() else to}
+    if not _POSITION.fullmatch(to):
+        raise SettingsError(f"--to '{to}' is not a log position: write a number such as 42, or <epoch>.<position>")
+    body = {"mesh": mesh, "to": to, "allow_mesh_deletion": allow_mesh_deletion}
     if dry_run or not yes:
         plan = _post(target, body | {"dry_run": True})
         _refuse(plan)
+        if any(change["resource"] == f"mesh/{mesh}" and change["change"] == "deleted" for change in plan["changes"]):
+            note(f"this takes the whole mesh {mesh} away; the real thing needs --allow-mesh-deletion")
         if dry_run:
             return _print(plan, output, "would be ")
         note(_table(plan["changes"], "would be "))
@@ -69,6 +83,9 @@ def rollback(
     _refuse(done)
     _print(done, output, "")
     return None
+
+
+_POSITION = re.compile(r"(\d{1,18}\.)?\d{1,18}")
 
 
 def read_events(client: ApiClient, mesh: str | None) -> list[dict[str, Any]]:

@@ -96,6 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of a pipe has had enough. Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if os.environ.get("MESHLOG_DEBUG"):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{place}{error.strerror or error} (is the path right, and writable by this user?)", _UNEXPECTED)
     except Exception as error:
         if os.environ.get("MESHLOG_DEBUG"):
             raise

@@ -6,6 +6,7 @@ wins. What one node's compilation does wrong never touches another: that node ke
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -21,6 +22,7 @@ from mesh.position import Position
 from mesh.state import State
 from projector.feed.port import Subscription
 from projector.snapshot import NodeSnapshot
+from runtime.limits import LEFT_NODES_MAX
 from runtime.logging import where
 
 log = structlog.get_logger(__name__)
@@ -82,6 +84,7 @@ class Projection:
         self._replica, self._compiler = replica, compiler
         self._nodes: dict[NodeId, _Node] = {}
         self._failing: set[NodeId] = set()
+        self._left: OrderedDict[NodeId, NodeSnapshot] = OrderedDict()
         self._last_key = 0
         replica.subscribe(self._folded)
 
@@ -108,8 +111,12 @@ class Projection:
         return {node: entry.known.alarms for node, entry in self._nodes.items() if entry.known and entry.known.alarms}
 
     def subscribe(self, node: NodeId, changed: Callable[[NodeId], None]) -> Subscription:
-        """See `SnapshotSource.subscribe`. The last subscriber's end forgets the node."""
-        entry = self._nodes.setdefault(node, _Node())
+        """See `SnapshotSource.subscribe`.
+
+        The last subscriber's end leaves only what was compiled last: what a missing reference holds back must still be
+        there when the node's proxy comes back a moment later.
+        """
+        entry = self._nodes.setdefault(node, _Node(known=self._left.pop(node, None)))
         self._last_key += 1
         key = self._last_key
         entry.listeners[key] = changed
@@ -120,8 +127,15 @@ class Projection:
                 del self._nodes[node]
                 self._failing.discard(node)
                 self._compiler.forget(node)
+                self._leave(node, entry.known)
 
         return _Followed(close)
+
+    def _leave(self, node: NodeId, known: NodeSnapshot | None) -> None:
+        if known is not None:
+            self._left[node] = known
+        while len(self._left) > LEFT_NODES_MAX:
+            self._left.popitem(last=False)
 
     def current(self, node: NodeId) -> NodeSnapshot | None:
         """See `SnapshotSource.current`."""

@@ -309,3 +309,11 @@ CONFIRMED_AGE_READY_S = 10.0
 """An API server whose last confirmed head is older than this tells load balancers to go elsewhere."""
 MEMBERS_READ_S = 5.0
 """Between a projector's looks at who else lives: half a member's lease or so."""
+
+# --- api: connections
+HTTP_HEAD_S = 10.0
+"""From the connection, or the first byte of a further request, to the end of its headers."""
+
+# --- projector
+LEFT_NODES_MAX = 4_096
+"""Nodes without a subscriber whose last compilation is remembered; its bytes are shared with those of living ones."""

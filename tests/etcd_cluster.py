@@ -84,8 +84,12 @@ class EtcdCluster:
         ports = iter(free_ports(3 * size))
         self.members = [
             EtcdProcess(
-                f"m{number}", f"z{number}", f"127.0.0.1:{next(ports)}", f"127.0.0.1:{next(ports)}",
-                f"127.0.0.1:{next(ports)}", directory / f"m{number}",
+                f"m{number}",
+                f"z{number}",
+                f"127.0.0.1:{next(ports)}",
+                f"127.0.0.1:{next(ports)}",
+                f"127.0.0.1:{next(ports)}",
+                directory / f"m{number}",
             )
             for number in range(1, size + 1)
         ]
@@ -177,18 +181,39 @@ class EtcdCluster:
         member, scheme = self.members[index], self._scheme
         peers = ",".join(f"{each.name}=http://{each.peer}" for each in self.members)
         argv = [
-            str(etcd_binary()), "--name", member.name, "--data-dir", str(member.directory / "data"),
-            "--listen-client-urls", f"{scheme}://{member.address}",
-            "--advertise-client-urls", f"{scheme}://{member.address}",
-            "--listen-peer-urls", f"http://{member.peer}", "--initial-advertise-peer-urls", f"http://{member.peer}",
-            "--listen-metrics-urls", f"http://{member.metrics}",
-            "--initial-cluster", peers, "--initial-cluster-token", str(member.directory.parent),
-            "--log-level", "warn", "--watch-progress-notify-interval", "2s",
+            str(etcd_binary()),
+            "--name",
+            member.name,
+            "--data-dir",
+            str(member.directory / "data"),
+            "--listen-client-urls",
+            f"{scheme}://{member.address}",
+            "--advertise-client-urls",
+            f"{scheme}://{member.address}",
+            "--listen-peer-urls",
+            f"http://{member.peer}",
+            "--initial-advertise-peer-urls",
+            f"http://{member.peer}",
+            "--listen-metrics-urls",
+            f"http://{member.metrics}",
+            "--initial-cluster",
+            peers,
+            "--initial-cluster-token",
+            str(member.directory.parent),
+            "--log-level",
+            "warn",
+            "--watch-progress-notify-interval",
+            "2s",
         ]
         if self._tls is not None:
             argv += [
-                "--client-cert-auth", "--trusted-ca-file", str(self._tls.ca),
-                "--cert-file", str(self._tls.server_cert), "--key-file", str(self._tls.server_key),
+                "--client-cert-auth",
+                "--trusted-ca-file",
+                str(self._tls.ca),
+                "--cert-file",
+                str(self._tls.server_cert),
+                "--key-file",
+                str(self._tls.server_key),
             ]
         return argv + list(self._extra)
 

@@ -102,7 +102,7 @@ class XdsServer(grpc.GenericRpcHandler):
         self, address: str, credentials: grpc.ServerCredentials, options: Sequence[tuple[str, Any]] | None = None
     ) -> int:
         """Listen on `address` (host:port; port 0 picks one) and return the port. `credentials` must demand client
-        certificates of the proxies' root: see `xds.credentials.server_credentials`."""
+        certificates of the proxies' root: see `runtime.tls.server_credentials`."""
         self._server = grpc.aio.server(options=list(options or server_options()))
         self._server.add_generic_rpc_handlers((self,))
         port = self._server.add_secure_port(address, credentials)

@@ -172,7 +172,12 @@ class Stream(Generic[Request, Response]):
     # --- what the machine says
 
     def _on_update(self, update: NodeUpdate) -> None:
-        self._handle(Updated(update))
+        try:
+            self._handle(Updated(update))
+        except Exception:
+            # Outside this stream's tasks: nobody would end it, and its proxy would stay as it is for ever.
+            self._end(Code.INTERNAL, "this frontend failed to make a response: connect again")
+            raise
 
     def _handle(self, event: Event[Request]) -> None:
         for action in self._session.handle(event):

@@ -129,9 +129,10 @@ class EtcdConnection:
         async def renew(stub: Any, timeout_s: float) -> Any:
             # A stream with one request and one answer; the synchronous client can only be read in a thread.
             stream = stub(iter((request,)), timeout=timeout_s, metadata=HAS_LEADER)
-            return (await asyncio.to_thread(list, stream))[0]
+            return await asyncio.to_thread(list, stream)
 
-        return int((await self._first_answer("Lease", "LeaseKeepAlive", renew)).TTL)
+        answers = await self._first_answer("Lease", "LeaseKeepAlive", renew)
+        return int(answers[0].TTL) if answers else 0
 
     async def lease_revoke(self, lease: int) -> None:
         """End a lease and delete its keys; fine if it is gone already."""

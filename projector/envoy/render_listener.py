@@ -24,6 +24,8 @@ def listener_message(plan: ListenerPlan) -> listener.Listener:
     direction = core.TrafficDirection.INBOUND if plan.inbound else core.TrafficDirection.OUTBOUND
     v6 = [listener.AdditionalAddress(address=address(_ANY_V6, plan.port))] if plan.dual_stack else []
     return listener.Listener(
+        # Two proxies in one network namespace must clash loudly, not share the port in silence.
+        enable_reuse_port=False,
         name=plan.name,
         address=address(names.ANY_V4, plan.port),
         additional_addresses=v6,

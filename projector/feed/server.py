@@ -233,8 +233,10 @@ class _Stream:
                 packed = encode(frame)
             except LimitExceeded as error:
                 # Only a node's set can be too large. The frontend keeps the set it has; the others go on.
-                node = frame.node if isinstance(frame, SnapshotFrame) else None
-                log.error("a node's resources do not fit a feed frame", node=str(node), reason=error.message)  # noqa: TRY400
+                if not isinstance(frame, SnapshotFrame):
+                    raise
+                self.session.not_sent(frame.node)
+                log.error("a node's resources do not fit a feed frame", node=str(frame.node), reason=error.message)  # noqa: TRY400
                 continue
             await context.write(packed)
 

@@ -77,6 +77,8 @@ class _Followed:
     subscription: int
     answered: bool = False
     sent: NodeSnapshot | None = None
+    unsent: tuple[NodeSnapshot | None, bool] = (None, False)
+    """`sent` and `answered` before the last frame, should that not have been written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +199,19 @@ class ProjectorSession:
             return Confirmed(due.confirm_id, due.position, due.ok)
         return Heartbeat(due.position, age_ms(source.confirmed_age_s))
 
+    def not_sent(self, node: NodeId) -> None:
+        """The last snapshot frame of `node` could not be written: the next one is made against what was before it."""
+        followed = self._followed.get(node)
+        if followed is not None:
+            followed.sent, followed.answered = followed.unsent
+
     def _snapshot(self, node: NodeId, source: SnapshotSource) -> SnapshotFrame | None:
         followed = self._followed[node]
         try:
             position, snapshot = source.position, source.current(node)
         except NotReady:
             return None  # silence about this one node; the others, and what is confirmed, go on
-        before, answered = followed.sent, followed.answered
+        followed.unsent = (before, answered) = (followed.sent, followed.answered)
         followed.sent, followed.answered = snapshot, True
         subscription = followed.subscription
         if snapshot is None:

@@ -106,7 +106,7 @@ def _tell(listener: NodeListener, update: NodeUpdate) -> None:
     try:
         listener(update)
     except Exception as error:
-        # One proxy's stream must not take the others' news with it.
+        # One proxy's stream must not take the others' news with it. (A stream that fails here ends itself.)
         log.error("a listener failed", node=str(update.node), kind=type(error).__name__, place=where(error))  # noqa: TRY400
 
 

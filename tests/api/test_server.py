@@ -10,6 +10,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from api.server import ApiServer, HeaderDeadline, server_config
 from cluster import pki
 from eventlog.drivers.memory import Fault
 from runtime.clock import SystemClock, SystemEntropy
@@ -17,6 +18,7 @@ from runtime.limits import HTTP_HEADERS_BYTES
 from runtime.settings import TlsFiles
 from tests.api.conftest import ADMIN, REGION, Cloud, call, running
 from tests.api.signing import ask
+from tests.conditions import await_until
 
 
 @pytest.fixture
@@ -56,6 +58,20 @@ async def test_headers_have_a_bound(cloud: Cloud) -> None:
     writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nx-bomb: " + b"x" * (2 * HTTP_HEADERS_BYTES))
     assert (await reader.read(64)).startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
     writer.close()
+
+
+async def test_half_a_request_head_does_not_hold_a_connection_for_ever(cloud: Cloud) -> None:
+    quick = ApiServer(server_config(cloud.server.http.config.app, "127.0.0.1", 0))  # type: ignore[arg-type]
+    quick.config.http = type("Quick", (HeaderDeadline,), {"head_s": 0.1})
+    serving = asyncio.ensure_future(quick.serve())
+    await await_until(lambda: quick.started)
+    for sent in (b"", b"GET /v20190125/meshes HTTP/1.1\r\nhost: x\r\nx-slow: 1"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", quick.port)
+        writer.write(sent)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+    quick.should_exit = True
+    await serving
 
 
 async def test_a_write_in_flight_is_answered_before_the_server_ends(tmp_path: Path) -> None:

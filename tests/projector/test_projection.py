@@ -248,3 +248,26 @@ def test_resource_bytes_are_shared_between_nodes(bench: Bench) -> None:
             held.setdefault(resource[:3], set()).add(id(resource.body))
     assert all(len(copies) == 1 for copies in held.values())
     assert xds_resource(TYPE_CLUSTER, "x", b"y") == xds_resource(TYPE_CLUSTER, "x", b"y")
+
+
+def test_what_is_held_back_stays_when_the_last_proxy_goes_and_comes_back(bench: Bench) -> None:
+    """A missing reference keeps the routes that were sound, and a proxy's reconnection must not lose them."""
+    world = bench.world
+    by_port = {"virtualNode": "cart-v1", "weight": 1, "port": 8080}
+    pinned = {"httpRoute": {"match": {"prefix": "/"}, "action": {"weightedTargets": [by_port]}}}
+    world.update(key("route", "all", parent="cart"), pinned)
+    bench.replica.fold()
+    subscription = bench.projection.subscribe(EDGE, bench.told.append)
+    sound = bench.projection.current(EDGE)
+    world.update(key("virtualNode", "cart-v1"), node_spec(9090))
+    bench.replica.fold()
+    kept = bench.projection.current(EDGE)
+    assert sound is not None
+    assert kept is not None
+    assert kept.alarms
+    assert sound.resources.items() <= kept.resources.items()
+    subscription.close()
+    bench.projection.subscribe(EDGE, bench.told.append)
+    again = bench.projection.current(EDGE)
+    assert again is not None
+    assert again.resources == kept.resources

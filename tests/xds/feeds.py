@@ -23,8 +23,8 @@ from projector.feed.port import Confirmation, NodeListener, NodeUpdate
 from projector.snapshot import NodeSnapshot, ResourceSet
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.settings import TlsFiles
+from runtime.tls import server_credentials
 from tests.xds.transcripts import NODE
-from xds.credentials import server_credentials
 from xds.metrics import XdsMetrics
 from xds.server import XdsServer, server_options
 

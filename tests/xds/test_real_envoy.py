@@ -14,10 +14,10 @@ import pytest
 from chaos.envoy import Envoy, free_port
 from mesh.position import Position
 from projector.snapshot import XdsResource
+from runtime.tls import server_credentials
 from tests.conditions import await_until
 from tests.xds.envoys import cluster, endpoints, envoy, listener, resource_set, route, traffic, upstream
 from tests.xds.feeds import Running, serving
-from xds.credentials import server_credentials
 from xds.freshness import NodeMemory
 from xds.server import XdsServer
 

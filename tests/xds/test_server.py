@@ -262,12 +262,18 @@ async def test_too_many_streams_are_told_to_back_off(tmp_path: Path) -> None:
 async def test_a_proxy_that_takes_no_bytes_is_cut_off_and_others_are_served(tmp_path: Path) -> None:
     async with serving(tmp_path, send_timeout_s=0.5) as frontend:
         large = "x" * (1 << 20)
-        frontend.feed.put(10, snapshot(10, " ".join(["cds", *(f"C{n}={large}" for n in range(16))])).resources)
-        async with frontend.certificates.channel(frontend.port) as stuck, frontend.certificates.channel(frontend.port):
-            call = sotw(stuck)
+        clusters = " ".join(f"C{number}={large}" for number in range(16))
+        frontend.feed.put(10, snapshot(10, f"cds {clusters} | lds L=1").resources)
+        certificates, port = frontend.certificates, frontend.port
+        async with certificates.channel(port) as stuck, certificates.channel(port) as well:
+            call, other = sotw(stuck), sotw(well)
             await call.write(first("cds"))  # and never reads: HTTP/2's window fills
             await await_until(lambda: len(frontend.server.proxies) == 1)
-            await await_until(lambda: len(frontend.server.proxies) == 0, timeout_s=20)
+            await other.write(first("lds"))
+            assert [item.value for item in (await read(other)).resources] == [b"L=1"]
+            await await_until(lambda: [proxy.mode for proxy in frontend.server.proxies] == ["sotw"], timeout_s=20)
+            await other.done_writing()
+            assert await other.code() == grpc.StatusCode.OK
         assert frontend.count("meshlog_xds_streams_closed_total", mode="sotw", code="DEADLINE_EXCEEDED") == 1
 
 

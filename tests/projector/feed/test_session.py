@@ -260,3 +260,17 @@ def test_alarms_are_bounded_and_a_change_of_alarms_is_news(play: Playbook) -> No
     assert len(frame.alarms) == FEED_ALARMS_MAX
     assert frame.alarms[-1] == "and 11 more alarms"
     assert not frame.upserts
+
+
+def test_a_frame_that_could_not_be_written_is_not_what_the_next_one_builds_on(play: Playbook) -> None:
+    play.says(HELLO, Subscribe(CART, 1))
+    play.hears()
+    play.world.change(CART, "x", "y", "z", text="2")
+    play.source.fold()
+    (lost,) = [frame for frame in play.hears() if isinstance(frame, SnapshotFrame)]
+    play.session.not_sent(lost.node)
+    play.world.change(CART, "x", "y", text="2")
+    play.source.fold()
+    (frame,) = [frame for frame in play.hears() if isinstance(frame, SnapshotFrame)]
+    assert {resource.name for resource in frame.upserts} == {"x", "y"}
+    assert frame.removals == (), "z was never there"
