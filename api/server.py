@@ -12,6 +12,9 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from api.calls import encode_error
+from mesh.errors import BadRequest
+from runtime.clock import SystemClock, SystemEntropy
 from runtime.limits import (
     HTTP_BACKLOG,
     HTTP_CONNECTIONS_MAX,
@@ -77,6 +80,21 @@ class HeaderDeadline(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._watch_head()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP never reaches the app; its caller gets AWS's error shape all the same."""
+        error = BadRequest(
+            f"{msg} Check the request line, the headers and their size (at most {HTTP_HEADERS_BYTES} bytes)."
+        )
+        wire = encode_error(error, SystemEntropy().uuid(), SystemClock().now_us())
+        headers = [*wire.headers, (b"connection", b"close")]
+        for event in (
+            h11.Response(status_code=wire.status, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=wire.body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def _watch_head(self) -> None:
         if self.conn.their_state is not h11.IDLE:

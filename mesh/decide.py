@@ -171,7 +171,7 @@ def _rollback(state: State, command: Rollback, context: Context) -> list[NewEven
     if plan.deletes_mesh and not command.allow_mesh_deletion:
         raise Conflict(
             f"mesh {mesh} did not exist after position {then.position}: rolling back deletes it with all "
-            f"{len(plan.changes) - 1} resources in it. Choose a later position, or say that all may go: allow_mesh_deletion"
+            f"{len(plan.changes) - 1} resources in it. Choose a later position, or allow it: allow_mesh_deletion"
         )
     if not plan.changes:
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from pathlib import Path
 
@@ -56,7 +57,22 @@ async def test_responses_do_not_tell_what_serves_them(cloud: Cloud) -> None:
 async def test_headers_have_a_bound(cloud: Cloud) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", cloud.server.http.port)
     writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nx-bomb: " + b"x" * (2 * HTTP_HEADERS_BYTES))
-    assert (await reader.read(64)).startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
+    assert (await reader.read(64)).startswith(b"HTTP/1.1 400")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x16\x03\x01 not HTTP\r\n\r\n", b"PUT / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n"]
+)
+async def test_what_is_not_http_gets_aws_s_error_shape_too(cloud: Cloud, sent: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", cloud.server.http.port)
+    writer.write(sent)
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"x-amzn-errortype: BadRequestException" in head.lower().replace(
+        b"badrequestexception", b"BadRequestException"
+    )
+    assert json.loads(body)["__type"] == "BadRequestException"
     writer.close()
 
 
