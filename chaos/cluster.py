@@ -279,7 +279,7 @@ class Cluster:
                 )
             self._restarted.append(Restarted(process.serve, child, log_path))
 
-    def wait_ready(self, timeout_s: float = 60.0) -> dict[str, Any]:
+    def wait_ready(self, timeout_s: float = 120.0) -> dict[str, Any]:
         """The status once every process is ready. Asks the health ports, so that the waiting costs the cluster
         little.
         """

@@ -33,7 +33,7 @@ from chaos.writers import ACKED, Write, Writer
 
 WRITERS_ROUTER = "written"
 WRITE_STAT_FILTER = "cds|lds|rds|control_plane"
-RECOVERY_BOUND_S = 60.0
+RECOVERY_BOUND_S = 120.0
 CATCH_UP_S = 20.0
 
 

@@ -30,7 +30,7 @@ from runtime.clock import Clock, SystemClock
 MESH = "demo"
 REQUESTS = 1_000
 SEEN_TIMEOUT_S = 10.0
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 120.0
 RATE_PER_S = 100.0
 BEFORE_KILL = 150
 AFTER_CHANGE = 150

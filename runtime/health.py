@@ -82,7 +82,9 @@ class HealthServer:
                 return _text(HTTPStatus.OK, "ok")
             case b"/readyz":
                 failing = self.failing()
-                lines = [f"{name}: {failing.get(name, 'ok')}" for name in sorted(self._checks)]
+                # What fails comes first: that is the line that a terse client shows.
+                names = sorted(self._checks, key=lambda name: (name not in failing, name))
+                lines = [f"{name}: {failing.get(name, 'ok')}" for name in names]
                 status = HTTPStatus.SERVICE_UNAVAILABLE if failing else HTTPStatus.OK
                 return _text(status, "\n".join(lines) or "ok")
             case b"/metrics":

@@ -129,10 +129,12 @@ class EtcdConnection:
         async def renew(stub: Any, timeout_s: float) -> Any:
             # A stream with one request and one answer; the synchronous client can only be read in a thread.
             stream = stub(iter((request,)), timeout=timeout_s, metadata=HAS_LEADER)
-            return await asyncio.to_thread(list, stream)
+            answers = await asyncio.to_thread(list, stream)
+            if not answers:
+                raise NoQuorum("An etcd member ended a lease's renewal without an answer")
+            return answers[0]
 
-        answers = await self._first_answer("Lease", "LeaseKeepAlive", renew)
-        return int(answers[0].TTL) if answers else 0
+        return int((await self._first_answer("Lease", "LeaseKeepAlive", renew)).TTL)
 
     async def lease_revoke(self, lease: int) -> None:
         """End a lease and delete its keys; fine if it is gone already."""

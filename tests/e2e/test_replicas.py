@@ -81,7 +81,7 @@ def test_a_fresh_projector_equals_an_old_one_to_the_byte(cluster: Cluster, nodes
     old, young = cluster.processes("projector")[:2]
     cluster.kill([young])
     cluster.restart([young])
-    cluster.wait_ready(60.0)
+    cluster.wait_ready()
     young = next(one for one in cluster.processes("projector") if one.zone == young.zone)
     end = checks.position_of(cluster.log()[-1])
 
