@@ -54,7 +54,7 @@ async def role() -> AsyncIterator[Role]:
 async def test_ready_when_every_check_passes_and_why_not_when_one_fails(role: Role) -> None:
     assert await role.get("/readyz") == (200, "feed: ok\nlog: ok\n")
     role.reasons["log"] = "the fold stopped after 1.5"
-    assert await role.get("/readyz?verbose") == (503, "feed: ok\nlog: the fold stopped after 1.5\n")
+    assert await role.get("/readyz?verbose") == (503, "log: the fold stopped after 1.5\nfeed: ok\n")
 
 
 async def test_live_whatever_the_checks_say(role: Role) -> None:
