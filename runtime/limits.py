@@ -68,8 +68,8 @@ FEED_CONFIRM_RETRY_S = 0.1
 
 # --- identity
 SIGV4_WINDOW_S = 300
-"""How far a signature's time may be from ours, either way: AWS's ±5 minutes. A replay inside it of a call that carries a
-clientToken meets that token in the log; one of a call without (a delete) is done again, so keep the API off open networks."""
+"""How far a signature's time may be from ours, either way: AWS's ±5 minutes. A recorded call with a clientToken meets
+that token in the log when it is replayed; one without (a delete) is done again: keep plain HTTP off open networks."""
 
 # --- cluster: certificates
 AUTHORITY_LIFETIME_S = 10 * 365 * 24 * 3600
