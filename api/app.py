@@ -34,6 +34,7 @@ from api.routes import Found, Route, Router
 from identity.sigv4 import Caller, SignedRequest, verify
 from mesh.errors import MeshlogError, NotReady
 from mesh.state import AccessKey
+from runtime.logging import where
 from runtime.supervise import Supervisor
 
 log = structlog.get_logger(__name__)
@@ -78,8 +79,9 @@ class Edge:
             if error.http_status >= 500:
                 log.warning("call failed", request_id=request_id, kind=type(error).__name__, error=error.message)
             return encode_error(error, request_id, now_us)
-        except Exception:
-            log.exception("call broke", request_id=request_id)
+        except Exception as error:
+            # Not its text: it may hold configuration (I6).
+            log.error("call broke", request_id=request_id, kind=type(error).__name__, place=where(error))  # noqa: TRY400
             return encode_fault(request_id, now_us)
         if isinstance(answer, UnknownOperation):
             return encode_unknown_operation(answer, request_id, now_us)

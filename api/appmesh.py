@@ -105,7 +105,7 @@ class AppMeshApi:
         outcome = await self._submit(operation, call, command)
         if outcome.resource is None:
             raise OutcomeUnknown("The write is in the log, but its answer is no longer kept; describe the resource")
-        return Answer(resource_document(outcome.resource, call.caller.region, status), outcome.position)
+        return Answer(resource_document(outcome.resource, self._ports.region, status), outcome.position)
 
     async def _tag(self, operation: Operation, call: Call) -> Answer:
         key = parse_arn(call.members["resourceArn"]).key
@@ -123,7 +123,7 @@ class AppMeshApi:
     async def _describe(self, operation: Operation, call: Call) -> Answer:
         state = await confirmed_state(self._ports)
         resource = _present_with_parents(state, operation.key(call.caller.account, call.members))
-        return Answer(resource_document(resource, call.caller.region), state.position)
+        return Answer(resource_document(resource, self._ports.region), state.position)
 
     async def _list(self, operation: Operation, call: Call) -> Answer:
         state = await confirmed_state(self._ports)
@@ -136,7 +136,7 @@ class AppMeshApi:
         limit = call.members.get("limit", LIST_LIMIT)
         cut, token = page(found, lambda item: item.key.name, key, limit, call.members.get("nextToken"))
         assert operation.kind is not None  # noqa: S101 - only the tag operations have none
-        refs = [resource_ref(item, call.caller.region) for item in cut]
+        refs = [resource_ref(item, self._ports.region) for item in cut]
         return Answer(_with_token({operation.kind.plural: refs}, token), state.position)
 
     async def _list_tags(self, operation: Operation, call: Call) -> Answer:  # noqa: ARG002 - one shape for the table

@@ -36,6 +36,7 @@ from runtime.limits import (
     COMMAND_DEADLINE_S,
     COMMAND_QUEUE_MAX,
 )
+from runtime.logging import where
 
 log = structlog.get_logger(__name__)
 
@@ -164,7 +165,12 @@ class CommandService:
                 _fail(pending, _stopping(pending))
                 raise
             except Exception as error:
-                log.exception("command failed", request_id=pending.origin.request_id)
+                log.error(  # noqa: TRY400 - its text may hold configuration (I6)
+                    "command failed",
+                    request_id=pending.origin.request_id,
+                    kind=type(error).__name__,
+                    place=where(error),
+                )
                 self._unsettled = True
                 _fail(pending, error)
             else:

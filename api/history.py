@@ -123,7 +123,7 @@ def event_document(event: Event) -> dict[str, Any]:
 def _wanted(event: Event, window: Window) -> bool:
     key = _key(event)
     if window.mesh is None:  # what is about no mesh is about the whole cluster
-        return key is None or window.account in (event.account, key.account)
+        return window.account in (event.account, key.account if key else event.account)
     return key is not None and (key.account, key.mesh) == (window.account, window.mesh)
 
 

@@ -118,6 +118,8 @@ class ApiPorts:
     xds_endpoints: Callable[[], Sequence[XdsEndpoint]]
     clock: Clock
     entropy: Entropy
+    region: str
+    """The region of every ARN, whatever region a caller's signature names: an ARN must be the same to all."""
     zone: str
     server_id: str
     readiness: Callable[[], Readiness]

@@ -88,6 +88,10 @@ def status(layout: Layout, *, output: str, exit_code: bool) -> int:
     }
     for node, said in sorted(held_back):
         click.echo(f"held back from {node}: {said}", err=True)
+    for row in processes:
+        for one in row.get("refused", ()):
+            what = f"{one['type']} {', '.join(one['resources'])}".strip()
+            click.echo(f"refused by a proxy of {one['node']}: {what}, as of position {one['position']}", err=True)
     return Unavailable.exit_code if exit_code and not document["ready"] else 0
 
 

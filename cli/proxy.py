@@ -12,7 +12,7 @@ from cli.layout import Layout
 from cli.options import data_dir_option, endpoint_options
 from cli.output import note
 from identity.node_id import parse_node_id
-from mesh.errors import SettingsError
+from mesh.errors import BadRequest, SettingsError
 from proxy import bootstrap as envoy
 from runtime.files import PRIVATE, PUBLIC, write_atomic
 from runtime.settings import Endpoint
@@ -59,7 +59,10 @@ def bootstrap(
     """
     from cluster.pki import make_request  # noqa: PLC0415
 
-    parse_node_id(node, "0" * 12)
+    try:
+        parse_node_id(node, "0" * 12)
+    except BadRequest as error:
+        raise SettingsError(f"--node: {error.message}") from error
     if out is not None and any(character in str(out) for character in "\n\0"):
         raise SettingsError("--out cannot have a line break in it")
     csr_pem, key_pem = make_request("meshlog proxy")

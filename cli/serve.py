@@ -230,6 +230,7 @@ async def run_api(settings: ApiSettings) -> None:
             xds_endpoints=lambda: [XdsEndpoint(zone, address) for zone, address in settings.frontends],
             clock=clock,
             entropy=entropy,
+            region=settings.region,
             zone=settings.zone,
             server_id=settings.id,
             readiness=readiness,
@@ -335,7 +336,17 @@ async def run_frontend(settings: FrontendSettings) -> None:
         )
 
         def status() -> Mapping[str, Any]:
-            return _status(settings, feed.position) | {"proxies": len(server.proxies)}
+            refused = [
+                {
+                    "node": str(proxy.node),
+                    "type": proxy.refusal.type,
+                    "resources": list(proxy.refusal.names),
+                    "position": str(proxy.refusal.position),
+                }
+                for proxy in server.proxies
+                if proxy.refusal is not None
+            ]
+            return _status(settings, feed.position) | {"proxies": len(server.proxies), "refused": refused}
 
         checks: dict[str, Check] = {"feed": lambda: None if feed.ready else "no projector feeds this frontend yet"}
         await _serve_health(stack, settings, checks, status)

@@ -193,7 +193,8 @@ def error_code(error: MeshlogError) -> str:
 def _tree(root: type[MeshlogError]) -> Mapping[str, type[MeshlogError]]:
     found = {root.__name__: root}
     for child in root.__subclasses__():
-        found.update(_tree(child))
+        if child.__module__ == __name__:
+            found.update(_tree(child))
     return found
 
 

@@ -37,6 +37,7 @@ Spec = Mapping[str, Any]
 Problems = Iterator[str]
 
 ACCOUNT_DIGITS = 12
+_FIRST_PRINTABLE, _DELETE = 0x20, 0x7F
 _TOTAL_WEIGHT_MAX = 100
 _HTTP_RETRY_EVENTS = ("server-error", "gateway-error", "client-error", "stream-error")
 _RETRY_MEMBERS = ("httpRetryEvents", "tcpRetryEvents", "grpcRetryEvents")
@@ -52,8 +53,23 @@ def check_spec(kind: str, spec: Spec) -> None:
     """
     found = list(islice(problems(f"{KINDS[kind].title}Spec", spec, "spec"), PROBLEMS_COUNTED))
     if not found:
-        found = [*_size(spec), *islice(_RULES.get(kind, _no_rules)(spec), PROBLEMS_COUNTED)]
+        found = [*_size(spec), *islice(_control_characters(spec, "spec"), PROBLEMS_COUNTED)]
+        found += [*islice(_RULES.get(kind, _no_rules)(spec), PROBLEMS_COUNTED)]
     refuse(found)
+
+
+def _control_characters(value: object, path: str) -> Problems:
+    """Texts that Envoy would refuse: one in a path or a host name would take the whole resource with it."""
+    if isinstance(value, str):
+        if any(ord(character) < _FIRST_PRINTABLE or ord(character) == _DELETE for character in value):
+            yield f"{path}: {shown(value)} must not have control characters in it"
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            if path != "spec.logging.accessLog.file" or name != "format":  # a log line's format ends with a line break
+                yield from _control_characters(part, f"{path}.{name}")
+    elif isinstance(value, Sequence):
+        for index, part in enumerate(value):
+            yield from _control_characters(part, f"{path}[{index}]")
 
 
 def check_key(key: ResourceKey) -> None:

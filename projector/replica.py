@@ -153,7 +153,8 @@ class Replica:
             return
         self._check_halted()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiters, (position, next(self._keys), waiter))
+        entry = (position, next(self._keys), waiter)
+        heapq.heappush(self._waiters, entry)
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter
@@ -161,6 +162,11 @@ class Replica:
             raise NotReady(
                 f"this server has folded the log up to {self.position}, not yet to {position}: try again"
             ) from None
+        finally:
+            if waiter.cancelled() and entry in self._waiters:
+                # Or every reader that gave up would stay here for as long as the watch is stuck.
+                self._waiters.remove(entry)
+                heapq.heapify(self._waiters)
 
     async def confirmed(self, timeout_s: float) -> Position:
         """The head by a quorum read begun after this call, once it is folded. Tries again while etcd does not answer.

@@ -29,6 +29,7 @@ from runtime.limits import (
     XDS_SEND_TIMEOUT_S,
     XDS_STREAMS_PER_CONNECTION,
 )
+from runtime.logging import where
 from xds.actions import Close, Code
 from xds.admission import Admission
 from xds.connected import ConnectedProxies, ConnectedProxy
@@ -200,8 +201,9 @@ class XdsServer(grpc.GenericRpcHandler):
         """A bug of ours must not look like the proxy's fault, and is told in full here only."""
         try:
             return await stream.run(requests, context)
-        except Exception:
-            log.exception("stream failed", node=str(proxy.node), mode=proxy.mode, peer=proxy.peer)
+        except Exception as error:
+            kind, place = type(error).__name__, where(error)
+            log.error("stream failed", node=str(proxy.node), mode=proxy.mode, peer=proxy.peer, kind=kind, place=place)  # noqa: TRY400
             return Close(Code.INTERNAL, "the frontend failed on this stream: connect again")
 
     def _proxy(self, node: NodeId, mode: str, context: Context) -> ConnectedProxy:

@@ -163,6 +163,7 @@ async def _server(
             xds_endpoints=lambda: [XdsEndpoint("a", "127.0.0.1:18000"), XdsEndpoint("b", "127.0.0.1:18001")],
             clock=clock,
             entropy=entropy,
+            region=REGION,
             zone="a",
             server_id=server_id,
             members=members,

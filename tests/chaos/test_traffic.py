@@ -33,7 +33,7 @@ def test_the_schedule_does_not_wait_for_answers() -> None:
         traffic = Traffic("127.0.0.1", silent.getsockname()[1], rate_per_s=200.0).start()
         eventually(lambda: traffic._scheduled >= 50, timeout_s=5.0, what="fifty scheduled requests")
         assert traffic.snapshot() == []
-        silent.close()
+    assert traffic.stop().failed, "nobody is there any more"
 
 
 def test_a_refused_connection_is_a_failed_request() -> None:

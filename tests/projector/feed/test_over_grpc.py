@@ -206,13 +206,13 @@ async def test_what_a_lagging_projector_says_is_held_back_until_it_has_caught_up
 
 async def test_a_projector_that_confirms_less_than_was_delivered_is_not_believed() -> None:
     async with cluster() as c:
+        for zone in ("b", "c"):
+            c.sources[zone].folds_to_the_head = False
         ear = Ear()
         c.client.watch(CART, ear)
         c.world.change(CART, "x", text="2")
         c.sources["a"].fold()
         await await_until(lambda: ear.latest == {"x": "x=2"})
-        for zone in ("b", "c"):
-            c.sources[zone].folds_to_the_head = False
         await c.projectors["a"].kill()
         await await_until(lambda: c.listening in ("b", "c"))
         await await_until(lambda: CART in c.sources[c.listening or ""].nodes)
