@@ -64,11 +64,11 @@ def rollback(
 
     This is a change like any other: history stays, and a rollback can be rolled back.
     """
+    if not _POSITION.fullmatch(to):
+        raise SettingsError(f"--to '{to}' is not a log position: write a number such as 42, or <epoch>.<position>")
     if not (dry_run or yes or interactive()):
         raise SettingsError("there is no terminal to ask on: say --yes to go on, or --dry-run to look first")
     target = find_target(layout, os.environ, endpoint=endpoint)
-    if not _POSITION.fullmatch(to):
-        raise SettingsError(f"--to '{to}' is not a log position: write a number such as 42, or <epoch>.<position>")
     body = {"mesh": mesh, "to": to, "allow_mesh_deletion": allow_mesh_deletion}
     if dry_run or not yes:
         plan = _post(target, body | {"dry_run": True})
