@@ -22,3 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write golden files anew instead of comparing with them; read the diff as a change of behaviour",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares one big cluster runs last: it fails later than a unit would, and slows nothing else down."""
+    items.sort(key=lambda item: "tests/e2e/" in item.nodeid)

@@ -45,7 +45,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     environment = dict(os.environ)
     environment.setdefault("MESHLOG_ETCD", str(PINNED_ETCD))
-    assert Path(environment["MESHLOG_ETCD"]).exists(), "the pinned etcd is not built: run `make etcd`"
+    assert Path(environment["MESHLOG_ETCD"]).exists(), "the pinned etcd is not built: run `make setup-dev`"
     cluster = Cluster(tmp_path_factory.mktemp("cluster"), environment=environment)
     try:
         cluster.up(zones=3)
