@@ -38,7 +38,7 @@ demo: setup ## a cluster, real Envoys, a canary, the loss of a zone, a rollback;
 	$(BIN)/meshlog demo
 
 test: setup-dev ## the whole default suite, on real etcd and real Envoys
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	scripts/test.sh
 
 test-fast: setup-dev ## what needs neither a cluster nor an Envoy
 	$(BIN)/python -m pytest -m "not e2e and not netns"

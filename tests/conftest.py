@@ -22,14 +22,3 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write golden files anew instead of comparing with them; read the diff as a change of behaviour",
     )
-
-
-_ONE_AFTER_THE_OTHER = ("tests/e2e/", "tests/deploy/", "tests/cli/test_local_cluster.py")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two workers: one runs what starts whole clusters, first and one after the other, one runs the rest by file."""
-    for item in items:
-        whole_cluster = item.nodeid.startswith(_ONE_AFTER_THE_OTHER)
-        item.add_marker(pytest.mark.xdist_group("clusters" if whole_cluster else item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: not item.nodeid.startswith(_ONE_AFTER_THE_OTHER))
