@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Iterator
+from functools import partial
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -14,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.calls import encode_error
 from mesh.errors import BadRequest
-from runtime.clock import SystemClock, SystemEntropy
+from runtime.clock import Clock, Entropy
 from runtime.limits import (
     HTTP_BACKLOG,
     HTTP_CONNECTIONS_MAX,
@@ -26,16 +28,27 @@ from runtime.limits import (
 from runtime.settings import TlsFiles
 
 
-def server_config(app: ASGIApp, host: str, port: int, tls: TlsFiles | None = None) -> uvicorn.Config:
+def server_config(
+    app: ASGIApp,
+    address: tuple[str, int],
+    *,
+    clock: Clock,
+    entropy: Entropy,
+    tls: TlsFiles | None = None,
+    head_s: float = HTTP_HEAD_S,
+) -> uvicorn.Config:
     """uvicorn's settings. Port 0 lets the kernel choose. Plain HTTP unless `tls` is given (1.2 or newer).
 
     The app itself writes `Date`, by the clock that judges signatures; there is no Server header.
     """
+    # h11 is the parser that takes a bound on headers.
+    protocol = partial(BoundedHttp, clock=clock, entropy=entropy, head_s=head_s)
+    host, port = address
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=HeaderDeadline,  # h11 is the parser that takes a bound on headers
+        http=cast(type[asyncio.Protocol], protocol),
         ws="none",
         lifespan="on",
         loop="asyncio",
@@ -59,18 +72,60 @@ def server_config(app: ASGIApp, host: str, port: int, tls: TlsFiles | None = Non
     return config
 
 
-class HeaderDeadline(H11Protocol):
-    """uvicorn's protocol, with a deadline on a request's head: half a header line must not hold a place for ever.
+class WholeAnswers(asyncio.Transport):
+    """A transport that hands the kernel all that was written in one turn of the loop as one piece.
 
-    Armed while nothing or a part of a head is there, from the connection's first moment on; uvicorn's own keep-alive
-    timer ends with the first byte of the next request.
+    uvicorn writes an answer's head and its body apart. A server killed between the two would leave a head that says
+    200 and no body, and botocore takes such an answer for a resource without fields.
     """
 
-    head_s = HTTP_HEAD_S
-    _deadline: asyncio.TimerHandle | None = None
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(bytes(data))
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts:
+            self._transport.write(b"".join(parts))
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+
+class BoundedHttp(H11Protocol):
+    """uvicorn's protocol, with whole answers, and a deadline on a request's head: half a header line must not hold a
+    place for ever.
+
+    The deadline is armed while nothing or a part of a head is there, from the connection's first moment on; uvicorn's
+    own keep-alive timer ends with the first byte of the next request.
+    """
+
+    def __init__(self, *args: Any, clock: Clock, entropy: Entropy, head_s: float, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._clock, self._entropy, self._head_s = clock, entropy, head_s
+        self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(WholeAnswers(transport, self.loop))
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -86,7 +141,7 @@ class HeaderDeadline(H11Protocol):
         error = BadRequest(
             f"{msg} Check the request line, the headers and their size (at most {HTTP_HEADERS_BYTES} bytes)."
         )
-        wire = encode_error(error, SystemEntropy().uuid(), SystemClock().now_us())
+        wire = encode_error(error, self._entropy.uuid(), self._clock.now_us())
         headers = [*wire.headers, (b"connection", b"close")]
         for event in (
             h11.Response(status_code=wire.status, headers=headers, reason=b"Bad Request"),
@@ -100,7 +155,7 @@ class HeaderDeadline(H11Protocol):
         if self.conn.their_state is not h11.IDLE:
             self._disarm()
         elif self._deadline is None:
-            self._deadline = self.loop.call_later(self.head_s, self._too_slow)
+            self._deadline = self.loop.call_later(self._head_s, self._too_slow)
 
     def _disarm(self) -> None:
         if self._deadline is not None:

@@ -54,6 +54,7 @@ from runtime.limits import (
     PROXY_LIFETIME_S,
     SHUTDOWN_GRACE_S,
 )
+from runtime.listen import check_free
 from runtime.settings import (
     ApiSettings,
     FrontendSettings,
@@ -141,6 +142,11 @@ def _folded(replica: Replica) -> dict[str, Check]:
     }
 
 
+def _check_addresses(settings: ProcessSettings) -> None:
+    check_free(settings.listen, "listen")
+    check_free(settings.health, "health")
+
+
 async def _serve_health(
     stack: AsyncExitStack,
     settings: ProcessSettings,
@@ -200,6 +206,7 @@ async def _keep_confirming(replica: Replica, clock: Clock) -> None:
 
 async def run_api(settings: ApiSettings) -> None:
     """One API server, until a signal."""
+    _check_addresses(settings)
     clock, entropy = SystemClock(), SystemEntropy()
     access = open_log(settings, clock, entropy)
     replica = access.replica
@@ -236,8 +243,11 @@ async def run_api(settings: ApiSettings) -> None:
             readiness=readiness,
             members=members,
         )
-        host, port = split_address(settings.listen, "listen")
-        server = ApiServer(server_config(create_app(ports), host, port, settings.http_tls))
+        server = ApiServer(
+            server_config(
+                create_app(ports), split_address(settings.listen), clock=clock, entropy=entropy, tls=settings.http_tls
+            )
+        )
         registration = Registration(access.connection, settings.key_prefix, lambda: _member(settings), clock)
         supervisor.start(replica.run(), "replica")
         supervisor.start(_keep_confirming(replica, clock), "confirm")
@@ -269,6 +279,7 @@ async def _know_projectors(
 
 async def run_projector(settings: ProjectorSettings) -> None:
     """One projector, until a signal."""
+    _check_addresses(settings)
     # The resource classes take a second to load and 60 MB to hold: only where resources are built.
     from projector.envoy.compiler import Compiler  # noqa: PLC0415
     from projector.envoy.warm import warm_up  # noqa: PLC0415
@@ -318,6 +329,7 @@ async def run_projector(settings: ProjectorSettings) -> None:
 
 async def run_frontend(settings: FrontendSettings) -> None:
     """One frontend, until a signal. No etcd, no keys, no disk but its certificates."""
+    _check_addresses(settings)
     clock, entropy = SystemClock(), SystemEntropy()
     async with AsyncExitStack() as stack:
         supervisor = await stack.enter_async_context(Supervisor())

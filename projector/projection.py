@@ -15,11 +15,11 @@ import structlog
 
 from identity.node_id import NodeId
 from mesh.errors import NotReady
-from mesh.events import ACCESS_KEY_CREATED, LEVEL_RAISED, MESH_ROLLED_BACK, PROXY_IDENTITY_ISSUED, Event
-from mesh.evolve import key_of
+from mesh.events import Event
 from mesh.kinds import ResourceKey
 from mesh.position import Position
 from mesh.state import State
+from projector.envoy.changes import changed_keys
 from projector.feed.port import Subscription
 from projector.snapshot import NodeSnapshot
 from runtime.limits import LEFT_NODES_MAX
@@ -173,7 +173,7 @@ class Projection:
             affected = set(self._nodes)
         else:
             # What cannot be compiled may not have read all that it depends on: any change may be its cure.
-            changed = {key for event in events for key in changed_keys(event)}
+            changed = changed_keys(events)
             affected = self._compiler.affected(changed) | self._failing if changed else set()
         for node in sorted(affected):
             entry = self._nodes.get(node)
@@ -182,19 +182,6 @@ class Projection:
             entry.stale = True
             for tell in list(entry.listeners.values()):
                 tell(node)
-
-
-def changed_keys(event: Event) -> set[ResourceKey]:
-    """The resources that an event may have changed the configuration of."""
-    if event.data is None or event.type in _CHANGES_NOTHING:
-        return set()
-    if event.type == MESH_ROLLED_BACK:
-        return {key_of(change["key"]) for change in event.data["changes"]}
-    return {key_of(event.data["key"])}
-
-
-_CHANGES_NOTHING = frozenset({ACCESS_KEY_CREATED, PROXY_IDENTITY_ISSUED, LEVEL_RAISED})
-"""Events without a resource of the mesh. (A level is looked at by itself.)"""
 
 
 def _without_earlier(alarms: tuple[str, ...], node: NodeId) -> tuple[str, ...]:

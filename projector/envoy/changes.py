@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mesh.events import MESH_ROLLED_BACK, RESOURCE_CREATED, RESOURCE_DELETED, RESOURCE_UPDATED, Event
+from mesh.events import (
+    ACCESS_KEY_CREATED,
+    LEVEL_RAISED,
+    MESH_ROLLED_BACK,
+    PROXY_IDENTITY_ISSUED,
+    RESOURCE_CREATED,
+    RESOURCE_DELETED,
+    RESOURCE_UPDATED,
+    TAGS_CHANGED,
+    Event,
+)
 from mesh.evolve import key_of
 from mesh.kinds import ResourceKey
 
-_OF_ONE = (RESOURCE_CREATED, RESOURCE_UPDATED, RESOURCE_DELETED)
+OF_ONE = frozenset({RESOURCE_CREATED, RESOURCE_UPDATED, RESOURCE_DELETED})
+OF_MANY = frozenset({MESH_ROLLED_BACK})
+OF_NONE = frozenset({TAGS_CHANGED, ACCESS_KEY_CREATED, PROXY_IDENTITY_ISSUED, LEVEL_RAISED})
+"""Tags, credentials and levels change no spec. (A level is looked at by itself.)"""
 
 
 def changed_keys(events: Iterable[Event]) -> set[ResourceKey]:
-    """The resources made, updated, deleted or rolled back. Tags, credentials and levels change no Envoy resource."""
+    """The resources made, updated, deleted or rolled back."""
     found: set[ResourceKey] = set()
     for event in events:
         if event.data is None:
             continue
-        if event.type in _OF_ONE:
+        if event.type in OF_ONE:
             found.add(key_of(event.data["key"]))
-        elif event.type == MESH_ROLLED_BACK:
+        elif event.type in OF_MANY:
             found.update(key_of(change["key"]) for change in event.data["changes"])
     return found

@@ -172,7 +172,7 @@ async def _server(
             readiness=lambda: Readiness(replica.ready and replica.halted is None, replica.halted or ""),
         )
     )
-    http = ApiServer(server_config(app, "127.0.0.1", 0, tls))
+    http = ApiServer(server_config(app, ("127.0.0.1", 0), clock=clock, entropy=entropy, tls=tls))
     async with Supervisor() as supervisor:
         supervisor.start(replica.run(), "replica")
         serving = supervisor.start(http.serve(), "http")

@@ -6,12 +6,13 @@ import asyncio
 import json
 import ssl
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 from botocore.config import Config
 
-from api.server import ApiServer, HeaderDeadline, server_config
+from api.server import ApiServer, WholeAnswers, server_config
 from cluster import pki
 from eventlog.drivers.memory import Fault
 from runtime.clock import SystemClock, SystemEntropy
@@ -54,6 +55,39 @@ async def test_responses_do_not_tell_what_serves_them(cloud: Cloud) -> None:
     assert sorted(reply.headers) == ["content-length", "content-type", "date", "x-amzn-requestid", "x-meshlog-position"]
 
 
+async def test_what_is_written_in_one_turn_is_one_piece() -> None:
+    """Of a killed server nothing arrives or the whole answer: a head without its body is a success without fields."""
+    sent: list[bytes] = []
+
+    class Kernel(asyncio.Transport):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            sent.append(bytes(data))
+
+        def close(self) -> None:
+            sent.append(b"closed")
+
+    transport = WholeAnswers(Kernel(), asyncio.get_running_loop())
+    transport.write(b"head ")
+    transport.write(b"body")
+    assert sent == []
+    await asyncio.sleep(0)
+    assert sent == [b"head body"]
+    transport.write(b"last")
+    transport.close()
+    await asyncio.sleep(0)
+    assert sent == [b"head body", b"last", b"closed"]
+
+
+async def test_an_answer_is_one_piece(cloud: Cloud) -> None:
+    sizes: list[int] = []
+    reader, writer = await asyncio.open_connection("127.0.0.1", cloud.server.http.port)
+    writer.write(b"GET /v20190125/meshes HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    while piece := await reader.read(65536):
+        sizes.append(len(piece))
+    writer.close()
+    assert len(sizes) == 1
+
+
 async def test_headers_have_a_bound(cloud: Cloud) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", cloud.server.http.port)
     writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nx-bomb: " + b"x" * (2 * HTTP_HEADERS_BYTES))
@@ -77,8 +111,8 @@ async def test_what_is_not_http_gets_aws_s_error_shape_too(cloud: Cloud, sent: b
 
 
 async def test_half_a_request_head_does_not_hold_a_connection_for_ever(cloud: Cloud) -> None:
-    quick = ApiServer(server_config(cloud.server.http.config.app, "127.0.0.1", 0))  # type: ignore[arg-type]
-    quick.config.http = type("Quick", (HeaderDeadline,), {"head_s": 0.1})
+    app: Any = cloud.server.http.config.app
+    quick = ApiServer(server_config(app, ("127.0.0.1", 0), clock=SystemClock(), entropy=SystemEntropy(), head_s=0.1))
     serving = asyncio.ensure_future(quick.serve())
     await await_until(lambda: quick.started)
     for sent in (b"", b"GET /v20190125/meshes HTTP/1.1\r\nhost: x\r\nx-slow: 1"):
