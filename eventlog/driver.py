@@ -1,4 +1,7 @@
-"""The port between the log and what stores it: one head, frames, wrapped data keys, and a watch over them.
+"""The port between the log and what stores it: one head, frames, named entries beside them, and a watch over the log.
+
+Entries are all that is not head or frame, by their name under the log's prefix: `datakey/<id>`, `blob/…`,
+`checkpoint/…`, `archive`. A duty writes them, and trims, under a fence: its leased key, as it was when the duty began.
 
 A driver moves bytes and compares the head; it never seals, opens or verifies. `drivers.memory` is the reference and
 `drivers.etcd` the real one; tests/eventlog/conformance.py holds what both must do.
@@ -39,7 +42,8 @@ class Committed(NamedTuple):
 
 
 class HeadMoved(NamedTuple):
-    """Refused: the head is not the expected one. None: there is no head at all."""
+    """Refused: what was compared is not as expected. `current` is the head after an append; None: there is none, or
+    another thing was compared."""
 
     current: HeadRef | None
 
@@ -89,11 +93,18 @@ class RawPage(NamedTuple):
     head: HeadRef | None
 
 
-class DataKeyEntry(NamedTuple):
-    """A wrapped data key as stored."""
+class Entry(NamedTuple):
+    """One named entry as stored. `value` is empty where only names were asked for."""
 
     value: bytes
     mod_revision: int
+
+
+class Fence(NamedTuple):
+    """A duty that is held: `token` is the create_revision of `duties/<name>`, gone with the holder's lease."""
+
+    name: str
+    token: int
 
 
 class WatchBatch(NamedTuple):
@@ -149,7 +160,29 @@ class LogDriver(Protocol):
         """
         ...
 
-    async def list_data_keys(self) -> Mapping[str, DataKeyEntry]: ...
+    async def read_entry(self, name: str) -> Entry | None:
+        """One entry by a quorum read."""
+        ...
+
+    async def list_entries(self, prefix: str, *, keys_only: bool = False) -> Mapping[str, Entry]:
+        """All entries whose names begin with `prefix`, as of one moment, sorted by name; a quorum read."""
+        ...
+
+    async def write_entries(
+        self, puts: Mapping[str, bytes | None], *, expected: Mapping[str, int] = {}, fence: Fence | None = None
+    ) -> AppendResult:
+        """Set entries (None: delete) in one Txn, if each name in `expected` has that mod_revision (0: absent) and the
+        fence stands; HeadMoved(None) if not. Sent once. LimitExceeded if the store calls it too large."""
+        ...
+
+    async def trim(self, upto: Position, *, expected: Mapping[str, int], fence: Fence) -> AppendResult:
+        """Delete the frames of epoch `upto.epoch` keyed up to and including `upto`, in one Txn, under the same
+        conditions as `write_entries`. The head is untouched."""
+        ...
+
+    async def list_data_keys(self) -> Mapping[str, Entry]:
+        """The entries under `datakey/`, by id."""
+        ...
 
     async def put_data_key(self, key_id: str, value: bytes, expected_mod_revision: int) -> AppendResult:
         """Write a wrapped data key if its mod_revision is the expected one (0: only if it is new).

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from eventlog.driver import Compacted, DataKeyEntry, LogDriver, RawEntry
+from eventlog.driver import Compacted, Entry, LogDriver, RawEntry
 from eventlog.frames import decode_frame, parse_frame_name
 from eventlog.keys.keyring import Keyring
 from eventlog.keys.wrapping import parse_wrapped
@@ -96,7 +96,7 @@ async def _fsck(driver: LogDriver, keyring: Keyring | None, progress: Callable[[
     return report
 
 
-async def _check_data_keys(report: FsckReport, entries: Mapping[str, DataKeyEntry], keyring: Keyring | None) -> None:
+async def _check_data_keys(report: FsckReport, entries: Mapping[str, Entry], keyring: Keyring | None) -> None:
     report.data_keys = len(entries)
     for key_id, entry in entries.items():
         try:
@@ -182,7 +182,7 @@ class _Walk:
             report.add(position, "Log time goes back here")
         self._time_us = max(self._time_us, record.time_us)
 
-    def finish(self, data_keys: Mapping[str, DataKeyEntry]) -> None:
+    def finish(self, data_keys: Mapping[str, Entry]) -> None:
         """Compare the end with the head, and the data keys that records name with those that are there."""
         report, head = self._report, self._head
         for key_id, count in sorted(self._keys_named.items()):

@@ -115,6 +115,12 @@ APPEND_PAUSE_S = 0.05
 FOLLOW_PAGE_FRAMES = 256
 """Frames in one listing page: at most 64 MiB, and few enough that opening a page does not hold the loop for long."""
 
+ENTRIES_PAGE = 128
+"""Named entries in one listing page: at most 32 MiB of checkpoint parts, well under ETCD_MESSAGE_BYTES."""
+
+LISTING_TRIES = 3
+"""A listing of several pages begins anew if etcd compacted the moment that it looks at."""
+
 FOLLOW_RETRY_S = 0.1
 """First pause after the store could not answer a follower; doubles up to FOLLOW_RETRY_MAX_S."""
 

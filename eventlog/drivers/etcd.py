@@ -2,7 +2,8 @@
 
     <prefix>log/<epoch>/<position:020d>   a frame
     <prefix>head                          the head
-    <prefix>datakey/<id>                  a wrapped data key
+    <prefix><name>                        an entry: datakey/<id>, blob/…, checkpoint/…, archive
+    <prefix>duties/<name>                 a duty's leased key, compared as its fence
 
 An append is two compares and two puts, whatever the batch. Nothing here retries a write.
 """
@@ -17,6 +18,7 @@ from cluster.etcd.connection import EtcdConnection
 from cluster.etcd.values import (
     Comparison,
     CreateRevisionIs,
+    Delete,
     KeyEvent,
     KeyValue,
     ModRevisionIs,
@@ -35,7 +37,8 @@ from eventlog.driver import (
     AppendTxn,
     Committed,
     Compacted,
-    DataKeyEntry,
+    Entry,
+    Fence,
     FramePage,
     HeadMoved,
     RawEntry,
@@ -47,8 +50,9 @@ from eventlog.driver import (
 )
 from eventlog.frames import frame_name, parse_frame_name
 from eventlog.records import Head, HeadRef, decode_head, encode_head
-from mesh.errors import Damaged
+from mesh.errors import Damaged, NoQuorum
 from mesh.position import Position
+from runtime.limits import ENTRIES_PAGE, LISTING_TRIES
 
 DEFAULT_PREFIX = "/meshlog/"
 
@@ -59,16 +63,16 @@ class EtcdDriver:
     def __init__(self, connection: EtcdConnection, prefix: str = DEFAULT_PREFIX) -> None:
         self._connection = connection
         root = prefix.encode()
+        self._root = root
         self._head_key = root + b"head"
         self._log = root + b"log/"
-        self._data_keys = root + b"datakey/"
 
     async def read_head(self) -> HeadRef | None:
         return _head_of((await self._connection.range(RangeRead(self._head_key))).items)
 
     async def create(self, head: Head, data_keys: Mapping[str, bytes]) -> AppendResult:
         puts = [Put(self._head_key, encode_head(head))]
-        puts += [Put(self._data_keys + key_id.encode(), value) for key_id, value in data_keys.items()]
+        puts += [Put(self._key(f"datakey/{key_id}"), value) for key_id, value in data_keys.items()]
         return await self._write([CreateRevisionIs(self._head_key, 0)], puts)
 
     async def append(self, txn: AppendTxn) -> AppendResult:
@@ -132,18 +136,62 @@ class EtcdDriver:
             except RevisionCompacted as gone:
                 raise Compacted from gone
 
-    async def list_data_keys(self) -> Mapping[str, DataKeyEntry]:
-        found = await self._connection.range(RangeRead(self._data_keys, prefix_end(self._data_keys)))
-        skip = len(self._data_keys)
-        return {
-            item.key[skip:].decode("utf-8", "backslashreplace"): DataKeyEntry(item.value, item.mod_revision)
-            for item in found.items
-        }
+    async def read_entry(self, name: str) -> Entry | None:
+        found = (await self._connection.range(RangeRead(self._key(name)))).items
+        return Entry(found[0].value, found[0].mod_revision) if found else None
+
+    async def list_entries(self, prefix: str, *, keys_only: bool = False) -> Mapping[str, Entry]:
+        for _ in range(LISTING_TRIES):
+            try:
+                return await self._list_entries(self._key(prefix), keys_only)
+            except RevisionCompacted:
+                continue  # begin anew, at a revision that etcd still has
+        raise NoQuorum(f"etcd compacted its history while {prefix} was listed, again and again: try once more")
+
+    async def _list_entries(self, first: bytes, keys_only: bool) -> Mapping[str, Entry]:
+        found: dict[str, Entry] = {}
+        end, revision, more = prefix_end(first), 0, True
+        while more:
+            page = await self._connection.range(RangeRead(first, end, ENTRIES_PAGE, revision, keys_only))
+            for item in page.items:
+                name = item.key[len(self._root) :].decode("utf-8", "backslashreplace")
+                found[name] = Entry(item.value, item.mod_revision)
+            revision, more = revision or page.revision, page.more
+            first = page.items[-1].key + b"\0" if page.items else end
+        return found
+
+    async def write_entries(
+        self, puts: Mapping[str, bytes | None], *, expected: Mapping[str, int] = {}, fence: Fence | None = None
+    ) -> AppendResult:
+        writes: list[Operation] = [
+            Delete(self._key(name)) if value is None else Put(self._key(name), value) for name, value in puts.items()
+        ]
+        return await self._write_if(expected, fence, writes)
+
+    async def trim(self, upto: Position, *, expected: Mapping[str, int], fence: Fence) -> AppendResult:
+        first = self._log + f"{upto.epoch}/".encode()
+        end = self._log + frame_name(upto).encode() + b"\0"
+        return await self._write_if(expected, fence, [Delete(first, end)])
+
+    async def _write_if(
+        self, expected: Mapping[str, int], fence: Fence | None, writes: Iterable[Operation]
+    ) -> AppendResult:
+        compare: list[Comparison] = [ModRevisionIs(self._key(name), revision) for name, revision in expected.items()]
+        if fence is not None:
+            compare.append(CreateRevisionIs(self._key(f"duties/{fence.name}"), fence.token))
+        result = await self._write(compare, writes)
+        return HeadMoved(None) if isinstance(result, HeadMoved) else result
+
+    async def list_data_keys(self) -> Mapping[str, Entry]:
+        found = await self.list_entries("datakey/")
+        return {name.removeprefix("datakey/"): entry for name, entry in found.items()}
 
     async def put_data_key(self, key_id: str, value: bytes, expected_mod_revision: int) -> AppendResult:
-        key = self._data_keys + key_id.encode()
-        result = await self._write([ModRevisionIs(key, expected_mod_revision)], [Put(key, value)])
-        return HeadMoved(None) if isinstance(result, HeadMoved) else result
+        name = f"datakey/{key_id}"
+        return await self.write_entries({name: value}, expected={name: expected_mod_revision})
+
+    def _key(self, name: str) -> bytes:
+        return self._root + name.encode()
 
     def _batch(self, revision: int, events: Iterable[KeyEvent]) -> WatchBatch:
         frames: list[KeyValue] = []

@@ -10,14 +10,14 @@ import asyncio
 from bisect import bisect_right, insort
 from collections.abc import AsyncGenerator, Callable, Mapping
 from enum import Enum
-from typing import NamedTuple
 
 from eventlog.driver import (
     AppendResult,
     AppendTxn,
     Committed,
     Compacted,
-    DataKeyEntry,
+    Entry,
+    Fence,
     FramePage,
     HeadMoved,
     RawEntry,
@@ -43,11 +43,6 @@ class Fault(Enum):
     REFUSED = "certainly refused"
 
 
-class _Entry(NamedTuple):
-    value: bytes
-    mod_revision: int
-
-
 def _no_fault(_: AppendTxn) -> Fault:
     return Fault.NONE
 
@@ -58,10 +53,11 @@ class MemoryStore:
     def __init__(self) -> None:
         self.revision = 1
         self.compacted = 0
-        self.head: _Entry | None = None
-        self.frames: dict[str, _Entry] = {}
+        self.head: Entry | None = None
+        self.frames: dict[str, Entry] = {}
         self.names: list[str] = []
-        self.data_keys: dict[str, _Entry] = {}
+        self.entries: dict[str, Entry] = {}
+        self.fences: dict[str, int] = {}
         self.history: list[WatchBatch] = []
         self.reachable = True
         self.fault_of: Callable[[AppendTxn], Fault] = _no_fault
@@ -74,11 +70,11 @@ class MemoryStore:
     def commit(self, txn: AppendTxn) -> AppendResult:
         """The Txn itself: compare, and put both."""
         expected, head = txn.expected, self.head
-        if head is None or head != _Entry(encode_head(expected.head), expected.mod_revision):
+        if head is None or head != Entry(encode_head(expected.head), expected.mod_revision):
             return HeadMoved(self.head_ref())
         self.revision += 1
         self.put_frame(frame_name(txn.head.at), txn.frame)
-        self.head = _Entry(encode_head(txn.head), self.revision)
+        self.head = Entry(encode_head(txn.head), self.revision)
         frame = StoredFrame(txn.head.at, txn.frame, self.revision)
         self.note(WatchBatch(self.revision, (frame,), HeadRef(txn.head, self.revision)))
         return Committed(self.revision)
@@ -87,7 +83,36 @@ class MemoryStore:
         """Set a frame as of the current revision, telling no watcher."""
         if name not in self.frames:
             insort(self.names, name)
-        self.frames[name] = _Entry(value, self.revision)
+        self.frames[name] = Entry(value, self.revision)
+
+    def write_if(self, puts: Mapping[str, bytes | None], expected: Mapping[str, int], fence: Fence | None) -> bool:
+        """The Txn of entries: compare, and put or delete them all. False: something compared was not as expected."""
+        present = self.entries
+        if any((present[name].mod_revision if name in present else 0) != at for name, at in expected.items()):
+            return False
+        if fence is not None and self.fences.get(fence.name) != fence.token:
+            return False
+        self.revision += 1
+        for name, value in puts.items():
+            present.pop(name, None)
+            if value is not None:
+                present[name] = Entry(value, self.revision)
+        return True
+
+    def trim(self, upto: Position) -> None:
+        """Delete an epoch's frames keyed up to and including `upto`, in the present revision."""
+        first, last = frame_name(Position(upto.epoch, 0)), frame_name(upto)
+        kept = [name for name in self.names if not first <= name <= last]
+        for name in set(self.names) - set(kept):
+            del self.frames[name]
+        self.names = kept
+        self.note(WatchBatch(self.revision))
+
+    def grant(self, duty: str) -> Fence:
+        """Let somebody hold a duty; whoever held it before is fenced off."""
+        self.revision += 1
+        self.fences[duty] = self.revision
+        return Fence(duty, self.revision)
 
     def deliver(self) -> None:
         """Land what was sent and is still on its way."""
@@ -126,8 +151,8 @@ class MemoryDriver:
         if store.head is not None:
             return HeadMoved(store.head_ref())
         store.revision += 1
-        store.head = _Entry(encode_head(head), store.revision)
-        store.data_keys.update({key_id: _Entry(value, store.revision) for key_id, value in data_keys.items()})
+        store.head = Entry(encode_head(head), store.revision)
+        store.entries |= {f"datakey/{key_id}": Entry(value, store.revision) for key_id, value in data_keys.items()}
         store.note(WatchBatch(store.revision, (), HeadRef(head, store.revision)))
         return Committed(store.revision)
 
@@ -190,19 +215,36 @@ class MemoryDriver:
             if not store.history or store.history[-1].revision < from_revision:
                 await store.wait_changed()
 
-    async def list_data_keys(self) -> Mapping[str, DataKeyEntry]:
+    async def read_entry(self, name: str) -> Entry | None:
         await self._turn()
-        return {key_id: DataKeyEntry(*entry) for key_id, entry in sorted(self._store.data_keys.items())}
+        return self._store.entries.get(name)
+
+    async def list_entries(self, prefix: str, *, keys_only: bool = False) -> Mapping[str, Entry]:
+        await self._turn()
+        found = sorted((name, entry) for name, entry in self._store.entries.items() if name.startswith(prefix))
+        return {name: entry._replace(value=b"") if keys_only else entry for name, entry in found}
+
+    async def write_entries(
+        self, puts: Mapping[str, bytes | None], *, expected: Mapping[str, int] = {}, fence: Fence | None = None
+    ) -> AppendResult:
+        await self._turn()
+        done = self._store.write_if(puts, expected, fence)
+        return Committed(self._store.revision) if done else HeadMoved(None)
+
+    async def trim(self, upto: Position, *, expected: Mapping[str, int], fence: Fence) -> AppendResult:
+        await self._turn()
+        if not self._store.write_if({}, expected, fence):
+            return HeadMoved(None)
+        self._store.trim(upto)
+        return Committed(self._store.revision)
+
+    async def list_data_keys(self) -> Mapping[str, Entry]:
+        found = await self.list_entries("datakey/")
+        return {name.removeprefix("datakey/"): entry for name, entry in found.items()}
 
     async def put_data_key(self, key_id: str, value: bytes, expected_mod_revision: int) -> AppendResult:
-        await self._turn()
-        store = self._store
-        present = store.data_keys.get(key_id)
-        if (present.mod_revision if present else 0) != expected_mod_revision:
-            return HeadMoved(None)
-        store.revision += 1
-        store.data_keys[key_id] = _Entry(value, store.revision)
-        return Committed(store.revision)
+        name = f"datakey/{key_id}"
+        return await self.write_entries({name: value}, expected={name: expected_mod_revision})
 
     async def _turn(self) -> None:
         """Let others run, as any call over a network does; NoQuorum while the store is cut off."""

@@ -1,6 +1,7 @@
-"""What every log driver must do. Subclass `DriverConformance` with a `drivers` fixture and a `compact` fixture.
+"""What every log driver must do. Subclass `DriverConformance` with the fixtures `drivers`, `compact` and `grant`.
 
-`drivers` makes any number of drivers of one, empty store; `compact` makes the store forget its history.
+`drivers` makes any number of drivers of one, empty store; `compact` makes the store forget its history; `grant` lets
+somebody hold a duty, and fences off whoever held it before.
 """
 
 from __future__ import annotations
@@ -12,13 +13,24 @@ from contextlib import aclosing
 import pytest
 
 from eventlog.append import new_head
-from eventlog.driver import AppendTxn, Committed, Compacted, HeadMoved, LogDriver, StoredFrame, Unknown, WatchBatch
+from eventlog.driver import (
+    AppendTxn,
+    Committed,
+    Compacted,
+    Fence,
+    HeadMoved,
+    LogDriver,
+    StoredFrame,
+    Unknown,
+    WatchBatch,
+)
 from eventlog.frames import encode_frame
 from eventlog.records import HeadRef, genesis_head
 from mesh.position import Position
 
 Drivers = Callable[[], LogDriver]
 Compact = Callable[[], Awaitable[None]]
+Grant = Callable[[str], Awaitable[Fence]]
 
 LOG_ID = "a-log"
 ORIGIN = Position(1, 0)
@@ -210,6 +222,78 @@ class DriverConformance:
         assert isinstance(await driver.put_data_key("config-2", b"rewrapped", read.mod_revision), Committed)
         assert isinstance(await driver.put_data_key("config-2", b"late", read.mod_revision), HeadMoved)
         assert (await driver.list_data_keys())["config-2"].value == b"rewrapped"
+
+    async def test_entries_are_read_and_listed_by_name(self, drivers: Drivers) -> None:
+        driver = drivers()
+        await begin(driver)
+        assert await driver.read_entry("blob/a") is None
+        names = [f"blob/{number:03d}" for number in range(300)]
+        for first in range(0, len(names), 100):
+            done = await driver.write_entries({name: name.encode() for name in names[first : first + 100]})
+            assert isinstance(done, Committed)
+        await driver.write_entries({"blob": b"?", "blob0": b"?", "blos/": b"?"})
+        found = await driver.list_entries("blob/")
+        assert list(found) == names
+        assert all(entry.value == name.encode() for name, entry in found.items())
+        assert await driver.read_entry("blob/007") == found["blob/007"]
+        assert await driver.list_entries("blob/", keys_only=True) == {
+            name: entry._replace(value=b"") for name, entry in found.items()
+        }
+
+    async def test_entries_are_written_all_or_none_and_only_over_what_was_expected(self, drivers: Drivers) -> None:
+        driver = drivers()
+        await begin(driver)
+        both = await driver.write_entries({"archive": b"1", "blob/a": b"x"}, expected={"archive": 0})
+        assert isinstance(both, Committed)
+        late = await driver.write_entries({"archive": b"2", "blob/b": b"y"}, expected={"archive": 0})
+        assert late == HeadMoved(None)
+        archive = await driver.read_entry("archive")
+        assert archive == (b"1", both.mod_revision)
+        assert await driver.read_entry("blob/b") is None
+        gone = await driver.write_entries({"archive": None, "blob/c": b"z"}, expected={"archive": both.mod_revision})
+        assert isinstance(gone, Committed)
+        assert {"archive", "blob/a", "blob/c"} & set(await driver.list_entries("")) == {"blob/a", "blob/c"}
+        assert await driver.read_entry("archive") is None
+        assert isinstance(await driver.write_entries({"archive": None}), Committed), "deleting nothing is done"
+
+    async def test_a_write_under_a_fence_that_fell_is_refused(self, drivers: Drivers, grant: Grant) -> None:
+        driver = drivers()
+        await begin(driver)
+        old = await grant("archive")
+        assert isinstance(await driver.write_entries({"archive": b"1"}, fence=old), Committed)
+        new = await grant("archive")
+        assert await driver.write_entries({"archive": b"late"}, fence=old) == HeadMoved(None)
+        assert await driver.write_entries({"archive": b"never"}, fence=Fence("other", new.token)) == HeadMoved(None)
+        assert isinstance(await driver.write_entries({"archive": b"2"}, fence=new), Committed)
+        entry = await driver.read_entry("archive")
+        assert entry is not None
+        assert entry.value == b"2"
+
+    async def test_a_trim_takes_frames_up_to_a_position_and_nothing_else(self, drivers: Drivers, grant: Grant) -> None:
+        driver = drivers()
+        head = await commit(driver, await commit(driver, await begin(driver), b"one", b"two"), b"three")
+        for text in (b"four", b"five"):
+            head = await commit(driver, head, text)
+        marked = await driver.write_entries({"archive": b"1"})
+        assert isinstance(marked, Committed)
+        fence, expected = await grant("trim"), {"archive": marked.mod_revision}
+        assert await driver.trim(Position(1, 4), expected={"archive": 1}, fence=fence) == HeadMoved(None)
+        assert await driver.trim(Position(1, 4), expected=expected, fence=Fence("trim", 1)) == HeadMoved(None)
+        assert isinstance(await driver.trim(Position(2, 4), expected=expected, fence=fence), Committed)
+        assert len((await driver.read_frames(ORIGIN, 10)).frames) == 4
+        watching = asyncio.ensure_future(take(drivers(), head.mod_revision + 1, 1))
+        assert isinstance(await driver.trim(Position(1, 4), expected=expected, fence=fence), Committed)
+        assert [frame.last.position for frame in (await driver.read_frames(ORIGIN, 10)).frames] == [5]
+        assert await driver.read_head() == head
+        assert len(await driver.list_data_keys()) == 2
+        head = await commit(driver, head, b"six")
+        assert [batch.head for batch in await watching] == [head], "a watch goes on over a trim"
+
+    async def test_a_trim_leaves_a_frame_that_reaches_beyond(self, drivers: Drivers, grant: Grant) -> None:
+        driver = drivers()
+        await commit(driver, await commit(driver, await begin(driver), b"one"), b"two", b"three")
+        assert isinstance(await driver.trim(Position(1, 2), expected={}, fence=await grant("trim")), Committed)
+        assert [frame.last.position for frame in (await driver.read_frames(ORIGIN, 10)).frames] == [3]
 
     async def test_a_frame_of_the_largest_size_goes_through(self, drivers: Drivers) -> None:
         driver = drivers()

@@ -93,7 +93,7 @@ async def test_a_cut_tail_is_found_by_the_head(made: MemoryLog) -> None:
 
 
 async def test_the_chain_verifies_without_a_key(made: MemoryLog) -> None:
-    made.store.data_keys.clear()
+    made.store.entries.clear()
     chain = begin(made)
     assert chain.extend(await frames_of(made))[1] is None
     assert isinstance(chain.settle(made.log.head.head) and chain.proven, Head)

@@ -7,11 +7,11 @@ import pytest
 from cluster.etcd import protos
 from cluster.etcd.connection import EtcdConnection
 from cluster.etcd.values import RangeRead
-from eventlog.driver import LogDriver
+from eventlog.driver import Fence, LogDriver
 from eventlog.drivers.etcd import EtcdDriver
 from mesh.errors import Damaged
 from mesh.position import Position
-from tests.eventlog.conformance import Compact, DriverConformance, Drivers, begin, commit
+from tests.eventlog.conformance import Compact, DriverConformance, Drivers, Grant, begin, commit
 
 
 @pytest.fixture
@@ -31,6 +31,15 @@ class TestEtcdDriver(DriverConformance):
             await connection.write("KV", "Compact", protos.rpc.CompactionRequest(revision=now))
 
         return forget
+
+    @pytest.fixture
+    def grant(self, connection: EtcdConnection, prefix: str) -> Grant:
+        async def hold(duty: str) -> Fence:
+            key = f"{prefix}duties/{duty}".encode()
+            await connection.delete(key)
+            return Fence(duty, await connection.put(key, b"holder"))
+
+        return hold
 
 
 async def test_keys_are_those_of_the_design(connection: EtcdConnection, prefix: str, drivers: Drivers) -> None:

@@ -298,9 +298,8 @@ async def test_a_data_key_drawn_while_following_is_fetched(made: MemoryLog, draw
 
 async def test_a_missing_data_key_and_a_replaced_one_stop_it_by_name(made: MemoryLog) -> None:
     log = made.log
-    keys = dict(made.store.data_keys)
-    config = next(key_id for key_id in keys if key_id.startswith("config"))
-    del made.store.data_keys[config]
+    config = next(key_id for key_id in await log.driver.list_data_keys() if key_id.startswith("config"))
+    del made.store.entries[f"datakey/{config}"]
     with pytest.raises(MissingKey, match=rf"Record 1\.1 .*{config}"):
         await log.read()
     impostor = draw_data_key(KeyClass.CONFIG, START_US, SeededEntropy("impostor"))._replace(key_id=config)

@@ -75,13 +75,13 @@ async def test_each_byte_of_each_frame_and_of_the_head_is_found_without_keys(mad
 
 
 async def test_each_byte_of_a_wrapped_key_is_found_with_keys(made: MemoryLog) -> None:
-    for key_id, entry in list(made.store.data_keys.items()):
+    for key_id, entry in list(made.store.entries.items()):
         for index in range(len(entry.value)):
             value = bytearray(entry.value)
             value[index] ^= 1
-            made.store.data_keys[key_id] = entry._replace(value=bytes(value))
+            made.store.entries[key_id] = entry._replace(value=bytes(value))
             assert not (await check(made)).clean, f"{key_id} byte {index}"
-        made.store.data_keys[key_id] = entry
+        made.store.entries[key_id] = entry
 
 
 def _name(position: int, epoch: int = 1) -> str:
@@ -126,7 +126,7 @@ TAMPERING: dict[str, tuple[str, Callable[[MemoryStore], None]]] = {
     "the head ahead": ("head", lambda store: _head(store, 6)),
     "a data key lost": (
         "datakey/config-",
-        lambda store: store.data_keys.pop(next(k for k in store.data_keys if k.startswith("config"))) and None,
+        lambda store: store.entries.pop(next(k for k in store.entries if k.startswith("datakey/config"))) and None,
     ),
 }
 

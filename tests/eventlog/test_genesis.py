@@ -48,7 +48,7 @@ async def test_of_many_at_once_one_makes_it_and_all_get_it() -> None:
     made = await asyncio.gather(*(create(MemoryDriver(store), f"seed {number}") for number in range(5)))
     assert sum(each.created for each in made) == 1
     assert {each.head for each in made} == {store.head_ref()}
-    assert len(store.data_keys) == 2
+    assert len(store.entries) == 2
 
 
 @pytest.mark.parametrize("lost", [[True], [False], [True, False, False]])
@@ -57,7 +57,7 @@ async def test_lost_answers_make_no_second_log(lost: list[bool]) -> None:
     made = await create(LossyDriver(store, lost))
     assert made.created
     assert made.head == store.head_ref()
-    assert len(store.data_keys) == 2
+    assert len(store.entries) == 2
 
 
 async def test_an_existing_log_is_left_alone() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from eventlog.driver import Fence
 from eventlog.drivers.memory import MemoryDriver, MemoryStore
-from tests.eventlog.conformance import Compact, DriverConformance, Drivers
+from tests.eventlog.conformance import Compact, DriverConformance, Drivers, Grant
 
 
 @pytest.fixture
@@ -24,3 +25,10 @@ class TestMemoryDriver(DriverConformance):
             store.compact()
 
         return forget
+
+    @pytest.fixture
+    def grant(self, store: MemoryStore) -> Grant:
+        async def hold(duty: str) -> Fence:
+            return store.grant(duty)
+
+        return hold
