@@ -31,7 +31,7 @@ async def create_log(
     entropy: Entropy,
     deadline_s: float = GENESIS_DEADLINE_S,
 ) -> Genesis:
-    """Make the log unless there is one. Needs a provider of each class to make it; NoQuorum after `deadline_s`."""
+    """Make the log unless there is one. Needs the providers of both classes to make it; NoQuorum after `deadline_s`."""
     give_up_s = clock.monotonic_s() + deadline_s
     log_id = entropy.uuid()
     wrapped: dict[str, bytes] = {}
@@ -58,11 +58,11 @@ async def _draw_keys(
 ) -> dict[str, bytes]:
     wrapped: dict[str, bytes] = {}
     for key_class in KeyClass:
-        provider = providers.get(key_class)
+        provider = providers.get(key_class.wrapped_by)
         if provider is None:
             raise MissingKey(
-                f"A new log needs a key-encryption key of class '{key_class.value}', and this role has none: start an "
-                "API server with both key files first"
+                f"A new log needs a key-encryption key of class '{key_class.wrapped_by.value}', and this role has "
+                "none: start an API server with both key files first"
             )
         key = draw_data_key(key_class, clock.now_us(), entropy)
         wrapped[key.key_id] = await wrap_data_key(key, log_id, provider)

@@ -22,10 +22,17 @@ FIRST_EPOCH = 1
 
 
 class KeyClass(StrEnum):
-    """The two classes of data key. `secrets` (CA keys, access keys) opens in the API role only."""
+    """The classes of data key. `secrets` (CA keys, access keys) opens in the API role only, and so does `signing`: the
+    seeds by which API servers sign checkpoints and archive manifests. No record is sealed with a signing key."""
 
     CONFIG = "config"
     SECRETS = "secrets"
+    SIGNING = "signing"
+
+    @property
+    def wrapped_by(self) -> KeyClass:
+        """The class whose key-encryption keys wrap data keys of this one."""
+        return KeyClass.SECRETS if self is KeyClass.SIGNING else self
 
 
 class TokenMark(NamedTuple):
@@ -33,6 +40,18 @@ class TokenMark(NamedTuple):
 
     digest: bytes
     body: bytes
+
+
+class BlobRef(NamedTuple):
+    """What a record carries instead of data too large for a frame: see eventlog.blobs.
+
+    `id` names the blob and is a salted hash of its content, `size_bytes` long, stored in `parts` parts.
+    """
+
+    id: bytes
+    salt: bytes
+    parts: int
+    size_bytes: int
 
 
 class NewRecord(NamedTuple):
@@ -56,7 +75,8 @@ class NewRecord(NamedTuple):
 class Record(NamedTuple):
     """One record in its place, opened. `time_us` never goes back within a log; `wall_us` is the writer's own clock.
 
-    `data` is plain dicts and lists; None only where its key class is not configured in this role.
+    `data` is plain dicts and lists; None only where its key class is not configured in this role, or where it is in
+    `blob` and was not read from there yet (`blobs.fetch`).
     """
 
     position: Position
@@ -71,6 +91,7 @@ class Record(NamedTuple):
     token: TokenMark | None
     data: Mapping[str, Any] | None
     key_class: KeyClass
+    blob: BlobRef | None = None
 
 
 class Head(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from eventlog.driver import LogDriver
 from eventlog.keys.provider import KeyProvider
-from eventlog.keys.wrapping import unwrap_data_key
+from eventlog.keys.wrapping import unwrap_data_key, wrap_data_key
 from eventlog.records import KeyClass
 from eventlog.sealing import DataKey
 from mesh.errors import MissingKey
@@ -27,7 +27,7 @@ class Keyring:
 
     def opens(self, key_class: KeyClass) -> bool:
         """Whether this role is given keys of the class at all."""
-        return key_class in self._providers
+        return key_class.wrapped_by in self._providers
 
     def find(self, key_id: str, position: Position) -> DataKey:
         """The data key of an id that was loaded; MissingKey naming the record otherwise."""
@@ -51,6 +51,17 @@ class Keyring:
                 if key is not None:
                     self._keys[key_id] = key
 
+    def held(self, key_class: KeyClass) -> list[DataKey]:
+        """The keys of a class that were loaded, the oldest first: of two servers' picks, both take the same."""
+        mine = (key for key in self._keys.values() if key.key_class is key_class)
+        return sorted(mine, key=lambda key: (key.created_us, key.key_id))
+
+    async def wrap(self, key: DataKey, log_id: str) -> bytes:
+        """The value to store under `datakey/<key id>`; MissingKey where this role is not given the class."""
+        if not self.opens(key.key_class):
+            raise self._not_given(key.key_class)
+        return await wrap_data_key(key, log_id, self._providers[key.key_class.wrapped_by])
+
     async def sealing_keys(self, log_id: str, key_class: KeyClass) -> tuple[DataKey, DataKey | None]:
         """What `seal_record` needs for a record of the class: the newest config key; the newest secrets key or None."""
         config = await self._newest(log_id, KeyClass.CONFIG)
@@ -58,11 +69,15 @@ class Keyring:
 
     async def _newest(self, log_id: str, key_class: KeyClass) -> DataKey:
         if not self.opens(key_class):
-            raise MissingKey(f"This role has no key-encryption key of class '{key_class.value}': set its key file")
-        held = [key for key in self._keys.values() if key.key_class is key_class]
+            raise self._not_given(key_class)
+        held = self.held(key_class)
         if not held:
             await self.load(log_id)
-            held = [key for key in self._keys.values() if key.key_class is key_class]
+            held = self.held(key_class)
         if not held:
             raise MissingKey(f"The log has no data key of class '{key_class.value}': restore it from the archive")
-        return max(held, key=lambda key: (key.created_us, key.key_id))
+        return held[-1]
+
+    def _not_given(self, key_class: KeyClass) -> MissingKey:
+        given = key_class.wrapped_by.value
+        return MissingKey(f"This role has no key-encryption key of class '{given}': set its key file")

@@ -71,7 +71,7 @@ async def unwrap_data_key(
     MissingKey, WrongKey and Damaged say which key, where it was looked for and what to do.
     """
     entry = parse_wrapped(key_id, value)
-    provider = providers.get(entry.key_class)
+    provider = providers.get(entry.key_class.wrapped_by)
     if provider is None:
         return None
     if provider.scheme != entry.scheme:
