@@ -36,6 +36,7 @@ MISSING = "MissingAuthenticationTokenException"
 INCOMPLETE = "IncompleteSignatureException"
 INVALID = "InvalidSignatureException"
 UNVERIFIABLE = "UnrecognizedClientException"
+DISABLED = "InvalidClientTokenId"
 
 _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 Credential=(?P<credential>[^ ,]+), ?SignedHeaders=(?P<headers>[^ ,]+), ?"
@@ -108,6 +109,11 @@ def verify(request: SignedRequest, lookup: KeyLookup, now_us: int, services: Seq
     if key is None or not genuine or not _body_matches(request):
         raise NotAuthenticated(_REFUSED, INVALID)
     _check_time(claim.timestamp, now_us)
+    if key.disabled_us is not None:  # told to its holder only: the signature was right
+        raise NotAuthenticated(
+            f"The access key {key.access_key_id} is disabled. Ask an admin of account {key.account} for another one.",
+            DISABLED,
+        )
     return Caller(key.account, key.principal, key.access_key_id, key.admin, claim.region)
 
 

@@ -80,6 +80,14 @@ class CreateAccessKey:
 
 
 @dataclass(frozen=True, slots=True)
+class DisableAccessKey:
+    """Let an access key of `account` open nothing any more, for good."""
+
+    access_key_id: str
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
 class IssueProxyIdentity:
     """Put on record that a proxy certificate was signed. `node` is a virtual node or gateway that may not exist yet."""
 
@@ -103,6 +111,7 @@ Command = (
     | UntagResource
     | Rollback
     | CreateAccessKey
+    | DisableAccessKey
     | IssueProxyIdentity
     | RaiseLevel
 )
@@ -114,6 +123,7 @@ COMMANDS: tuple[type[Command], ...] = (
     UntagResource,
     Rollback,
     CreateAccessKey,
+    DisableAccessKey,
     IssueProxyIdentity,
     RaiseLevel,
 )

@@ -11,8 +11,13 @@ gives them their meaning. Data shapes, by type:
                           changes: [{key, uid, owner, version, created_us, spec|None, tags}]}
                          spec None: the resource goes; else it is (again) with exactly what is said here
     AccessKeyCreated     {access_key_id, secret, account, principal, admin}     sealed in the secrets class
+    AccessKeyDisabled    {access_key_id}                                        for good; no secret in it
     ProxyIdentityIssued  {node: key, serial, not_after_us}                      no state, an audit fact
     LevelRaised          {level}
+    LogRestored          {from_epoch, position, hash, to, known, reason}
+                         the first of an epoch: this timeline goes on from that position of an earlier epoch, whose
+                         record has that hash (hex). `to` is what was asked for, `known` the last position that
+                         anybody knew of the timeline that was left (None: nobody was left to ask)
 """
 
 from __future__ import annotations
@@ -30,8 +35,10 @@ RESOURCE_DELETED = "ResourceDeleted"
 TAGS_CHANGED = "TagsChanged"
 MESH_ROLLED_BACK = "MeshRolledBack"
 ACCESS_KEY_CREATED = "AccessKeyCreated"
+ACCESS_KEY_DISABLED = "AccessKeyDisabled"
 PROXY_IDENTITY_ISSUED = "ProxyIdentityIssued"
 LEVEL_RAISED = "LevelRaised"
+LOG_RESTORED = "LogRestored"
 
 EVENT_TYPES = (
     RESOURCE_CREATED,
@@ -40,8 +47,10 @@ EVENT_TYPES = (
     TAGS_CHANGED,
     MESH_ROLLED_BACK,
     ACCESS_KEY_CREATED,
+    ACCESS_KEY_DISABLED,
     PROXY_IDENTITY_ISSUED,
     LEVEL_RAISED,
+    LOG_RESTORED,
 )
 
 LEVEL = 1
@@ -52,6 +61,10 @@ SCHEMAS: Mapping[str, int] = dict.fromkeys(EVENT_TYPES, 1)
 
 SECRET_TYPES = frozenset({ACCESS_KEY_CREATED})
 """Types sealed under the secrets class of data key: only the API role can open them."""
+
+RESTRICTING_TYPES = frozenset({ACCESS_KEY_DISABLED})
+"""Types that take access away. A restore to a moment before such an event applies it again: what was revoked stays
+revoked, whatever else is lost. So the fold of each of them must bear that what it names is not there."""
 
 
 def subject(event_type: str, data: Mapping[str, Any] | None) -> ResourceKey | None:

@@ -88,13 +88,21 @@ class TokenEntry(NamedTuple):
 
 
 class AccessKey(NamedTuple):
-    """A SigV4 key pair that Meshlog issued. `principal` is an ARN."""
+    """A SigV4 key pair that Meshlog issued. `principal` is an ARN; times are log times.
+
+    `disabled_us`: since when it opens nothing any more; None while it does.
+    """
 
     access_key_id: str
     secret: str
     account: str
     principal: str
     admin: bool
+    created_us: int = 0
+    disabled_us: int | None = None
+
+    def __repr__(self) -> str:
+        return f"AccessKey({self.access_key_id})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,8 @@ class State:
     `resources` is the truth; `of_mesh` (keys by mesh) and `referrers` (hard references but those to the mesh, turned
     round) are indexes of it. `changed_in` has, for each living mesh, virtual router and virtual gateway, the position
     of the last change in it, deletions included. `deleted` is by uid. `access_keys` is empty in a role that cannot
-    open secrets, and is no part of the state hash.
+    open secrets, and is no part of the state hash. `lineage` has the last position of each earlier epoch that this
+    timeline goes on from, oldest first.
     """
 
     position: Position = ORIGIN
@@ -120,6 +129,12 @@ class State:
     token_order: Queue[tuple[bytes, Position]] = field(default_factory=Queue)
     access_keys: HashTrieMap[str, AccessKey] = field(default_factory=HashTrieMap)
     fingerprint: int = 0
+    lineage: tuple[Position, ...] = ()
+
+    def at(self, number: int) -> Position:
+        """The position of that number on this timeline: each epoch goes on counting where the one before was left."""
+        epoch = next((base.epoch for base in self.lineage if number <= base.position), self.position.epoch)
+        return Position(epoch, number)
 
     def get(self, key: ResourceKey) -> Resource | None:
         return self.resources.get(key)
@@ -238,7 +253,7 @@ def canonical_json(value: Any) -> bytes:
 
 def state_hash(state: State) -> str:
     """A hash of all but the access keys; equal in every role at equal positions and level (I4). Costs O(1)."""
-    head = f"{state.position}/{state.time_us}/{state.level}/".encode()
+    head = "/".join(map(str, (state.position, state.time_us, state.level, *state.lineage, ""))).encode()
     return hashlib.sha256(head + state.fingerprint.to_bytes(_FINGERPRINT_BYTES, "big")).hexdigest()
 
 

@@ -174,6 +174,20 @@ def test_expiry_is_told_only_after_a_right_signature() -> None:
     assert "expired" not in refusal(sign(at=stale, key=KEY._replace(access_key_id="AKIANOBODYKNOWSTHIS1")))[1]
 
 
+def test_a_disabled_key_opens_nothing_and_only_its_holder_is_told() -> None:
+    disabled = KEY._replace(disabled_us=1)
+
+    def told(request: SignedRequest) -> tuple[str, str]:
+        with pytest.raises(NotAuthenticated) as caught:
+            verify(request, lambda _: disabled, NOW_US)
+        return error_code(caught.value), caught.value.message
+
+    code, message = told(sign())
+    assert (code, KEY.access_key_id in message) == ("InvalidClientTokenId", True)
+    wrong = sign(key=KEY._replace(secret="guess"))
+    assert told(wrong) == refusal(wrong)
+
+
 def test_no_credentials() -> None:
     assert refusal(with_header(sign(), "authorization", None))[0] == "MissingAuthenticationTokenException"
 

@@ -13,6 +13,7 @@ from mesh.commands import (
     Create,
     CreateAccessKey,
     Delete,
+    DisableAccessKey,
     IssueProxyIdentity,
     RaiseLevel,
     Rollback,
@@ -63,10 +64,13 @@ def test_every_type_of_event_has_a_command_that_leads_to_it() -> None:
     world.do(TagResource(MESH, {"a": "b"}))
     world.do(Rollback(ACCOUNT, "shop", world.states[-2]))
     world.do(CreateAccessKey("AKID", "secret", ACCOUNT, "arn:aws:iam::123456789012:root", True))
+    world.do(CreateAccessKey("LESS", "secret", ACCOUNT, "arn:aws:iam::123456789012:user/ann", False))
+    world.do(DisableAccessKey("LESS", ACCOUNT))
     world.do(IssueProxyIdentity(key("virtualNode", "cart-v1"), "01", 1))
     world.delete(key("gatewayRoute", "cart", parent="edge"))
-    # A level above the first does not exist in this build, so nothing can lead to it yet.
-    assert {event.type for event in world.events} == set(EVENT_TYPES) - ({"LevelRaised"} if LEVEL == 1 else set())
+    # A level above the first does not exist in this build, so nothing can lead to it yet; a restore is no command.
+    nobodys = {"LogRestored"} | ({"LevelRaised"} if LEVEL == 1 else set())
+    assert {event.type for event in world.events} == set(EVENT_TYPES) - nobodys
 
 
 def test_a_create_carries_what_was_sent_and_what_was_drawn() -> None:
@@ -378,6 +382,24 @@ def test_access_keys_are_made_once_and_do_not_print_their_secret() -> None:
     refusal(world, CreateAccessKey("X", "s", "12", "arn", False), BadRequest)
     refusal(world, CreateAccessKey("X", "", ACCOUNT, "arn", False), BadRequest)
     assert "very secret" not in repr(command)
+
+
+def test_a_key_is_disabled_for_good_and_the_last_admin_key_never() -> None:
+    world = World()
+    for name, admin in (("ONE", True), ("TWO", True), ("LESS", False)):
+        world.do(CreateAccessKey(name, "secret", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/{name}", admin))
+    world.do(CreateAccessKey("THEIRS", "secret", OTHER_ACCOUNT, f"arn:aws:iam::{OTHER_ACCOUNT}:user/x", True))
+    (event,) = world.do(DisableAccessKey("ONE", ACCOUNT)).events
+    assert event.data == {"access_key_id": "ONE"}
+    assert world.state.access_keys["ONE"].disabled_us == world.state.time_us
+    assert world.do(DisableAccessKey("ONE", ACCOUNT)).events == (), "it is that already"
+    said = refusal(world, DisableAccessKey("TWO", ACCOUNT), Conflict)
+    assert "TWO is the last admin key of account 123456789012" in said
+    world.do(DisableAccessKey("LESS", ACCOUNT))
+    unknown = refusal(world, DisableAccessKey("NONE", ACCOUNT), NotFound)
+    theirs = refusal(world, DisableAccessKey("THEIRS", ACCOUNT), NotFound)
+    assert unknown.replace("NONE", "THEIRS") == theirs
+    refusal(world, DisableAccessKey("THEIRS", OTHER_ACCOUNT), NotFound)
 
 
 def test_only_nodes_and_gateways_have_proxies_and_they_may_come_first() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mesh.commands import CreateAccessKey, Delete, IssueProxyIdentity, TagResource
+from mesh.commands import CreateAccessKey, Delete, DisableAccessKey, IssueProxyIdentity, TagResource
 from mesh.errors import Poison
-from mesh.events import EVENT_TYPES, LEVEL, SCHEMAS, SECRET_TYPES, Event, NewEvent, subject
+from mesh.events import EVENT_TYPES, LEVEL, RESTRICTING_TYPES, SCHEMAS, SECRET_TYPES, Event, NewEvent, subject
 from mesh.evolve import FOLDS, evolve
 from mesh.kinds import mesh_key
 from mesh.position import ORIGIN, Position
@@ -92,6 +92,21 @@ def test_a_secret_that_a_role_cannot_open_moves_the_same_hash() -> None:
     assert closed.tokens == world.state.tokens
 
 
+def test_what_takes_access_away_can_be_applied_where_it_has_nothing_to_take() -> None:
+    """In a role without secrets, and again after a restore to a moment before."""
+    world = shop()
+    world.do(CreateAccessKey("ROOT", "secret", ACCOUNT, "arn", True))
+    world.do(CreateAccessKey("AKID", "secret", ACCOUNT, "arn", True))
+    world.do(DisableAccessKey("AKID", ACCOUNT))
+    data = {"AccessKeyDisabled": {"access_key_id": "AKID"}}
+    assert data.keys() == RESTRICTING_TYPES
+    for event_type in RESTRICTING_TYPES:
+        early = evolve(shop().state, after(shop(), event_type, data[event_type]))
+        assert not early.access_keys
+        again = evolve(world.state, after(world, event_type, data[event_type]))
+        assert again.access_keys == world.state.access_keys
+
+
 def test_an_audit_fact_changes_nothing_but_the_position() -> None:
     world = shop()
     before = world.state
@@ -104,6 +119,28 @@ def test_a_level_is_raised_and_never_lowered() -> None:
     world.create(MESH, {})
     assert evolve(world.state, after(world, "LevelRaised", {"level": LEVEL})).level == LEVEL
     assert evolve(world.state, after(world, "LevelRaised", {"level": 0})).level == LEVEL
+
+
+def restored(from_epoch: int, position: int) -> dict[str, Any]:
+    hash_hex = "ab" * 32
+    return {"from_epoch": from_epoch, "position": position, "hash": hash_hex, "to": "latest", "known": 12, "reason": ""}
+
+
+def test_a_restored_log_goes_on_counting_and_knows_where_each_number_lies() -> None:
+    world = shop()
+    first = evolve(world.state, placed(NewEvent("LogRestored", restored(1, 9)), Position(2, 10)))
+    again = evolve(first, placed(NewEvent("LogRestored", restored(2, 10)), Position(3, 11)))
+    assert (first.lineage, again.lineage) == ((Position(1, 9),), (Position(1, 9), Position(2, 10)))
+    assert [again.at(number) for number in (1, 9, 10, 11, 12)] == [
+        Position(1, 1), Position(1, 9), Position(2, 10), Position(3, 11), Position(3, 12),
+    ]  # fmt: skip
+    assert replace(first, position=ORIGIN, time_us=0, lineage=()) == replace(world.state, position=ORIGIN, time_us=0)
+    assert state_hash(first) != state_hash(replace(first, lineage=()))
+
+
+@pytest.mark.parametrize(("at", "data"), [(Position(2, 11), restored(1, 9)), (Position(1, 10), restored(1, 9))])
+def test_a_timeline_begins_right_after_its_base_in_a_later_epoch(at: Position, data: dict[str, Any]) -> None:
+    poisoned(shop().state, placed(NewEvent("LogRestored", data), at))
 
 
 POISON: list[tuple[str, Any, dict[str, Any]]] = [
@@ -120,6 +157,7 @@ POISON: list[tuple[str, Any, dict[str, Any]]] = [
     ("TagsChanged", {"key": list(MESH), "set": {}}, {}),
     ("MeshRolledBack", {"changes": [{"key": list(key("virtualNode", "none")), "spec": None}]}, {}),
     ("AccessKeyCreated", {"access_key_id": "x"}, {}),
+    ("AccessKeyDisabled", {}, {}),
     ("ProxyIdentityIssued", {"node": None}, {}),
 ]
 
