@@ -13,6 +13,7 @@ from eventlog.follower import Follower
 from mesh.events import (
     ACCESS_KEY_CREATED,
     LEVEL_RAISED,
+    LOG_RESTORED,
     MESH_ROLLED_BACK,
     PROXY_IDENTITY_ISSUED,
     RESOURCE_CREATED,
@@ -177,4 +178,5 @@ _SUMMARIES: Mapping[str, Callable[[Mapping[str, Any], ResourceKey | None], str]]
     ACCESS_KEY_CREATED: lambda data, _: f"access key {data.get('access_key_id', '?')} for {data.get('principal', '?')}",
     PROXY_IDENTITY_ISSUED: lambda data, key: f"certificate {data['serial']} for a proxy of {_path(key)}",
     LEVEL_RAISED: lambda data, _: f"cluster level {data['level']}",
+    LOG_RESTORED: lambda data, _: f"log restored to {data['from_epoch']}.{data['position']} ({data['to']})",
 }

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from mesh.events import (
     ACCESS_KEY_CREATED,
+    ACCESS_KEY_DISABLED,
     LEVEL_RAISED,
+    LOG_RESTORED,
     MESH_ROLLED_BACK,
     PROXY_IDENTITY_ISSUED,
     RESOURCE_CREATED,
@@ -20,7 +22,9 @@ from mesh.kinds import ResourceKey
 
 OF_ONE = frozenset({RESOURCE_CREATED, RESOURCE_UPDATED, RESOURCE_DELETED})
 OF_MANY = frozenset({MESH_ROLLED_BACK})
-OF_NONE = frozenset({TAGS_CHANGED, ACCESS_KEY_CREATED, PROXY_IDENTITY_ISSUED, LEVEL_RAISED})
+OF_NONE = frozenset(
+    {TAGS_CHANGED, ACCESS_KEY_CREATED, ACCESS_KEY_DISABLED, PROXY_IDENTITY_ISSUED, LEVEL_RAISED, LOG_RESTORED}
+)
 """Tags, credentials and levels change no spec. (A level is looked at by itself.)"""
 
 
