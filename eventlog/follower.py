@@ -14,6 +14,7 @@ from typing import NamedTuple
 import structlog
 
 from eventlog.append import check_same_timeline
+from eventlog.blobs import fetch, parts_in
 from eventlog.chain import Chain, ChainedRecord
 from eventlog.driver import Compacted, FramePage, LogDriver, StoredFrame, WatchBatch
 from eventlog.keys.keyring import Keyring
@@ -219,6 +220,8 @@ class Follower:
                     # A data key drawn since the last load.
                     await self._load_new_keys(log_id)
                     record = open_envelope(chained.envelope, log_id, at, self._keyring)
+                if record.blob is not None:
+                    record = await self._fetch(record, log_id)
             except IntegrityError as broken:
                 failure = broken
                 break
@@ -230,6 +233,15 @@ class Follower:
             yield FollowBatch(tuple(opened), HeadRef(last.as_head, last.mod_revision), caught_up=False)
         if failure is not None:
             raise failure
+
+    async def _fetch(self, record: Record, log_id: str) -> Record:
+        # Waits here for the store, for the reason that `_load_new_keys` does.
+        while True:
+            try:
+                return await fetch(record, log_id, parts_in(self._driver), self._keyring)
+            except Unavailable as failure:
+                log.warning("store does not answer, cannot read a blob", reason=failure.message)
+                await self._clock.sleep(FOLLOW_RETRY_S)
 
     async def _load_new_keys(self, log_id: str) -> None:
         # Waits here, not in `follow`: the records at hand are taken off the chain already and must not be dropped.

@@ -9,7 +9,8 @@
 
 The envelope is always sealed under a config key. Data of the secrets class is sealed once more, under a secrets key,
 before it goes into the envelope: [key id, salt, commitment, ciphertext]. So every role sees when, who and which token,
-and only the API role sees a secret.
+and only the API role sees a secret. Data is a map; in its place, in either class, may stand an array: the reference to
+a blob (eventlog.blobs).
 
 Two attempts at one position draw two salts, so they never share a key and nonce. AES-GCM alone would open under a
 second, crafted key; the commitment does not, and tells a wrong key from damaged bytes.
@@ -28,8 +29,8 @@ from cryptography.hazmat.primitives.constant_time import bytes_eq
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from eventlog.records import HASH_BYTES, Head, KeyClass, NewRecord, Record, TokenMark
-from mesh.errors import BadRequest, Damaged, WrongKey
+from eventlog.records import HASH_BYTES, BlobRef, Head, KeyClass, NewRecord, Record, TokenMark
+from mesh.errors import BadRequest, Damaged, LimitExceeded, WrongKey
 from mesh.position import Position
 from runtime.limits import COMPRESS_FROM_BYTES, MAX_RECORD_PLAIN_BYTES
 
@@ -49,6 +50,7 @@ ENVELOPE = b"meshlog/record/1"
 SECRET_DATA = b"meshlog/secret-data/1"
 
 _PLAIN, _ZSTD = 0, 1
+_BLOB_FORMAT = 1
 _SHA256 = SHA256()
 _DERIVED_BYTES = KEY_BYTES + NONCE_BYTES + COMMITMENT_BYTES
 
@@ -114,13 +116,13 @@ def seal_record(record: Record, after: Head, keys: tuple[DataKey, DataKey | None
     """
     config_key, secrets_key = keys
     place = Place(after.log_id, record.position, after.hash, record.schema)
-    data: Any = record.data
+    data: Any = record.data if record.blob is None else [_BLOB_FORMAT, *record.blob]
     if record.key_class is KeyClass.SECRETS:
         if secrets_key is None:
             raise ValueError("a record of the secrets class needs the secrets key")
-        inner = _seal(SECRET_DATA, secrets_key, salts[1], place, _encode(data))
+        inner = _seal(SECRET_DATA, secrets_key, salts[1], place, encode_data(data))
         data = [secrets_key.key_id, salts[1], *inner]
-    payload = _encode(
+    payload = encode_data(
         [
             record.position.position,
             record.time_us,
@@ -201,7 +203,9 @@ def open_envelope(envelope: SealedEnvelope, log_id: str, position: Position, key
     outer = Sealed(envelope.key_id, envelope.salt, envelope.commitment, envelope.ciphertext)
     plain = _open(ENVELOPE, outer, place, keys)
     try:
-        number, time_us, wall_us, kind, account, actor, source_ip, request_id, token, class_name, data = _decode(plain)
+        number, time_us, wall_us, kind, account, actor, source_ip, request_id, token, class_name, data = decode_data(
+            plain
+        )
         key_class = KeyClass(class_name)
         mark = None if token is None else TokenMark(*token)
         inner = Sealed(*data) if key_class is KeyClass.SECRETS else None
@@ -210,10 +214,32 @@ def open_envelope(envelope: SealedEnvelope, log_id: str, position: Position, key
     if number != position.position:
         raise _damaged(position)
     if inner is not None:
-        data = _decode(_open(SECRET_DATA, inner, place, keys)) if keys.opens(KeyClass.SECRETS) else None
+        data = decode_data(_open(SECRET_DATA, inner, place, keys)) if keys.opens(KeyClass.SECRETS) else None
+    blob = _blob_ref(data, position) if isinstance(data, list) else None
     return Record(
-        position, time_us, wall_us, kind, envelope.schema, account, actor, source_ip, request_id, mark, data, key_class
+        position,
+        time_us,
+        wall_us,
+        kind,
+        envelope.schema,
+        account,
+        actor,
+        source_ip,
+        request_id,
+        mark,
+        data if blob is None else None,
+        key_class,
+        blob,
     )
+
+
+def _blob_ref(data: list[Any], position: Position) -> BlobRef:
+    form, *fields = data or [None]
+    if form != _BLOB_FORMAT:
+        raise Damaged(
+            f"Record {position} refers to a blob of format {form!r}; this build does not know it: run a newer one"
+        )
+    return BlobRef(*fields)
 
 
 def derive(material: bytes, salt: bytes, purpose: bytes) -> tuple[bytes, bytes, bytes]:
@@ -232,7 +258,7 @@ def _aad(purpose: bytes, place: Place, key_id: str) -> bytes:
 
 def _seal(purpose: bytes, key: DataKey, salt: bytes, place: Place, plain: bytes) -> tuple[bytes, bytes]:
     secret, nonce, commitment = derive(key.material, salt, purpose)
-    return commitment, AESGCM(secret).encrypt(nonce, _compress(plain), _aad(purpose, place, key.key_id))
+    return commitment, AESGCM(secret).encrypt(nonce, compress(plain), _aad(purpose, place, key.key_id))
 
 
 def _open(purpose: bytes, sealed: Sealed, place: Place, keys: KeyFinder) -> bytes:
@@ -247,10 +273,14 @@ def _open(purpose: bytes, sealed: Sealed, place: Place, keys: KeyFinder) -> byte
         packed = AESGCM(secret).decrypt(nonce, sealed.ciphertext, _aad(purpose, place, sealed.key_id))
     except InvalidTag:
         raise _damaged(place.position) from None
-    return _decompress(packed, place.position)
+    try:
+        return decompress(packed)
+    except ValueError:
+        raise _damaged(place.position) from None
 
 
-def _compress(plain: bytes) -> bytes:
+def compress(plain: bytes) -> bytes:
+    """A flag byte, then `plain`, compressed where that makes it smaller."""
     if len(plain) >= COMPRESS_FROM_BYTES:
         packed: bytes = zstd.compress(plain, ZSTD_LEVEL)
         if len(packed) < len(plain):
@@ -258,30 +288,39 @@ def _compress(plain: bytes) -> bytes:
     return bytes((_PLAIN,)) + plain
 
 
-def _decompress(packed: bytes, position: Position) -> bytes:
+def decompress(packed: bytes) -> bytes:
+    """What `compress` was given; ValueError if it is not its work, or claims to be larger than a record may be."""
     flag, body = packed[:1], packed[1:]
     if flag == bytes((_PLAIN,)):
         return body
     if flag != bytes((_ZSTD,)):
-        raise _damaged(position)
+        raise ValueError("neither plain nor compressed")
     decompressor = zstd.ZstdDecompressor()
-    plain: bytes = decompressor.decompress(body, MAX_RECORD_PLAIN_BYTES)
+    try:
+        plain: bytes = decompressor.decompress(body, MAX_RECORD_PLAIN_BYTES)
+    except zstd.ZstdError as failure:
+        raise ValueError("not compressed data") from failure
     if not decompressor.eof:
-        raise _damaged(position)
+        raise ValueError("larger than a record may be, or cut off")
     return plain
 
 
-def _encode(value: Any) -> bytes:
+def encode_data(value: Any) -> bytes:
+    """A record's payload or data as msgpack. BadRequest if it has no place there, LimitExceeded if it is too large."""
     try:
         packed: bytes = msgpack.packb(value, default=_plain)
     except (ValueError, OverflowError, TypeError, UnicodeEncodeError) as failure:
         raise BadRequest(f"The change cannot be written to the log: {failure}") from failure
     if len(packed) > MAX_RECORD_PLAIN_BYTES:
-        raise BadRequest(f"The change is larger than {MAX_RECORD_PLAIN_BYTES} bytes: make the specification smaller")
+        raise LimitExceeded(
+            f"The change takes {len(packed)} bytes, and one change takes at most {MAX_RECORD_PLAIN_BYTES}: make the "
+            "specification smaller, or change less at a time"
+        )
     return packed
 
 
-def _decode(packed: bytes) -> Any:
+def decode_data(packed: bytes) -> Any:
+    """What `encode_data` was given, as plain dicts and lists. ValueError if it is not msgpack."""
     return msgpack.unpackb(packed)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from eventlog.append import AppendAction, AppendMachine, Done, Lost, NotWritten, ReadNext, Send, Unresolved, new_head
+from eventlog.blobs import BlobWriter
 from eventlog.driver import AppendTxn, LogDriver
 from eventlog.frames import encode_frame
 from eventlog.keys.keyring import Keyring
@@ -17,7 +18,7 @@ from eventlog.records import HeadRef, NewRecord, Record
 from eventlog.sealing import SALT_BYTES, place_record, seal_record
 from mesh.errors import NoQuorum, OutcomeUnknown, Unavailable
 from runtime.clock import Clock, Entropy
-from runtime.limits import APPEND_DEADLINE_S
+from runtime.limits import APPEND_DEADLINE_S, INLINE_RECORD_BYTES
 
 
 class Appended(NamedTuple):
@@ -52,19 +53,22 @@ class LogWriter:
         self._clock = clock
         self._entropy = entropy
         self._deadline_s = deadline_s
+        self._blobs = BlobWriter(driver, clock, entropy, deadline_s)
 
     async def append(
-        self, expected: HeadRef, records: Sequence[NewRecord], previous_time_us: int
+        self, expected: HeadRef, records: Sequence[NewRecord], previous_time_us: int, wall_us: int | None = None
     ) -> Appended | LostRace:
         """Append `records` as one frame right after `expected`, all or none.
 
-        `previous_time_us` is the time of the last record at `expected` (0 for none): log time never goes back. Raises
+        `previous_time_us` is the time of the last record at `expected` (0 for none): log time never goes back. All
+        records get the later of it and `wall_us`, the writer's own clock (None: as it is now). Raises
         OutcomeUnknown (it may or may not land: find out by the token before telling anybody), NoQuorum (certainly not
         written), LimitExceeded, BadRequest, TimelineMoved or MissingKey. Cancelled, its outcome is unknown: shield it.
         """
         if not records:
             raise ValueError("an append needs at least one record")
-        placed, txn = await self._seal(expected, records, previous_time_us)
+        wall_us = self._clock.now_us() if wall_us is None else wall_us
+        placed, txn = await self._seal(expected, records, previous_time_us, wall_us)
         machine = AppendMachine(txn, self._clock.monotonic_s() + self._deadline_s)
         action: AppendAction = machine.start()
         while True:
@@ -94,9 +98,8 @@ class LogWriter:
         return machine.on_next_frame(page.frames)
 
     async def _seal(
-        self, expected: HeadRef, records: Sequence[NewRecord], previous_time_us: int
+        self, expected: HeadRef, records: Sequence[NewRecord], previous_time_us: int, wall_us: int
     ) -> tuple[tuple[Record, ...], AppendTxn]:
-        wall_us = self._clock.now_us()
         time_us = max(previous_time_us, wall_us)
         point = expected.head
         placed: list[Record] = []
@@ -104,9 +107,14 @@ class LogWriter:
         for new in records:
             keys = await self._keyring.sealing_keys(point.log_id, new.key_class)
             record = place_record(new, point, time_us, wall_us)
-            salts = (self._entropy.token_bytes(SALT_BYTES), self._entropy.token_bytes(SALT_BYTES))
-            stored = seal_record(record, point, keys, salts)
+            stored = seal_record(record, point, keys, self._salts())
+            if len(stored) > INLINE_RECORD_BYTES:
+                record = await self._blobs.put(record, expected.head, keys[1] or keys[0])
+                stored = seal_record(record, point, keys, self._salts())
             placed.append(record)
             stored_records.append(stored)
             point = new_head(point, [stored])
         return tuple(placed), AppendTxn(expected, encode_frame(stored_records), point)
+
+    def _salts(self) -> tuple[bytes, bytes]:
+        return self._entropy.token_bytes(SALT_BYTES), self._entropy.token_bytes(SALT_BYTES)

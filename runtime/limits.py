@@ -99,8 +99,25 @@ ETCD_ADMIN_TIMEOUT_S = 10.0
 MAX_FRAME_BYTES = 256 * 1024
 """No value in etcd is larger: big values stall Raft for everybody, and etcd itself refuses 1.5 MiB."""
 
-MAX_RECORD_PLAIN_BYTES = 4 * 1024 * 1024
-"""A record opened. Far above what a frame holds even well compressed; a bound on what a damaged length can claim."""
+MAX_RECORD_PLAIN_BYTES = 16 * 1024 * 1024
+"""A record opened, with its data, wherever that is: a rollback of a mesh of several thousand resources. Folding more at
+once would hold every replica's loop for a second; also a bound on what a damaged length can claim."""
+
+INLINE_RECORD_BYTES = 192 * 1024
+"""A sealed record larger than this keeps its data in a blob, so that it leaves room for others in its frame."""
+
+BLOB_PART_BYTES = 192 * 1024
+"""A part of a blob before it is sealed: like every value in etcd well under 256 KiB."""
+
+BLOB_TXN_PARTS = 5
+"""Parts written in one Txn: under 1 MiB, and etcd refuses requests of 1.5 MiB."""
+
+BLOB_NAMED_WITHIN = 65_536
+"""Positions after the head at which a blob was written up to which a record may name it; after that it is written
+anew. Many lost races long, and little enough that what nobody named goes with an early trim."""
+
+BLOBS_REMEMBERED = 4
+"""Blobs whose record lost its race, and which the next attempt may name: one big change at a time is usual."""
 
 COMPRESS_FROM_BYTES = 512
 """Below this zstd saves little and opening costs as much again."""
