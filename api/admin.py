@@ -1,6 +1,7 @@
 """Beside AWS: `/meshlog/v1/`, what the CLI needs. Same signatures, errors and positions as the App Mesh API.
 
 GET  events?mesh=&after=&limit=     {events: [...], next: "<epoch>.<position>" | null}
+GET  events?consistency=stale&after= the last ones, from memory: {events, oldest, position, age_s}; needs no etcd
 GET  status                         {role, id, zone, epoch, position, level, state_hash, ready, reason, members?}
 POST rollback                       {mesh, to, dry_run?, account?, allow_mesh_deletion?, clientToken?}
                                     → {position: int | null, changes: [...], refused: [...]}
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -19,7 +21,7 @@ from api.appmesh import confirmed_state, origin_of
 from api.body import parse_object
 from api.calls import Answer, Call, query_members
 from api.commands import CommandService
-from api.history import Window, event_at, events_page, state_at
+from api.history import Window, event_at, event_document, events_page, state_at, wanted
 from api.ports import ApiPorts
 from api.routes import Found, Route, Router
 from identity.node_id import NodeId, parse_node_id
@@ -82,12 +84,28 @@ class AdminApi:
         return Router(tuple(routes.values()), find)
 
     async def _events(self, call: Call) -> Answer:
+        if call.members.get("consistency") == "stale":
+            return self._recent(call)
         state = await confirmed_state(self._ports)
         after = _position(call.members.get("after", "0"), state, "after")
         limit = _limit(call.members.get("limit"))
         window = Window(call.caller.account, call.members.get("mesh"), after, limit)
         events, more = await self._in_time(events_page(self._ports.history, state.position, window))
         return Answer({"events": events, "next": str(more) if more else None}, state.position)
+
+    def _recent(self, call: Call) -> Answer:
+        """From memory alone, marked with its age. `oldest`: from that position on nothing is left out."""
+        recent, replica = self._ports.recent, self._ports.replica
+        state, age_s = replica.state, replica.confirmed_age_s
+        after = _position(call.members.get("after", "0"), state, "after")
+        window = Window(call.caller.account, call.members.get("mesh"), after, EVENTS_PAGE_MAX)
+        document = {
+            "events": [event_document(event) for event in recent.after(after) if wanted(event, window)],
+            "oldest": str(recent.oldest) if recent.oldest else None,
+            "position": str(state.position),
+            "age_s": round(age_s, 3) if math.isfinite(age_s) else None,
+        }
+        return Answer(document, state.position)
 
     async def _status(self, call: Call) -> Answer:  # noqa: ARG002 - one shape for all handlers
         state, readiness = self._ports.replica.state, self._ports.readiness()

@@ -88,7 +88,7 @@ async def events_page(
     last = window.after
     async for events in history.read(upto):
         for event in events:
-            if event.position <= window.after or not _wanted(event, window):
+            if event.position <= window.after or not wanted(event, window):
                 continue
             if len(found) >= window.limit or size_bytes > EVENTS_PAGE_BYTES:
                 return found, last
@@ -121,7 +121,8 @@ def event_document(event: Event) -> dict[str, Any]:
     }
 
 
-def _wanted(event: Event, window: Window) -> bool:
+def wanted(event: Event, window: Window) -> bool:
+    """Whether an event is one that the window's caller may see and asked for (positions aside)."""
     key = _key(event)
     if window.mesh is None:  # what is about no mesh is about the whole cluster
         return window.account in (event.account, key.account if key else event.account)

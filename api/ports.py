@@ -7,9 +7,10 @@ hand in others.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from api.recent import RecentEvents
 from eventlog.records import HeadRef, NewRecord, Record
 from eventlog.writer import Appended, LostRace
 from identity.node_id import NodeId
@@ -34,6 +35,11 @@ class Replica(Protocol):
     @property
     def halted(self) -> str | None:
         """Why the fold stopped for good; None while it goes on. A halted replica writes nothing."""
+        ...
+
+    @property
+    def confirmed_age_s(self) -> float:
+        """Seconds since the newest quorum read whose head is folded began; infinite before the first."""
         ...
 
     async def confirmed(self, timeout_s: float) -> Position:
@@ -124,5 +130,6 @@ class ApiPorts:
     server_id: str
     readiness: Callable[[], Readiness]
     members: MembersSource | None = None
+    recent: RecentEvents = field(default_factory=RecentEvents)
     command_deadline_s: float = COMMAND_DEADLINE_S
     read_deadline_s: float = READ_DEADLINE_S

@@ -20,6 +20,7 @@ from prometheus_client import REGISTRY
 from api.app import create_app
 from api.history import LogHistory
 from api.ports import ApiPorts, Readiness, SignedIdentity, XdsEndpoint
+from api.recent import RecentEvents
 from api.server import ApiServer, server_config
 from cluster import pki
 from cluster.etcd.choice import EtcdMember
@@ -229,6 +230,8 @@ async def run_api(settings: ApiSettings) -> None:
             found = await list_members(access.connection, settings.key_prefix)
             return [member.document() for member in found]
 
+        recent = RecentEvents()
+        replica.subscribe(recent.folded)
         ports = ApiPorts(
             replica=replica,
             writer=LogWriter(access.driver, access.keyring, clock, entropy),
@@ -242,6 +245,7 @@ async def run_api(settings: ApiSettings) -> None:
             server_id=settings.id,
             readiness=readiness,
             members=members,
+            recent=recent,
         )
         server = ApiServer(
             server_config(

@@ -340,3 +340,8 @@ HTTP_HEAD_S = 10.0
 # --- projector
 LEFT_NODES_MAX = 4_096
 """Nodes without a subscriber whose last compilation is remembered; its bytes are shared with those of living ones."""
+
+# --- restore, epochs, drill
+RECENT_EVENTS_KEPT = 4_096
+"""Events without their specs that an API server keeps in memory (some 4 MB), for a restore to name what was lost: the
+archive is a second behind, and no log takes that many events in a second or two."""

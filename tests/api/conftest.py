@@ -16,6 +16,7 @@ from botocore.config import Config
 from api.app import create_app
 from api.history import LogHistory
 from api.ports import ApiPorts, Readiness, SignedIdentity, XdsEndpoint
+from api.recent import RecentEvents
 from api.server import ApiServer, server_config
 from cli.genesis import AdminKey, create_cluster_log
 from eventlog.drivers.memory import MemoryDriver, MemoryStore
@@ -154,6 +155,8 @@ async def _server(
         return [{"role": "api", "id": server_id, "zone": "a"}]
 
     replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
+    recent = RecentEvents()
+    replica.subscribe(recent.folded)
     app = create_app(
         ApiPorts(
             replica=replica,
@@ -167,6 +170,7 @@ async def _server(
             zone="a",
             server_id=server_id,
             members=members,
+            recent=recent,
             command_deadline_s=deadlines.get("command_s", COMMAND_DEADLINE_S),
             read_deadline_s=deadlines.get("read_s", READ_DEADLINE_S),
             readiness=lambda: Readiness(replica.ready and replica.halted is None, replica.halted or ""),
