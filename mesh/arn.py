@@ -17,6 +17,10 @@ _ARN = re.compile(
     re.DOTALL,
 )
 _MESH_LENGTH, _FLAT_LENGTH, _NESTED_LENGTH = 2, 4, 6
+_FLAT_SPELLED, _NESTED_SPELLED = 2, 3
+_BY_WORD = {
+    word.lower(): kind for kind in KINDS.values() if kind is not MESH for word in (kind.name, kind.plural, kind.short)
+}
 
 
 class Arn(NamedTuple):
@@ -39,6 +43,31 @@ def parse_arn(text: str) -> Arn:
             "such as arn:aws:appmesh:<region>:<account>:mesh/<mesh>/virtualNode/<name>"
         )
     return Arn(match["region"], key)
+
+
+def spelled(key: ResourceKey) -> str:
+    """A resource within its mesh as people type it: `virtualNode/x`, `route/<router>/x`, `mesh` for the mesh itself."""
+    if key.kind == MESH.name:
+        return MESH.name
+    return "/".join(word for word in (key.kind, key.parent, key.name) if word)
+
+
+def parse_spelled(account: str, mesh: str, text: str) -> ResourceKey:
+    """The inverse of `spelled`. Takes short names of kinds, and what follows the account in an ARN; else BadRequest."""
+    words = text.strip().split("/")
+    if words[0] == MESH.name and len(words) > 1:
+        key = _parse_path(account, words)
+        if key is not None and key.mesh == mesh:
+            return key
+    elif words == [MESH.name]:
+        return mesh_key(account, mesh)
+    kind = _BY_WORD.get(words[0].lower())
+    if kind is not None and all(words) and len(words) == (_FLAT_SPELLED if kind.parent is None else _NESTED_SPELLED):
+        return ResourceKey(account, mesh, kind.name, words[1] if kind.parent else "", words[-1])
+    raise BadRequest(
+        f"'{text[:300]}' names no resource of mesh {mesh}: write virtualNode/<name>, virtualService/<name>, "
+        "virtualRouter/<name>, virtualGateway/<name>, route/<router>/<name>, gatewayRoute/<gateway>/<name>, or mesh"
+    )
 
 
 def _parse_path(account: str, words: list[str]) -> ResourceKey | None:

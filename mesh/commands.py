@@ -14,6 +14,7 @@ from typing import Any
 
 from mesh.events import Token
 from mesh.kinds import ResourceKey
+from mesh.position import Position
 from mesh.state import State
 
 
@@ -60,12 +61,16 @@ class Rollback:
     """Bring one mesh back to what it was in `to`, the state after the wanted position (`to.position`).
 
     `allow_mesh_deletion`: the mesh did not exist then, and the caller says that it shall go with all that is in it.
+    `only`: not all of it, but these resources of it. `seen`: the position at which the caller was shown what would
+    change; a later change of the mesh makes this another rollback than the one that was asked for.
     """
 
     account: str
     mesh: str
     to: State
     allow_mesh_deletion: bool = False
+    only: frozenset[ResourceKey] | None = None
+    seen: Position | None = None
 
 
 @dataclass(frozen=True, slots=True)

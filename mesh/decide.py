@@ -51,9 +51,9 @@ from mesh.kinds import (
     ResourceKey,
     mesh_key,
 )
-from mesh.limits import NAMES_SHOWN
+from mesh.limits import NAMES_SHOWN, PROBLEMS_SHOWN
 from mesh.references import hard_references
-from mesh.rollback import plan_rollback
+from mesh.rollback import RollbackPlan, plan_rollback
 from mesh.rules import check_key, check_spec, check_tags, is_account, lacks_port_match
 from mesh.state import Resource, State, TokenEntry
 
@@ -159,17 +159,34 @@ def _untag(state: State, command: UntagResource, context: Context) -> list[NewEv
     return [NewEvent(TAGS_CHANGED, {"key": list(command.key), "set": {}, "unset": unset})]
 
 
+def rollback_plan(state: State, command: Rollback) -> RollbackPlan:
+    """What `command` would do, with every reason not to; NotFound if there is nothing of such a name to take back."""
+    account, mesh, then = command.account, command.mesh, command.to
+    home = mesh_key(account, mesh)
+    for key in sorted({home} | (command.only or set())):
+        if key not in state.resources and key not in then.resources:
+            raise NotFound(
+                f"{titled(key)} is not present {_place(key)}, neither now nor after position {then.position}"
+            )
+    return plan_rollback(state, then, account, mesh, command.only)
+
+
 def _rollback(state: State, command: Rollback, context: Context) -> list[NewEvent]:
     account, mesh, then = command.account, command.mesh, command.to
     _check_account(account, mesh, context)
     if then.position > state.position:
         raise BadRequest(f"the log is at {state.position} and has no position {then.position} to roll back to yet")
-    home = mesh_key(account, mesh)
-    if home not in state.resources and home not in then.resources:
-        raise NotFound(f"{titled(home)} is not present {_place(home)}, neither now nor after position {then.position}")
-    plan = plan_rollback(state, then, account, mesh)
+    changed_at = state.changed_in.get(mesh_key(account, mesh))
+    if command.seen is not None and changed_at is not None and changed_at > command.seen:
+        raise Conflict(
+            f"mesh {mesh} was changed at {changed_at}, after what would change was shown (at {command.seen}); nothing "
+            "was rolled back: look again"
+        )
+    plan = rollback_plan(state, command)
     if plan.refusals:
-        raise Conflict(f"mesh {mesh} cannot be rolled back to {then.position}: {'; '.join(plan.refusals)}")
+        more = f"; and {len(plan.refusals) - PROBLEMS_SHOWN} more" if len(plan.refusals) > PROBLEMS_SHOWN else ""
+        reasons = "; ".join(plan.refusals[:PROBLEMS_SHOWN]) + more
+        raise Conflict(f"mesh {mesh} cannot be rolled back to {then.position}: {reasons}")
     if plan.deletes_mesh and not command.allow_mesh_deletion:
         raise Conflict(
             f"mesh {mesh} did not exist after position {then.position}: rolling back deletes it with all "
@@ -177,12 +194,14 @@ def _rollback(state: State, command: Rollback, context: Context) -> list[NewEven
         )
     if not plan.changes:
         return []
-    data = {
+    data: dict[str, Any] = {
         "account": account,
         "mesh": mesh,
         "to": list(then.position),
         "changes": [change.data() for change in plan.changes],
     }
+    if command.only is not None:
+        data["only"] = [list(key) for key in sorted(command.only)]
     return [NewEvent(MESH_ROLLED_BACK, data)]
 
 

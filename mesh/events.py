@@ -7,7 +7,7 @@ gives them their meaning. Data shapes, by type:
     ResourceUpdated      {key, spec}
     ResourceDeleted      {key}
     TagsChanged          {key, set: {k: v}, unset: [k]}
-    MeshRolledBack       {account, mesh, to: [epoch, position],
+    MeshRolledBack       {account, mesh, to: [epoch, position], only?: [key],
                           changes: [{key, uid, owner, version, created_us, spec|None, tags}]}
                          spec None: the resource goes; else it is (again) with exactly what is said here
     AccessKeyCreated     {access_key_id, secret, account, principal, admin}     sealed in the secrets class

@@ -15,6 +15,7 @@ from mesh.evolve import evolve
 from mesh.frozen import thaw
 from mesh.kinds import ResourceKey, mesh_key
 from mesh.references import hard_references
+from mesh.rollback import plan_rollback
 from mesh.state import State, computed_fingerprint, state_hash
 from tests.mesh.worlds import (
     ACCOUNT,
@@ -195,6 +196,34 @@ class AnyHistory(RuleBasedStateMachine):
             for other in set(MESHES) - {mesh}:
                 assert list(now.in_mesh(ACCOUNT, other)) == list(before.in_mesh(ACCOUNT, other))
             self._adopt(mesh)
+
+    @precondition(lambda self: len(self.world.states) > 3)
+    @rule(data=st.data(), mesh=st.sampled_from(MESHES))
+    def roll_back_a_part(self, data: st.DataObject, mesh: str) -> None:
+        """Either it fits, and exactly what was named is as it was; or what it needs is named, and with that it fits."""
+        then = data.draw(st.sampled_from(self.world.states))
+        before = self.world.state
+        keys = sorted({each.key for state in (before, then) for each in state.in_mesh(ACCOUNT, mesh)})
+        if not keys:
+            return
+        named = frozenset(data.draw(st.lists(st.sampled_from(keys), min_size=1, max_size=3)))
+        plan = plan_rollback(before, then, ACCOUNT, mesh, named)
+        remade = {
+            key for key in keys if key in before.resources and key in then.resources
+            and before.resources[key].uid != then.resources[key].uid
+        }  # fmt: skip
+        if plan.refusals:
+            assert self.outcome(Rollback(ACCOUNT, mesh, then, True, only=named)) is Conflict
+            if remade & (named | set(plan.needs)):
+                return
+            assert set(plan.needs) - named, plan.refusals
+            named |= set(plan.needs)
+        assert self.outcome(Rollback(ACCOUNT, mesh, then, True, only=named)) is None
+        was, now, wanted = contents(before, mesh), contents(self.world.state, mesh), contents(then, mesh)
+        assert now == {
+            key: (wanted if key in named else was)[key] for key in keys if key in (wanted if key in named else was)
+        }
+        self._adopt(mesh)
 
     def _adopt(self, mesh: str) -> None:
         kept = {key: entry for key, entry in self.plain.there.items() if key.mesh != mesh}

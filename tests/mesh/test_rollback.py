@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from mesh import state as state_module
+from mesh.arn import parse_spelled, spelled
 from mesh.commands import Create, Delete, Rollback, TagResource
 from mesh.decide import Decision
-from mesh.errors import BadRequest, Conflict
+from mesh.errors import BadRequest, Conflict, NotFound
 from mesh.frozen import thaw
-from mesh.kinds import mesh_key
+from mesh.kinds import ResourceKey, mesh_key
 from mesh.rollback import plan_rollback
 from mesh.state import State
 from tests.mesh.worlds import (
@@ -206,3 +207,113 @@ def test_a_result_that_does_not_hold_together_is_refused() -> None:
     assert said == (
         "mesh/shop/virtualRouter/cart/route/all would match on no port, and its parent would have several listeners"
     )
+
+
+def only(*keys: ResourceKey) -> dict[str, Any]:
+    return {"only": frozenset(keys)}
+
+
+def spoilt() -> tuple[World, int]:
+    """The shop after a bad day: a node too many, a route to it, a node and a service gone. And where it was good."""
+    world = shop()
+    good = len(world.events)
+    extra = key("virtualNode", "extra")
+    world.create(extra, node_spec())
+    world.update(ROUTE, route_spec({"extra": 1}))
+    world.delete(key("virtualService", "v1.shop.local"))
+    world.delete(key("virtualNode", "cart-v1"))
+    return world, good
+
+
+def test_one_resource_is_taken_back_and_the_others_stay() -> None:
+    world = shop()
+    good = len(world.events)
+    node = key("virtualNode", "cart-v2")
+    world.update(node, node_spec(port=1))
+    world.update(ROUTE, route_spec({"cart-v1": 1}))
+    (event,) = roll_back(world, good, **only(node)).events
+    assert thaw(world.at(node).spec) == thaw(world.states[good].resources[node].spec)
+    assert thaw(world.at(ROUTE).spec) == route_spec({"cart-v1": 1})
+    assert ([change["key"] for change in event.data["changes"]], event.data["only"]) == ([list(node)], [list(node)])
+
+
+def test_a_part_that_cannot_stand_alone_names_all_that_must_come_along() -> None:
+    world, good = spoilt()
+    plan = plan_rollback(world.state, world.states[good], ACCOUNT, "shop", {ROUTE})
+    assert plan.refusals == ("route/cart/all needs virtualNode/cart-v1, which is not in --only: add it",)
+    assert plan.needs == (key("virtualNode", "cart-v1"),)
+    with pytest.raises(Conflict, match="needs virtualNode/cart-v1, which is not in --only: add it"):
+        roll_back(world, good, **only(ROUTE))
+    roll_back(world, good, **only(ROUTE, *plan.needs))
+    assert thaw(world.at(ROUTE).spec) == route_spec({"cart-v1": 90, "cart-v2": 10})
+    assert world.at(key("virtualNode", "extra")), "it stays: nobody named it"
+
+
+def test_what_would_go_while_something_still_needs_it_is_refused() -> None:
+    world, good = spoilt()
+    extra = key("virtualNode", "extra")
+    plan = plan_rollback(world.state, world.states[good], ACCOUNT, "shop", {extra})
+    assert plan.refusals == (
+        "route/cart/all needs virtualNode/extra as it is now, and is not in --only: add it",
+        "route/cart/all needs virtualNode/cart-v1, which is not in --only: add it",
+    ), "also what the route in its turn would need"
+    assert plan.needs == (ROUTE, key("virtualNode", "cart-v1"))
+    roll_back(world, good, **only(extra, *plan.needs))
+    assert world.state.get(extra) is None
+
+
+def test_a_parent_and_its_routes_go_back_together_where_ports_demand_it() -> None:
+    world = shop()
+    one = len(world.events)
+    router = key("virtualRouter", "cart")
+    world.update(ROUTE, route_spec({"cart-v1": 1}, port=80))
+    world.update(router, router_spec(80, 81))
+    then = world.states[one]
+    assert plan_rollback(world.state, then, ACCOUNT, "shop", {router}).refusals == ()
+    alone = plan_rollback(world.state, then, ACCOUNT, "shop", {ROUTE})
+    assert alone.needs == (router,)
+    assert "route/cart/all needs virtualRouter/cart" in alone.refusals[0]
+
+
+def test_a_name_that_never_was_is_not_found() -> None:
+    world, good = spoilt()
+    with pytest.raises(NotFound, match=r"VirtualNode with name ghost .*neither now nor after position 1\.9"):
+        roll_back(world, good, **only(key("virtualNode", "ghost")))
+
+
+def test_a_part_of_which_the_name_was_made_anew_is_refused_too() -> None:
+    world, good = spoilt()
+    node = key("virtualNode", "cart-v1")
+    world.create(node, {})
+    with pytest.raises(Conflict, match="VirtualNode cart-v1 was deleted and made anew since"):
+        roll_back(world, good, **only(node))
+    plan = plan_rollback(world.state, world.states[good], ACCOUNT, "shop", {ROUTE})
+    assert plan.refusals == (), "the new one serves as well"
+
+
+def test_what_was_shown_is_what_happens_or_nothing() -> None:
+    world, good = spoilt()
+    seen = world.state.position
+    world.create(mesh_key(ACCOUNT, "other"), {})
+    assert world.decide(Rollback(ACCOUNT, "shop", world.states[good], seen=seen)).events
+    world.do(TagResource(ROUTE, {"a": "b"}))
+    shown_first = r"mesh shop was changed at 1\.15, after what would change was shown \(at 1\.13\)"
+    with pytest.raises(Conflict, match=shown_first):
+        Conflict, match=r"mesh shop was changed at 1\.15, after what would change was shown \(at 1\.13\)"
+    ):
+        roll_back(world, good, seen=seen)
+
+
+def test_resources_are_spelled_and_read_back() -> None:
+    world = shop()
+    for each in world.state.resources:
+        assert parse_spelled(ACCOUNT, "shop", spelled(each)) == each
+        assert parse_spelled(ACCOUNT, "shop", each.path) == each
+    assert parse_spelled(ACCOUNT, "shop", "vn/a") == parse_spelled(ACCOUNT, "shop", "VirtualNodes/a")
+    assert parse_spelled(ACCOUNT, "shop", "gr/edge/cart").parent == "edge"
+
+
+@pytest.mark.parametrize("text", ["", "x", "vn", "vn/", "vn/a/b", "route/x", "cat/x", "mesh/other", "mesh/other/vn/a"])
+def test_what_names_nothing_says_how_to_write_it(text: str) -> None:
+    with pytest.raises(BadRequest, match="route/<router>/<name>"):
+        parse_spelled(ACCOUNT, "shop", text)
