@@ -299,8 +299,6 @@ def test_what_was_shown_is_what_happens_or_nothing() -> None:
     world.do(TagResource(ROUTE, {"a": "b"}))
     shown_first = r"mesh shop was changed at 1\.15, after what would change was shown \(at 1\.13\)"
     with pytest.raises(Conflict, match=shown_first):
-        Conflict, match=r"mesh shop was changed at 1\.15, after what would change was shown \(at 1\.13\)"
-    ):
         roll_back(world, good, seen=seen)
 
 
