@@ -345,3 +345,10 @@ LEFT_NODES_MAX = 4_096
 RECENT_EVENTS_KEPT = 4_096
 """Events without their specs that an API server keeps in memory (some 4 MB), for a restore to name what was lost: the
 archive is a second behind, and no log takes that many events in a second or two."""
+
+# --- eventlog.archive
+ARCHIVE_READ_TRIES = 5
+"""How often an index is read anew because an archiver dropped what it names; each try sees a newer one."""
+
+ARCHIVE_LEAVES_REMEMBERED = 64
+"""Leaves that a reader keeps, at some 30 KiB each."""
