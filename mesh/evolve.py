@@ -51,7 +51,7 @@ def evolve(state: State, event: Event) -> State:
         )
     if event.position <= state.position:
         raise Poison(f"the event at {event.position} does not come after {state.position}: the log was read twice")
-    moved = replace(state, position=event.position, time_us=max(state.time_us, event.time_us))
+    moved = state.but(position=event.position, time_us=max(state.time_us, event.time_us))
     outcome: Resource | None = None
     if event.data is not None:
         try:
@@ -147,7 +147,7 @@ def _access_key_created(state: State, data: Data) -> Folded:
     key = AccessKey(
         data["access_key_id"], data["secret"], data["account"], data["principal"], data["admin"], state.time_us
     )
-    return replace(state, access_keys=state.access_keys.insert(key.access_key_id, key)), None
+    return state.but(access_keys=state.access_keys.insert(key.access_key_id, key)), None
 
 
 def _access_key_disabled(state: State, data: Data) -> Folded:
@@ -156,7 +156,7 @@ def _access_key_disabled(state: State, data: Data) -> Folded:
     if key is None or key.disabled_us is not None:
         return state, None
     disabled = key._replace(disabled_us=state.time_us)
-    return replace(state, access_keys=state.access_keys.insert(key.access_key_id, disabled)), None
+    return state.but(access_keys=state.access_keys.insert(key.access_key_id, disabled)), None
 
 
 def _proxy_identity_issued(state: State, data: Data) -> Folded:
@@ -168,14 +168,14 @@ def _level_raised(state: State, data: Data) -> Folded:
     level: int = data["level"]
     if level > LEVEL:
         raise ValueError(f"level {level} is above {LEVEL}, the highest that this build understands")
-    return replace(state, level=max(state.level, level)), None
+    return state.but(level=max(state.level, level)), None
 
 
 def _log_restored(state: State, data: Data) -> Folded:
     base = Position(data["from_epoch"], data["position"])
     if base.epoch >= state.position.epoch or base.position + 1 != state.position.position:
         raise ValueError(f"a timeline that goes on from {base} does not begin with {state.position}")
-    return replace(state, lineage=(*state.lineage, base)), None
+    return state.but(lineage=(*state.lineage, base)), None
 
 
 FOLDS: Mapping[str, Callable[[State, Data], Folded]] = {

@@ -12,10 +12,14 @@ Frozen = Any
 
 def freeze(value: Any) -> Frozen:
     """A deep, order-keeping, immutable copy."""
-    if isinstance(value, Mapping):
+    # By exact type first: this is done for every value of every specification, and a check for Mapping is slow.
+    kind = type(value)
+    if kind is str or kind is int:
+        return value
+    if kind is dict or isinstance(value, Mapping):
         return MappingProxyType({key: freeze(item) for key, item in value.items()})
     if isinstance(value, (list, tuple)):
-        return tuple(freeze(item) for item in value)
+        return tuple([freeze(item) for item in value])
     return value
 
 

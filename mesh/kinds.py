@@ -43,6 +43,12 @@ KINDS: dict[str, Kind] = {
     for kind in (MESH, VIRTUAL_NODE, VIRTUAL_ROUTER, ROUTE, VIRTUAL_SERVICE, VIRTUAL_GATEWAY, GATEWAY_ROUTE)
 }
 
+PARENTS: dict[str, str | None] = {kind.name: kind.parent for kind in KINDS.values()}
+"""The parent kind of each kind, by name."""
+
+CONTAINERS = frozenset({MESH.name, *(kind.parent for kind in KINDS.values() if kind.parent)})
+"""The kinds that hold others."""
+
 
 class ResourceKey(NamedTuple):
     """Names one resource in the whole cluster.

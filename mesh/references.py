@@ -22,6 +22,7 @@ from mesh.kinds import (
     GATEWAY_ROUTE,
     KINDS,
     MESH,
+    PARENTS,
     ROUTE,
     VIRTUAL_NODE,
     VIRTUAL_ROUTER,
@@ -44,6 +45,21 @@ class Reference(NamedTuple):
 def hard_references(key: ResourceKey, spec: Mapping[str, Any]) -> tuple[Reference, ...]:
     """The references that must resolve: first the mesh and the parent, then those of the spec, in its order."""
     return (*_by_name(key), *_HARD.get(key.kind, _none)(key, spec))
+
+
+def hard_targets(key: ResourceKey, spec: Mapping[str, Any]) -> set[ResourceKey]:
+    """What `hard_references` name, the mesh aside: made at every change, so without their paths."""
+    account, mesh, kind, parent, _name = key
+    container = PARENTS[kind]
+    found = {ResourceKey(account, mesh, container, "", parent)} if container else set()
+    if kind == ROUTE.name:
+        for route_type in ROUTE_TYPES:
+            route = spec.get(route_type)
+            for target in route.get("action", {}).get("weightedTargets", ()) if route else ():
+                found.add(ResourceKey(account, mesh, VIRTUAL_NODE.name, "", target["virtualNode"]))
+    elif kind in _HARD:
+        found.update(reference.target for reference in _HARD[kind](key, spec))
+    return found
 
 
 def soft_references(key: ResourceKey, spec: Mapping[str, Any]) -> tuple[Reference, ...]:
