@@ -84,6 +84,16 @@ class Layout:
         return self.root / ".lock"
 
     @property
+    def restore_journal(self) -> Path:
+        """Of a restore under way; not there otherwise."""
+        return self.root / "restore.json"
+
+    @property
+    def restores(self) -> Path:
+        """The reports of restores that are done, `epoch-<n>.json`."""
+        return self.root / "restores"
+
+    @property
     def pki(self) -> Path:
         return self.root / "pki"
 

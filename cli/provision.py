@@ -70,6 +70,8 @@ class Plan:
     key_prefix: str = DEFAULT_KEY_PREFIX
     etcd_binary: Path | None = None
     allow_first_look: bool = False
+    cluster_token: str = ""
+    """Sets one etcd cluster apart from others. Empty: named after the account; a restore names another one."""
 
     def check(self) -> None:
         """SettingsError naming what is wrong with it."""
@@ -112,6 +114,7 @@ def plan_of(cluster: ClusterFile, etcd: Mapping[str, EtcdMemberSettings]) -> Pla
         key_prefix=cluster.key_prefix,
         etcd_binary=first.binary,
         allow_first_look=first.allow_first_look,
+        cluster_token="" if first.cluster_token == _token_of(cluster.account_id) else first.cluster_token,
     )
 
 
@@ -170,7 +173,9 @@ class Provisioner:
         authority = self._roots[root]
         now_us = self._clock.now_us()
         whole = all(path.exists() for path in (files.certificate, files.key, files.authority))
-        if not whole or pki.needs_renewal(files.certificate.read_bytes(), now_us):
+        # After a restore, etcd's root is another one, and what the old one signed opens nothing.
+        ours = whole and files.authority.read_bytes() == authority.certificate_pem
+        if not ours or pki.needs_renewal(files.certificate.read_bytes(), now_us):
             pki.save_issued(pki.issue(authority, leaf, now_us, self._entropy), authority, files)
         return files
 
@@ -227,7 +232,7 @@ class Provisioner:
             peer_listen=listener.bound(listener.peer_port),
             peer_advertise=listener.told(listener.peer_port),
             members=tuple(EtcdPeer(process_id(role, name), other.told(other.peer_port)) for name, other in peers),
-            cluster_token=f"meshlog-{plan.account_id}",
+            cluster_token=plan.cluster_token or _token_of(plan.account_id),
             client_tls=client,
             peer_tls=peer,
             binary=plan.etcd_binary,
@@ -289,6 +294,10 @@ class Provisioner:
             local=plan.local,
             processes=tuple(processes),
         )
+
+
+def _token_of(account_id: str) -> str:
+    return f"meshlog-{account_id}"
 
 
 def process_id(role: str, zone: str) -> str:

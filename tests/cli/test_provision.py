@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import stat
 from pathlib import Path
@@ -217,3 +218,30 @@ def test_ports_are_free_distinct_and_not_those_of_outgoing_connections() -> None
 def test_an_address_that_is_not_ours_is_refused() -> None:
     with pytest.raises(SettingsError, match="not an address of this machine"):
         free_ports("192.0.2.1", 1, ENTROPY)
+
+
+def test_under_a_new_root_of_etcd_every_certificate_of_the_old_one_is_made_anew_and_no_other(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    made(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.crt")}
+    for path in (layout.authority("etcd").certificate, layout.authority("etcd").key):
+        path.unlink()
+    made(tmp_path)
+    root = layout.authority("etcd").certificate.read_bytes()
+    changed = {path.relative_to(tmp_path) for path, was in before.items() if path.read_bytes() != was}
+    of_etcd = {path for path in changed if "etcd" in str(path)}
+    assert changed == of_etcd
+    assert {"admin/etcd.crt", "zones/z1/etcd/peer.crt", "zones/z2/api/etcd-client.crt"} <= {
+        str(path) for path in changed
+    }
+    for path in changed:
+        if not path.name.endswith("-ca.crt"):
+            leaf = x509.load_pem_x509_certificate((tmp_path / path).read_bytes())
+            leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(root))
+
+
+def test_a_cluster_token_is_kept(tmp_path: Path) -> None:
+    named = dataclasses.replace(plan(), cluster_token="meshlog-restored-2")
+    cluster, _ = Provisioner(Layout(tmp_path), named, At(), ENTROPY).write()
+    etcd = {p.zone: load(EtcdMemberSettings, tmp_path / p.config, {}) for p in cluster.of_role("etcd")}
+    assert plan_of(cluster, etcd) == named
