@@ -162,17 +162,29 @@ LINGER_UNDECLARED_BYTES = 4 * 1024 * 1024
 LINGER_S = 5.0
 """How long that may take before the connection is cut."""
 COMMAND_QUEUE_MAX = 512
-"""Commands that wait for the serial writer: a second or two of its work. More are told TooManyRequests."""
+"""Commands that wait to be planned: a few frames. More are told TooManyRequests."""
 COMMAND_DEADLINE_S = 15.0
 """How long a command may take. An etcd leader election takes about 1.5 s; the SDKs give up after 60 s."""
 READ_DEADLINE_S = 10.0
 """How long a read waits for a quorum to confirm the head, over an etcd leader election, before it is told 503."""
 COMMAND_ATTEMPTS_MAX = 64
 """Races that one command may lose before it is told to come back."""
+GROUP_COMMANDS_MAX = 128
+"""Commands decided in one go and committed as one frame: some 20 ms of the loop."""
+RECORD_OVERHEAD_BYTES = 512
+"""What sealing and framing add to a record's own data and names, generously."""
+HAND_OVER_AFTER_LOSSES = 3
+"""Races lost in a row before a server hands its batch to a recent winner: of three equal servers, one in four or so."""
+HAND_OVER_TIMEOUT_S = 2.0
+"""How long a handed batch may be with another server; then it is competed for here again."""
+RECENT_WIN_S = 1.0
+"""A server that won a race no longer ago than this, and has lost none since, takes batches of others."""
 COMMAND_BACKOFF_S = 0.004
 """First pause after a lost race; doubled each time, jittered over its whole length."""
-COMMAND_BACKOFF_MAX_S = 0.25
-"""Longest pause after a lost race."""
+COMMAND_BACKOFF_MAX_S = 0.02
+"""Longest pause after a lost race: a few commits. Whoever waits longer than the winner works never wins."""
+SETTLE_RETRY_S = 0.25
+"""Before an unknown outcome is looked up again in a store that does not answer."""
 EVENTS_PAGE_MAX = 1000
 """Events in one answer of the history."""
 EVENTS_PAGE_BYTES = 4 * 1024 * 1024
@@ -352,3 +364,111 @@ ARCHIVE_READ_TRIES = 5
 
 ARCHIVE_LEAVES_REMEMBERED = 64
 """Leaves that a reader keeps, at some 30 KiB each."""
+
+# --- api: history
+HISTORY_PAGE_FRAMES = 64
+"""Frames read at a time from a stretch of the past: at most 16 MiB."""
+HISTORY_BATCH_EVENTS = 200
+"""Events opened before the event loop gets its turn: some 10 ms of work."""
+EVENTS_SCAN_MAX = 20_000
+"""Events that one answer of the history looks at, whatever its filters leave of them: about a second of work. Then it
+says where to go on."""
+EVENTS_CHUNK = 500
+"""Events read at a time when the newest are wanted first."""
+FOLLOW_WAIT_MAX_S = 20.0
+"""How long an answer of the history may be held back until there is something to tell."""
+PAST_STATES_KEPT = 8
+"""Past states remembered: who looks at a moment looks again. Each may be as large as the present one."""
+PAST_STATE_EVERY_EVENTS = 20_000
+"""A fold that takes longer than a call may is kept this often, so that the next call goes on from there."""
+PAST_CHECKPOINT_WORTH_EVENTS = 2_000
+"""To fold so many events from a remembered state is as quick as to fetch and open a checkpoint."""
+PAST_FOLDS_AT_ONCE = 2
+"""Folds of the past beside each other in one server; more would only take each other's time."""
+MOMENT_AHEAD_US = 5_000_000
+"""How far a moment that is asked for may be ahead of this server's clock: what two hosts' clocks may differ."""
+PROVENANCE_MAX = 1_000
+"""Changes of one answer of which it is looked up who made them."""
+DIFF_PAGE_MAX = 500
+"""Differing resources, or resources of the past, in one answer."""
+DIFF_PAGE_BYTES = 8 * 1024 * 1024
+"""Their specs, before and after."""
+
+# --- api: audit of refused calls
+AUDIT_QUEUE_MAX = 2_000
+"""Refused calls that wait for their segment, about 2 MB; more are counted only."""
+AUDIT_SOURCE_PER_S = 2.0
+"""Refused calls of one address that are kept in full, sustained; more are counted only."""
+AUDIT_SOURCE_BURST = 100
+"""The same at once: a broken deployment pipeline shows what it tried."""
+AUDIT_SOURCES_MAX = 4_096
+"""Addresses whose rate is remembered; the one not heard of for longest is forgotten first."""
+AUDIT_FLUSH_S = 3.0
+"""Between segments, if there is anything to write: what a killed server loses, and one object for a whole flood."""
+AUDIT_CLOSE_S = 2.0
+"""How long a server that stops may take to write its last segment."""
+AUDIT_PRUNE_S = 3_600.0
+"""Between looks for segments that are older than the archive keeps."""
+AUDIT_PAGE_MAX = 1_000
+"""Calls in one answer of the audit."""
+AUDIT_PAGE_SEGMENTS = 200
+"""Segments that one answer may open while it looks for what a filter lets through; the next page goes on there."""
+AUDIT_PAGE_EVENTS = 20_000
+"""The same for events of the log."""
+AUDIT_MESSAGE_CHARS = 512
+"""Of an error's message in the audit."""
+AUDIT_VALUE_CHARS = 256
+"""Of one request parameter, path or user agent in the audit: what a stranger sent must not fill it."""
+AUDIT_MEMBERS_MAX = 24
+"""Request parameters shown; App Mesh's calls have at most ten."""
+
+# --- eventlog.checkpoints
+CHECKPOINT_PART_BYTES = 192 * 1024 - 512
+"""Of a checkpoint in one part, compressed; with its envelope at most 192 KiB, three quarters of the largest value."""
+
+CHECKPOINT_TXN_PARTS = 4
+"""Parts written in one Txn: under 1 MiB, so that appends beside it wait for no long Raft entry."""
+
+CHECKPOINT_PLAIN_BYTES = 1024 * 1024 * 1024
+"""Documents opened. Thirty times those of a full token window over some thousand resources; a bound on what a damaged
+length can claim."""
+
+CHECKPOINT_MANIFEST_BYTES = 256 * 1024
+"""A manifest lists its parts: room for those of 1 GB, and no value in the store is larger."""
+
+FENCED_WRITE_DEADLINE_S = 20.0
+"""How long a duty repeats a write whose answer was lost: over two elections; its fence decides whether it still may."""
+
+# --- eventlog.keys
+KEY_CONNECT_S = 2.0
+"""To a key service. It is asked when a role starts and when a new data key is seen, never for a record."""
+
+KEY_CALL_S = 5.0
+"""For one answer of a key service; KMS and Vault answer within some 20 ms."""
+
+KEY_CALL_TRIES = 3
+"""Of one call, with growing pauses, before the caller is told that the service does not answer."""
+
+KEY_CALL_PAUSE_S = 0.2
+"""The first of those pauses, doubled each time."""
+
+KEY_COMMAND_S = 15.0
+"""For a program that wraps or unwraps: a smart card is slow, a program that waits for a password would wait for ever."""
+
+KEY_ANSWER_BYTES = 64 * 1024
+"""Of one answer of a key service or program: a wrapped key is below 1 KiB."""
+
+KEY_ID_CHARS = 512
+"""Of a key-encryption key's id: an ARN is below 200."""
+
+KEY_CHECK_PAUSE_S = 1.0
+"""At a role's start, between looks whether its data keys open, while etcd or the key service does not answer."""
+
+KEYRING_REFRESH_S = 2.0
+"""Between an API server's looks for data keys that another one has drawn: so long it may seal with the older one."""
+
+KEY_WRITE_TRIES = 8
+"""Of one data key's re-wrapping, when others re-wrap it at the same time or an answer was lost."""
+
+KEY_PROBES_AT_ONCE = 8
+"""Data keys unwrapped at once at a start: a hundred of them at 20 ms each are no wait, and no burst for KMS."""
