@@ -38,7 +38,7 @@ async def _check(layout: Layout, *, with_keys: bool) -> dict[str, Any]:
     connection = etcd_connection(settings, SystemClock(), entropy)
     try:
         driver = EtcdDriver(connection, settings.key_prefix)
-        keyring = Keyring(driver, key_providers(layout.kek, entropy)) if with_keys else None
+        keyring = Keyring(driver, key_providers(settings.kek, entropy)) if with_keys else None
         report = await check_log(driver, keyring, _progress if sys.stderr.isatty() else None)
     finally:
         connection.close()

@@ -28,7 +28,7 @@ async def establish(
     try:
         driver = EtcdDriver(connection, settings.key_prefix)
         key = AdminKey(admin.access_key_id, admin.secret_access_key, admin.account_id)
-        await create_cluster_log(driver, key_providers(layout.kek, entropy), key, clock, entropy)
+        await create_cluster_log(driver, key_providers(settings.kek, entropy), key, clock, entropy)
     finally:
         connection.close()
 

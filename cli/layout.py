@@ -19,7 +19,8 @@ from typing import Any
 
 from mesh.errors import SettingsError
 from runtime.files import PUBLIC, write_atomic
-from runtime.settings import AuthorityFiles, Endpoint, KekFiles, TlsFiles
+from runtime.key_sources import key_files
+from runtime.settings import AuthorityFiles, Endpoint, KekSettings, TlsFiles
 
 FORMAT = 1
 ROLE_ORDER = ("etcd", "api", "projector", "frontend")
@@ -97,9 +98,13 @@ class Layout:
     def pki(self) -> Path:
         return self.root / "pki"
 
+    def key_file(self, key_class: str) -> Path:
+        """The operator's copy of a class's key file; those of the roles are in their zones."""
+        return self.root / "keys" / f"{key_class}.kek"
+
     @property
-    def kek(self) -> KekFiles:
-        return KekFiles(config=self.root / "keys" / "config.kek", secrets=self.root / "keys" / "secrets.kek")
+    def kek(self) -> KekSettings:
+        return KekSettings(config=key_files(self.key_file("config")), secrets=key_files(self.key_file("secrets")))
 
     @property
     def admin_etcd_tls(self) -> TlsFiles:

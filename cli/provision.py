@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.credentials import AdminCredentials, create_credentials, load_credentials, save_credentials
@@ -18,6 +18,7 @@ from cluster import pki
 from mesh.errors import SettingsError
 from runtime.clock import Clock, Entropy
 from runtime.files import PRIVATE, PUBLIC, write_atomic
+from runtime.key_sources import KeySources, key_files
 from runtime.settings import (
     DEFAULT_KEY_PREFIX,
     DEFAULT_TRUST_DOMAIN,
@@ -26,7 +27,7 @@ from runtime.settings import (
     EtcdMemberSettings,
     EtcdPeer,
     FrontendSettings,
-    KekFiles,
+    KekSettings,
     ProcessSettings,
     ProjectorSettings,
     TlsFiles,
@@ -72,6 +73,9 @@ class Plan:
     allow_first_look: bool = False
     cluster_token: str = ""
     """Sets one etcd cluster apart from others. Empty: named after the account; a restore names another one."""
+
+    keks: Mapping[str, KeySources] = field(default_factory=dict)
+    """Providers of key-encryption keys by class, where they are not key files."""
 
     def check(self) -> None:
         """SettingsError naming what is wrong with it."""
@@ -163,10 +167,11 @@ class Provisioner:
         from eventlog.keys.file import create_key_file  # noqa: PLC0415
         from eventlog.records import KeyClass  # noqa: PLC0415
 
-        kek = self._layout.kek
-        kek.config.parent.mkdir(exist_ok=True, mode=0o700)
-        for path, key_class in ((kek.config, KeyClass.CONFIG), (kek.secrets, KeyClass.SECRETS)):
-            if path is not None and not path.exists():
+        for key_class in (KeyClass.CONFIG, KeyClass.SECRETS):
+            path = self._layout.key_file(key_class.value)
+            path.parent.mkdir(exist_ok=True, mode=0o700)
+            # Drawn with the cluster and never again: a lost key comes back from a copy, and another one opens nothing.
+            if not path.exists() and not self._layout.cluster_file.exists() and key_class not in self._plan.keks:
                 create_key_file(path, key_class, self._entropy)
 
     def _leaf(self, root: str, leaf: pki.Leaf, files: TlsFiles) -> TlsFiles:
@@ -187,13 +192,15 @@ class Provisioner:
         leaf = pki.etcd_user_leaf(role)
         return self._leaf(pki.ETCD_ROOT, leaf, tls_files(self._layout.role(zone, role), "etcd-client"))
 
-    def _kek_copies(self, zone: str, role: str, *, secrets: bool) -> KekFiles:
-        directory, kek = self._layout.role(zone, role), self._layout.kek
-        copies = KekFiles(config=directory / "config.kek", secrets=directory / "secrets.kek" if secrets else None)
-        for source, copy in ((kek.config, copies.config), (kek.secrets, copies.secrets)):
-            if source is not None and copy is not None:
-                write_atomic(copy, source.read_bytes(), PRIVATE)
-        return copies
+    def _kek(self, zone: str, role: str, key_class: str) -> KeySources:
+        """What the role has of a class: the provider that was asked for, or its own copy of the key file."""
+        if key_class in self._plan.keks:
+            return self._plan.keks[key_class]
+        source, copy = self._layout.key_file(key_class), self._layout.role(zone, role) / f"{key_class}.kek"
+        # Only what is missing: a copy may have keys that the operator's file does not have.
+        if source.exists() and not copy.exists():
+            write_atomic(copy, source.read_bytes(), PRIVATE)
+        return key_files(copy)
 
     def _common(self, zone: str, role: str) -> dict[str, object]:
         listener, directory = self._plan.listeners[zone, role], self._layout.role(zone, role)
@@ -217,7 +224,10 @@ class Provisioner:
             "etcd_endpoints": cluster.endpoints("etcd"),
             "etcd_tls": self._etcd_user_tls(zone, role),
             "role_tls": self._role_tls(zone, role),
-            "kek": self._kek_copies(zone, role, secrets=role == "api"),
+            "kek": KekSettings(
+                config=self._kek(zone, role, "config"),
+                secrets=self._kek(zone, role, "secrets") if role == "api" else None,
+            ),
         }
 
     def _etcd(self, zone: str) -> EtcdMemberSettings:

@@ -30,9 +30,9 @@ from cluster.frontends import FrontendRegistrations
 from cluster.members import Member, Registration, list_members
 from eventlog.drivers.etcd import EtcdDriver
 from eventlog.follower import Follower
-from eventlog.keys.file import FileKeyProvider
 from eventlog.keys.keyring import Keyring
 from eventlog.keys.provider import KeyProvider
+from eventlog.keys.sources import open_sources
 from eventlog.reads import HeadConfirmer
 from eventlog.records import KeyClass
 from eventlog.writer import LogWriter
@@ -59,7 +59,7 @@ from runtime.listen import check_free
 from runtime.settings import (
     ApiSettings,
     FrontendSettings,
-    KekFiles,
+    KekSettings,
     LogSettings,
     ProcessSettings,
     ProjectorSettings,
@@ -95,13 +95,11 @@ def etcd_connection(settings: LogSettings, clock: Clock, entropy: Entropy) -> Et
     return EtcdConnection(members, settings.zone, tls, clock, entropy)
 
 
-def key_providers(kek: KekFiles, entropy: Entropy) -> Mapping[KeyClass, KeyProvider]:
+def key_providers(kek: KekSettings, entropy: Entropy) -> Mapping[KeyClass, KeyProvider]:
     """The classes of data key that this role is given."""
-    providers: dict[KeyClass, KeyProvider] = {
-        KeyClass.CONFIG: FileKeyProvider(kek.config, KeyClass.CONFIG, entropy),
-    }
+    providers = {KeyClass.CONFIG: open_sources(kek.config, KeyClass.CONFIG, entropy)}
     if kek.secrets is not None:
-        providers[KeyClass.SECRETS] = FileKeyProvider(kek.secrets, KeyClass.SECRETS, entropy)
+        providers[KeyClass.SECRETS] = open_sources(kek.secrets, KeyClass.SECRETS, entropy)
     return providers
 
 

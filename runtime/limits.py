@@ -472,3 +472,17 @@ KEY_WRITE_TRIES = 8
 
 KEY_PROBES_AT_ONCE = 8
 """Data keys unwrapped at once at a start: a hundred of them at 20 ms each are no wait, and no burst for KMS."""
+
+ARCHIVE_OBJECT_BYTES = 64 * 1024 * 1024
+"""The largest object that is read: far above a merged segment, the largest that an archiver writes."""
+
+ARCHIVE_STALE_FILE_S = 3600.0
+"""A file that has been half written for so long was left by a crash."""
+
+ARCHIVE_CONNECT_S = 2.0
+"""One attempt to connect to an S3-compatible store."""
+
+ARCHIVE_REQUEST_S = 15.0
+"""One request to it: four megabytes over a slow link. It is repeated anyway, so a lost one costs this much lag."""
+RESTORE_WRITE_S = 30.0
+"""For the first records of a new epoch to be written, over an election of members that have just started."""

@@ -23,6 +23,7 @@ from types import NoneType
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from mesh.errors import SettingsError
+from runtime.key_sources import KeySource, KeySources, parse_source, shorten_sources
 
 DEFAULT_KEY_PREFIX = "/meshlog/"
 DEFAULT_TRUST_DOMAIN = "meshlog.local"
@@ -66,11 +67,15 @@ class AuthorityFiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KekFiles:
-    """Key-encryption keys, one file for each class of data key. None: this process cannot open that class."""
+class KekSettings:
+    """Key-encryption keys, for each class of data key. None: this process cannot open that class.
 
-    config: Path
-    secrets: Path | None = None
+    The first source wraps, all unwrap. What a source may be is in runtime.key_sources; a variable has them separated by
+    commas.
+    """
+
+    config: KeySources
+    secrets: KeySources | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +109,7 @@ class LogSettings(ProcessSettings):
     """Client certificate whose CN is the etcd user of this role."""
     role_tls: TlsFiles
     """Certificate `spiffe://<trust-domain>/role/<role>` under the roles' root; serves and dials."""
-    kek: KekFiles
+    kek: KekSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +219,8 @@ def relative_to(settings: S, directory: Path) -> S:
     def shorten(value: Any) -> Any:
         if isinstance(value, Path) and value.is_relative_to(directory):
             return value.relative_to(directory)
+        if _are_sources(value):
+            return shorten_sources(value, directory)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return dataclasses.replace(value, **{f.name: shorten(getattr(value, f.name)) for f in _fields(type(value))})
         return value
@@ -231,6 +238,10 @@ def split_address(address: str, what: str = "address") -> tuple[str, int]:
     return host, int(port)
 
 
+def _are_sources(value: object) -> bool:
+    return isinstance(value, tuple) and bool(value) and isinstance(value[0], KeySource)
+
+
 def _fields(kind: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(kind)
 
@@ -241,16 +252,18 @@ def _plain(value: Any) -> Any:
         return {name: _plain(part) for name, part in pairs if part is not None}
     if isinstance(value, Path):
         return str(value)
+    if _are_sources(value):
+        return str(value[0]) if len(value) == 1 else [str(source) for source in value]
     if isinstance(value, tuple):
         return [endpoint._asdict() for endpoint in value]
     return value
 
 
 def _toml(value: object) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list) and any(isinstance(row, dict) for row in value):
         rows = ("{ " + ", ".join(f"{key} = {_toml(part)}" for key, part in row.items()) + " }" for row in value)
         return "[" + ", ".join(rows) + "]"
-    # A JSON string, number or boolean is the same in TOML.
+    # A JSON string, number, boolean or array of strings is the same in TOML.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -302,11 +315,22 @@ class _Reader:
     def _read(self, kind: Any, where: tuple[str, ...], value: object) -> object:
         if kind is Path and isinstance(value, str | Path) and str(value):
             return self._base / value
+        if kind == KeySources:
+            return self._sources(where, value)
         if kind in _ROWS and isinstance(value, list | tuple):
             return tuple(self._row(where, _ROWS[kind], row) for row in value)
         if kind in (str, int, bool) and type(value) is kind:
             return value
         raise self._wrong(where, _DESCRIBED[kind])
+
+    def _sources(self, where: tuple[str, ...], value: object) -> KeySources:
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
+            raise self._wrong(where, _DESCRIBED[KeySources])
+        try:
+            return tuple(parse_source(text, self._base) for text in texts)
+        except SettingsError as error:
+            raise SettingsError(f"{self._path}: '{'.'.join(where)}': {error.message}") from error
 
     def _row(self, where: tuple[str, ...], kind: type[Endpoint | EtcdPeer], row: object) -> Endpoint | EtcdPeer:
         if isinstance(row, kind):
@@ -333,6 +357,7 @@ _DESCRIBED: Mapping[object, str] = {
     Path: "a path",
     Endpoints: "a list of {zone, address}",
     EtcdPeers: "a list of {name, address}",
+    KeySources: "a key file's path, another source of keys, or a list of them",
 }
 
 
@@ -353,6 +378,8 @@ def _from_text(kind: Any, text: str) -> object:
         return int(text)
     if kind is bool and text.lower() in ("true", "false", "1", "0"):
         return text.lower() in ("true", "1")
+    if kind == KeySources:
+        return [part.strip() for part in text.split(",")]
     if kind in _ROWS:
         pairs = (part.strip().partition("=") for part in text.split(",") if part.strip())
         return [{_ROWS[kind]._fields[0]: label, "address": address} for label, _, address in pairs]

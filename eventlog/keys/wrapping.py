@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgpack
 
-from eventlog.keys.provider import KeyProvider, WrappedKey
+from eventlog.keys.provider import KeyProvider, WrappedKey, members_of
 from eventlog.records import KeyClass
 from eventlog.sealing import KEY_BYTES, DataKey
 from mesh.errors import Damaged, MissingKey
@@ -74,17 +74,27 @@ async def unwrap_data_key(
     provider = providers.get(entry.key_class.wrapped_by)
     if provider is None:
         return None
-    if provider.scheme != entry.scheme:
-        raise MissingKey(
-            f"Data key {key_id} is wrapped by a '{entry.scheme}' provider with key {entry.wrapped.kek_id}, but the "
-            f"class '{entry.key_class.value}' is set to '{provider.scheme}' ({provider.place}): set the provider back, "
-            "or re-wrap the data keys first"
-        )
     context = _context(log_id, key_id, entry.key_class, entry.created_us)
-    material = await provider.unwrap(entry.wrapped, context)
+    material = await _unwrap(key_id, entry, context, provider)
     if len(material) != KEY_BYTES:
         raise _damaged(key_id)
     return DataKey(key_id, entry.key_class, material, entry.created_us)
+
+
+async def _unwrap(key_id: str, entry: WrappedDataKey, context: bytes, provider: KeyProvider) -> bytes:
+    """By the providers of the stored scheme, one after the other."""
+    missing = MissingKey(
+        f"Data key {key_id} is wrapped by a '{entry.scheme}' provider with key {entry.wrapped.kek_id}, but the "
+        f"class '{entry.key_class.wrapped_by.value}' is set to '{provider.scheme}' ({provider.place}): set that "
+        "provider beside it, or re-wrap the data keys first"
+    )
+    for each in members_of(provider):
+        if each.scheme == entry.scheme:
+            try:
+                return await each.unwrap(entry.wrapped, context)
+            except MissingKey as elsewhere:
+                missing = elsewhere
+    raise missing
 
 
 def _context(log_id: str, key_id: str, key_class: KeyClass, created_us: int) -> bytes:

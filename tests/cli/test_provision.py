@@ -86,7 +86,9 @@ def test_every_process_has_settings_that_load_and_files_that_are_there(tmp_path:
     assert [endpoint.zone for endpoint in api.etcd_endpoints] == ["z1", "z2"]
     assert api.frontends == tuple(Endpoint(one.zone, one.address) for one in cluster.of_role("frontend"))
     assert frontend.projectors == projector.projectors == cluster.endpoints("projector")
-    for path in (api.proxy_authority.key, api.kek.secrets, projector.kek.config, frontend.proxy_authority_certificate):
+    assert api.kek.secrets is not None
+    keks = (api.kek.secrets[0].path, projector.kek.config[0].path)
+    for path in (api.proxy_authority.key, *keks, frontend.proxy_authority_certificate):
         assert path is not None
         assert path.is_file()
 
@@ -196,7 +198,9 @@ def test_init_makes_a_directory_for_each_host(tmp_path: Path) -> None:
     (data_dir / "zones/eu-a").rename(tmp_path / "elsewhere")
     moved = load(ApiSettings, tmp_path / "elsewhere/api.toml", {})
     assert moved.role_tls.certificate == tmp_path / "elsewhere/api/role.crt"
-    for path in (moved.role_tls.key, moved.etcd_tls.authority, moved.kek.config, moved.proxy_authority.key):
+    kek = moved.kek.config[0].path
+    for path in (moved.role_tls.key, moved.etcd_tls.authority, kek, moved.proxy_authority.key):
+        assert path is not None
         assert path.is_file()
 
 

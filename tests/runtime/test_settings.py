@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import SettingsError
+from runtime.key_sources import key_files
 from runtime.settings import (
     ApiSettings,
     AuthorityFiles,
@@ -15,7 +16,7 @@ from runtime.settings import (
     EtcdMemberSettings,
     EtcdPeer,
     FrontendSettings,
-    KekFiles,
+    KekSettings,
     ProcessSettings,
     ProjectorSettings,
     TlsFiles,
@@ -40,7 +41,7 @@ LOG = {
     "etcd_endpoints": (Endpoint("z1", "127.0.0.1:2379"), Endpoint("z2", "[::1]:2379")),
     "etcd_tls": TLS,
     "role_tls": TLS,
-    "kek": KekFiles(config=Path("a/config.kek")),
+    "kek": KekSettings(config=key_files(Path("a/config.kek"))),
 }
 API = ApiSettings(
     **COMMON,  # type: ignore[arg-type]
