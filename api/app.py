@@ -133,7 +133,9 @@ def _text(value: bytes) -> str:
 
 def create_app(ports: ApiPorts) -> Starlette:
     """The whole app. Its lifespan runs the command service; `app.state.edge` and `app.state.commands` are its parts."""
-    commands = CommandService(ports.replica, ports.writer, ports.clock, ports.entropy, ports.command_deadline_s)
+    commands = CommandService(
+        ports.replica, ports.writer, ports.clock, ports.entropy, ports.command_deadline_s, peers=ports.peers
+    )
     edge = Edge(ports, (AppMeshApi(ports, commands).router(), AdminApi(ports, commands).router()))
 
     @asynccontextmanager

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from api.outcomes import Ticket
 from api.recent import RecentEvents
 from eventlog.records import HeadRef, NewRecord, Record
 from eventlog.writer import Appended, LostRace
@@ -65,8 +66,28 @@ class Writer(Protocol):
     """`eventlog.writer.LogWriter`."""
 
     async def append(
-        self, expected: HeadRef, records: Sequence[NewRecord], previous_time_us: int
+        self, expected: HeadRef, records: Sequence[NewRecord], previous_time_us: int, wall_us: int | None = None
     ) -> Appended | LostRace: ...
+
+
+class Declined(NamedTuple):
+    """Nobody took a batch, and nobody will write anything of it."""
+
+
+class Peers(Protocol):
+    """The other API servers, as takers of batches."""
+
+    @property
+    def any(self) -> bool:
+        """Whether one could be asked now."""
+        ...
+
+    async def hand_over(self, tickets: Sequence[Ticket], timeout_s: float) -> Position | Declined:
+        """Let a recent winner do these commands. Gives the position up to which the log has all that came of them.
+
+        Unavailable when that is not known: they may yet be written.
+        """
+        ...
 
 
 class EventHistory(Protocol):
@@ -130,6 +151,7 @@ class ApiPorts:
     server_id: str
     readiness: Callable[[], Readiness]
     members: MembersSource | None = None
+    peers: Peers | None = None
     recent: RecentEvents = field(default_factory=RecentEvents)
     command_deadline_s: float = COMMAND_DEADLINE_S
     read_deadline_s: float = READ_DEADLINE_S

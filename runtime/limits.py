@@ -358,6 +358,9 @@ RECENT_EVENTS_KEPT = 4_096
 """Events without their specs that an API server keeps in memory (some 4 MB), for a restore to name what was lost: the
 archive is a second behind, and no log takes that many events in a second or two."""
 
+RESTORE_WRITE_S = 30.0
+"""For the first records of a new epoch to be written, over an election of members that have just started."""
+
 # --- eventlog.archive
 ARCHIVE_READ_TRIES = 5
 """How often an index is read anew because an archiver dropped what it names; each try sees a newer one."""
@@ -484,5 +487,3 @@ ARCHIVE_CONNECT_S = 2.0
 
 ARCHIVE_REQUEST_S = 15.0
 """One request to it: four megabytes over a slow link. It is repeated anyway, so a lost one costs this much lag."""
-RESTORE_WRITE_S = 30.0
-"""For the first records of a new epoch to be written, over an election of members that have just started."""

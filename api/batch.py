@@ -1,0 +1,179 @@
+"""One frame in the making: commands decided in order, each on the state that those before it lead to. Pure.
+
+The speculative states are the very ones that the log will have if the frame is committed: positions and times are
+those that the records get. So what was decided on them is true as soon as the frame is in the log, and not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any, NamedTuple
+
+from api.outcomes import Decided, Origin, Outcome, Refusal, Ticket, Verdict, failed, final
+from eventlog.records import HeadRef, KeyClass, NewRecord, TokenMark
+from eventlog.sealing import encode_data
+from mesh.decide import Decision, decide
+from mesh.errors import CallerError, MeshlogError
+from mesh.events import SCHEMAS, SECRET_TYPES, Event, Token
+from mesh.evolve import evolve
+from mesh.position import Position
+from mesh.state import State, TokenEntry
+from runtime.limits import INLINE_RECORD_BYTES, RECORD_OVERHEAD_BYTES
+
+
+class Accepted(NamedTuple):
+    """Its events are in the frame, the last one at `last`. `earlier_doubt`: as it was before this attempt."""
+
+    ticket: Ticket
+    decided: Decided
+    last: Position
+    earlier_doubt: Position | None
+
+
+class Refused(NamedTuple):
+    """It waits for what it was decided on."""
+
+    ticket: Ticket
+    refusal: Refusal
+
+
+class Repeated(NamedTuple):
+    """Its token is in an event of the same frame."""
+
+    ticket: Ticket
+    entry: TokenEntry
+
+
+class Place(Enum):
+    """What became of a command that has no answer yet."""
+
+    TAKEN = "its answer waits for the batch"
+    NO_ROOM = "it does not fit into this frame any more"
+
+
+class Batch:
+    """Commands decided on `base`, the fold up to `head`; `after` is what they lead to, `records` what is to be written.
+
+    `members` is whoever gets an answer when it is known what became of the frame.
+    """
+
+    def __init__(self, base: State, head: HeadRef, wall_us: int) -> None:
+        self.base, self.head, self.wall_us = base, head, wall_us
+        self.after = base
+        self.members: list[Accepted | Refused | Repeated] = []
+        self.records: list[NewRecord] = []
+        self.size_bytes = 0
+
+    @property
+    def at(self) -> Position:
+        """The point of the log that the frame is to follow."""
+        return self.head.head.at
+
+    @property
+    def tickets(self) -> list[Ticket]:
+        return [member.ticket for member in self.members]
+
+    @property
+    def accepted(self) -> list[Accepted]:
+        return [member for member in self.members if isinstance(member, Accepted)]
+
+    def add(self, ticket: Ticket, bytes_max: int) -> Verdict | Place:
+        """Decide one more command; the answer, if the log up to `head` already bears it out."""
+        if ticket.doubt is not None and self.at > ticket.doubt:
+            ticket.doubt = None  # it is not in the log if its token is not: that head cannot come back
+        try:
+            decision = decide(self.after, ticket.command, ticket.context)
+            if decision.replay is not None:
+                return self._repeat(ticket, decision.replay)
+            if not decision.events:
+                return self._refuse(ticket, None)
+            return self._accept(ticket, decision, bytes_max)
+        except CallerError as error:
+            return self._refuse(ticket, error)
+        except MeshlogError as error:
+            return failed(ticket, error)
+        except Exception as error:  # a bug in one command is that command's alone
+            return error
+
+    def _accept(self, ticket: Ticket, decision: Decision, bytes_max: int) -> Place:
+        records = _records(decision, ticket.origin)
+        size_bytes = sum(map(_size_bytes, records))
+        if self.records and self.size_bytes + size_bytes > bytes_max:
+            return Place.NO_ROOM
+        decided = Decided(self.after, decision.events)
+        # Also the proof that every replica can fold it: what cannot be folded must never get into the log.
+        self.after = self._folded(records)
+        self.records += records
+        self.size_bytes += size_bytes
+        self.members.append(Accepted(ticket, decided, self.after.position, ticket.doubt))
+        ticket.doubt = self.at
+        return Place.TAKEN
+
+    def _repeat(self, ticket: Ticket, entry: TokenEntry) -> Verdict | Place:
+        if entry.position <= self.at:
+            return Outcome(entry.position, entry.outcome, replayed=True)
+        self.members.append(Repeated(ticket, entry))
+        return Place.TAKEN
+
+    def _refuse(self, ticket: Ticket, error: CallerError | None) -> Verdict | Place:
+        if self.records:
+            refusal = Refusal(error, self.after, self.after.position)
+        else:
+            refusal = Refusal(error, self.base, self.at)
+            if ticket.confirmed is not None and ticket.confirmed <= self.at:
+                return final(refusal, ticket)
+        self.members.append(Refused(ticket, refusal))
+        return Place.TAKEN
+
+    def _folded(self, records: Iterable[NewRecord]) -> State:
+        """The state after `records`; Poison if they cannot be folded."""
+        state, time_us = self.after, max(self.base.time_us, self.wall_us)
+        place = self.after.position if self.records else self.at
+        for number, new in enumerate(records, start=1):
+            event = Event(
+                position=Position(place.epoch, place.position + number),
+                time_us=time_us,
+                wall_us=self.wall_us,
+                type=new.type,
+                schema=new.schema,
+                account=new.account,
+                actor=new.actor,
+                source_ip=new.source_ip,
+                request_id=new.request_id,
+                token=Token(new.token.digest, new.token.body) if new.token else None,
+                data=new.data,
+            )
+            state = evolve(state, event)
+        return state
+
+
+def data_bytes(data: Any) -> int:
+    """What a JSON-like value takes in msgpack; BadRequest or LimitExceeded where it has no place in a record."""
+    return len(encode_data(data))
+
+
+def _records(decision: Decision, origin: Origin) -> list[NewRecord]:
+    """The decided events as records; the token marks the last, so that it is known when all are."""
+    last = len(decision.events) - 1
+    mark = TokenMark(origin.token.digest, origin.token.body)
+    return [
+        NewRecord(
+            type=event.type,
+            schema=SCHEMAS[event.type],
+            account=origin.account,
+            actor=origin.principal,
+            source_ip=origin.source_ip,
+            request_id=origin.request_id,
+            token=mark if index == last else None,
+            data=event.data,
+            key_class=KeyClass.SECRETS if event.type in SECRET_TYPES else KeyClass.CONFIG,
+        )
+        for index, event in enumerate(decision.events)
+    ]
+
+
+def _size_bytes(new: NewRecord) -> int:
+    """At least what the record takes in a frame: data too large for one is kept beside it."""
+    words = sum(len(word) for word in (new.type, new.account, new.actor, new.source_ip, new.request_id))
+    return min(4 * words + data_bytes(new.data), INLINE_RECORD_BYTES) + RECORD_OVERHEAD_BYTES
