@@ -40,7 +40,7 @@ async def create_log(
             present = await driver.read_head()
             if present is not None:
                 return Genesis(present, present.head.log_id == log_id)
-            wrapped = wrapped or await _draw_keys(log_id, providers, clock, entropy)
+            wrapped = wrapped or await draw_data_keys(log_id, providers, clock, entropy)
             result = await driver.create(genesis_head(log_id), wrapped)
             if isinstance(result, Committed):
                 return Genesis(HeadRef(genesis_head(log_id), result.mod_revision), created=True)
@@ -53,9 +53,10 @@ async def create_log(
         await clock.sleep(FOLLOW_RETRY_S)
 
 
-async def _draw_keys(
+async def draw_data_keys(
     log_id: str, providers: Mapping[KeyClass, KeyProvider], clock: Clock, entropy: Entropy
 ) -> dict[str, bytes]:
+    """A first data key of each class for a log, wrapped, by id. MissingKey where a class has no provider."""
     wrapped: dict[str, bytes] = {}
     for key_class in KeyClass:
         provider = providers.get(key_class.wrapped_by)
