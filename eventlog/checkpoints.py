@@ -4,7 +4,7 @@
     part      = msgpack [1, key id, salt, commitment, ciphertext]: AES-256-GCM of a slice of zstd(plain), own salt
     AAD       = msgpack [purpose, format, log id, epoch, position, hash, class, part, parts, key id]
     manifest  = msgpack [1, log id, epoch, position, hash, [state epoch, state position], time_us, level, state hash,
-                         parts: [[SHA-256, size, class], …], key ids, created_us, signer, public key, signature]
+                         parts: [[SHA-256, size, class], …], key ids, created_us, made by, signer, public key, signature]
     names     = checkpoint/<epoch>/<position:020d>/part/<n:06d> and …/manifest, written last
 
 Epoch, position and hash are the point of the log to follow after. `state_at` is the position that the state itself
@@ -70,7 +70,7 @@ class CheckpointPlace(NamedTuple):
 
 
 class CheckpointManifest(NamedTuple):
-    """A manifest, read and its signature verified. `parts` are in order, class by class."""
+    """A manifest, read and its signature verified. `parts` are in order, class by class; `made_by` is a member's id."""
 
     log_id: str
     at: Head
@@ -81,6 +81,7 @@ class CheckpointManifest(NamedTuple):
     parts: tuple[CheckpointPart, ...]
     key_ids: tuple[str, ...]
     created_us: int
+    made_by: str
     signer: str
     public: bytes
     signature: bytes
@@ -119,6 +120,7 @@ def seal_checkpoint(
     *,
     created_us: int,
     entropy: Entropy,
+    made_by: str = "",
 ) -> SealedCheckpoint:
     """Seal the (config, secrets) documents with the (config, secrets) data keys. Takes time: run it in a thread."""
     listed: list[CheckpointPart] = []
@@ -137,9 +139,16 @@ def seal_checkpoint(
             listed.append(CheckpointPart(hashlib.sha256(part).digest(), len(part), key.key_class))
             parts[listed[-1].hash] = part
     key_ids = tuple(key.key_id for key in keys)
-    name, public = signing_key.name, signing_key.public
     unsigned = CheckpointManifest(
-        place.at.log_id, *place, tuple(listed), key_ids, created_us, signer=name, public=public, signature=b""
+        place.at.log_id,
+        *place,
+        tuple(listed),
+        key_ids,
+        created_us,
+        made_by,
+        signing_key.name,
+        signing_key.public,
+        b"",
     )
     signed = unsigned._replace(signature=signing_key.sign(_MANIFEST + _encode(unsigned)))
     return SealedCheckpoint(_encode(signed), parts)
@@ -149,7 +158,7 @@ def parse_manifest(value: bytes, trusted: Mapping[str, bytes] | None = None) -> 
     """Read a manifest and verify its signature, by `trusted` keys where given; Damaged otherwise."""
     try:
         form, log_id, epoch, position, digest, state_at, *fields = msgpack.unpackb(value)
-        time_us, level, state_hash, parts, key_ids, created_us, signer, public, signature = fields
+        time_us, level, state_hash, parts, key_ids, created_us, made_by, signer, public, signature = fields
         listed = tuple(CheckpointPart(part, size, KeyClass(name)) for part, size, name in parts)
         at, state_at = Head(log_id, epoch, position, digest), Position(*state_at)
     except (ValueError, TypeError, msgpack.UnpackException) as failure:
@@ -157,12 +166,24 @@ def parse_manifest(value: bytes, trusted: Mapping[str, bytes] | None = None) -> 
     if form != FORMAT:
         raise Damaged(f"A checkpoint's manifest has format {form!r}; this build reads {FORMAT}: run a newer build")
     manifest = CheckpointManifest(
-        log_id, at, state_at, time_us, level, state_hash, listed, tuple(key_ids), created_us, signer, public, signature
+        log_id,
+        at,
+        state_at,
+        time_us,
+        level,
+        state_hash,
+        listed,
+        tuple(key_ids),
+        created_us,
+        made_by,
+        signer,
+        public,
+        signature,
     )
     numbers = (epoch, position, *state_at, time_us, level, created_us, *(part.size_bytes for part in listed))
     sound = (
         all(type(number) is int and number >= 0 for number in numbers)
-        and all(isinstance(text, str) for text in (log_id, state_hash, signer, *key_ids))
+        and all(isinstance(text, str) for text in (log_id, state_hash, made_by, signer, *key_ids))
         and all(isinstance(field, bytes) for field in (digest, public, signature))
         and all(isinstance(part.hash, bytes) and len(part.hash) == HASH_BYTES for part in listed)
         and len(digest) == HASH_BYTES
