@@ -28,6 +28,7 @@ from runtime.key_sources import KeySource, KeySources, parse_source, shorten_sou
 DEFAULT_KEY_PREFIX = "/meshlog/"
 DEFAULT_TRUST_DOMAIN = "meshlog.local"
 DEFAULT_REGION = "us-east-1"
+DEFAULT_RETENTION_DAYS = 30
 _NO_VARIABLE = frozenset({"data_dir"})
 
 
@@ -123,6 +124,11 @@ class ApiSettings(LogSettings):
     frontends: Endpoints
     """xDS addresses that a new proxy is told, all zones."""
     http_tls: TlsFiles | None = None
+    archive: str | None = None
+    """Where the log is archived: file:///path or s3://bucket/prefix?endpoint=…, the same for every API server. Without
+    it nothing is trimmed, and a lost cluster is lost."""
+    archive_retention_days: int = DEFAULT_RETENTION_DAYS
+    """How far back any moment can be restored; 0 keeps everything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
