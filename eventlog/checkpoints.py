@@ -4,7 +4,8 @@
     part      = msgpack [1, key id, salt, commitment, ciphertext]: AES-256-GCM of a slice of zstd(plain), own salt
     AAD       = msgpack [purpose, format, log id, epoch, position, hash, class, part, parts, key id]
     manifest  = msgpack [1, log id, epoch, position, hash, [state epoch, state position], time_us, level, state hash,
-                         parts: [[SHA-256, size, class], …], key ids, created_us, made by, signer, public key, signature]
+                         parts: [[SHA-256, size, class], …], key ids, created_us, made by, signer, public key,
+                         signature]
     names     = checkpoint/<epoch>/<position:020d>/part/<n:06d> and …/manifest, written last
 
 Epoch, position and hash are the point of the log to follow after. `state_at` is the position that the state itself
