@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from cluster.duties import FenceFell
 from eventlog.driver import AppendResult, Committed, Fence, HeadMoved, LogDriver
 from mesh.errors import NoQuorum
 from runtime.clock import Clock
 from runtime.limits import APPEND_PAUSE_S, FENCED_WRITE_DEADLINE_S
-
-
-class FenceFell(Exception):  # noqa: N818 - the end of a holder's work, which whoever runs the duty always handles
-    """The duty's lease ended, and another process may hold it now: stop, having written nothing. Reaches no caller."""
 
 
 async def write_fenced(driver: LogDriver, puts: Mapping[str, bytes | None], fence: Fence, clock: Clock) -> int:

@@ -358,6 +358,18 @@ RECENT_EVENTS_KEPT = 4_096
 """Events without their specs that an API server keeps in memory (some 4 MB), for a restore to name what was lost: the
 archive is a second behind, and no log takes that many events in a second or two."""
 
+RESTORE_ETCD_ASK_S = 3.0
+"""For the old etcd to say where its head is; one that has lost its quorum never does."""
+
+RESTORE_ARCHIVE_WAIT_S = 30.0
+"""For the archive to reach the head of an etcd that still answers; it is a second behind when all is well."""
+
+RESTORE_POLL_S = 0.2
+"""Between looks at the archive, or at members that are to come up."""
+
+RESTORE_HOSTS_S = 5.0
+"""For new members on other hosts to answer before the operator is told what to do there, and to call again."""
+
 RESTORE_WRITE_S = 30.0
 """For the first records of a new epoch to be written, over an election of members that have just started."""
 
@@ -487,3 +499,19 @@ ARCHIVE_CONNECT_S = 2.0
 
 ARCHIVE_REQUEST_S = 15.0
 """One request to it: four megabytes over a slow link. It is repeated anyway, so a lost one costs this much lag."""
+
+# --- cluster: duties
+DUTY_LEASE_S = 10
+"""A duty whose holder died is taken over within this and DUTY_RETRY_S; long enough to outlive an etcd election."""
+
+DUTY_RENEW_S = 2.5
+"""Between renewals of a duty's lease: two may fail."""
+
+DUTY_MARGIN_S = 1.0
+"""A holder stops this long before its lease may end, for clocks that run at slightly different speeds."""
+
+DUTY_RETRY_S = 2.0
+"""Between looks at whether a duty is free: one small read."""
+
+DUTY_PAUSE_S = 1.0
+"""After a tenure that ended, so that a work that fails at once does not spin."""
