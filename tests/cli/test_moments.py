@@ -124,7 +124,8 @@ def test_a_day_ago_is_so_many_hours_whatever_the_clocks_did() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", " ", "soon", "25:00", "10:60", "2026-13-01", "2 fortnights ago", "ago", "-5", "1.2.3", "1.", "last",
-     "last 10:42", "10:42 yesterday x", "9" * 19, "99999999999999999999 days ago", "999999999 weeks ago", "2026-11-22T10:42+99:00"],
+     "last 10:42", "10:42 yesterday x", "9" * 19, "99999999999999999999 days ago", "999999999 weeks ago",
+     "2026-11-22T10:42+99:00"],
 )  # fmt: skip
 def test_what_is_no_moment_is_told_how_to_write_one(text: str) -> None:
     with pytest.raises(SettingsError) as refused:
@@ -139,7 +140,7 @@ def test_times_are_echoed_in_utc() -> None:
 
 
 @given(
-    st.datetimes(dt.datetime.min.replace(2000), dt.datetime.min.replace(2037)),
+    st.datetimes(dt.datetime.fromisoformat("2000-01-01"), dt.datetime.fromisoformat("2037-01-01")),
     st.sampled_from([BERLIN, NEW_YORK, KOLKATA]),
 )
 def test_every_unambiguous_local_time_is_read_as_the_zone_says(local: dt.datetime, zone: ZoneInfo) -> None:
