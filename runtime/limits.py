@@ -515,3 +515,16 @@ DUTY_RETRY_S = 2.0
 
 DUTY_PAUSE_S = 1.0
 """After a tenure that ended, so that a work that fails at once does not spin."""
+
+ARCHIVE_SHIPMENT_BYTES = 4 * 1024 * 1024
+"""Frames in one segment: what a busy second brings, and little enough to send again when an upload fails."""
+
+ARCHIVE_MERGE_BYTES = 1024 * 1024
+"""Segments from this size on are left as they are; smaller ones are merged, so that a year has thousands, not millions
+of them."""
+
+ARCHIVE_ROLLUP_MANIFESTS = 64
+"""Manifests between two roll-ups: half a minute of a busy log, and what a reader has to read at most."""
+
+ARCHIVE_LEAF_ENTRIES = 256
+"""Entries in one leaf of the index, some 30 KiB."""
