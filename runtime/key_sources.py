@@ -20,7 +20,7 @@ from typing import NamedTuple
 from mesh.errors import SettingsError
 
 FILE, AWS_KMS, VAULT, COMMAND = SCHEMES = ("file", "aws-kms", "vault", "command")
-_SCHEME = re.compile(r"([a-z][a-z0-9-]*):(.+)", re.DOTALL)
+_SCHEME = re.compile(r"([a-z][a-z0-9-]*):(.*)", re.DOTALL)
 
 
 class KeySource(NamedTuple):

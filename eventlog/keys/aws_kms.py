@@ -65,12 +65,20 @@ class KmsKeyProvider:
     scheme = "aws-kms"
 
     def __init__(
-        self, key: str, key_class: KeyClass, *, region: str = "", endpoint: str = "", profile: str = ""
+        self,
+        key: str,
+        key_class: KeyClass,
+        *,
+        region: str = "",
+        endpoint: str = "",
+        profile: str = "",
+        tries: int = KEY_CALL_TRIES,
     ) -> None:
         found = _ARN.fullmatch(key)
         self._region = region or (found[1] if found else "")
         self._key, self._class = key, key_class
         self._endpoint, self._profile = endpoint, profile
+        self._tries = tries
         self._client: Any = None
         self.place = f"{key} in AWS KMS{f' ({self._region})' if self._region else ''}"
 
@@ -83,6 +91,8 @@ class KmsKeyProvider:
         """Unwrap with the very key that wrapped, whatever the alias means now."""
         named = wrapped.kek_id
         answer = await self._call("decrypt", named, KeyId=named, CiphertextBlob=wrapped.blob, **_bound(context))
+        if answer["KeyId"] != named:
+            raise _damaged(named)
         return bytes(answer["Plaintext"])
 
     async def _call(self, operation: str, key: str, **arguments: Any) -> dict[str, Any]:
@@ -129,7 +139,7 @@ class KmsKeyProvider:
             config=Config(
                 connect_timeout=KEY_CONNECT_S,
                 read_timeout=KEY_CALL_S,
-                retries={"mode": "standard", "total_max_attempts": KEY_CALL_TRIES},
+                retries={"mode": "standard", "total_max_attempts": self._tries},
             ),
         )
 

@@ -28,7 +28,8 @@ def open_source(source: KeySource, key_class: KeyClass, entropy: Entropy) -> Key
     """One provider."""
     if source.scheme == AWS_KMS:
         key, options = _options(source, ("region", "endpoint", "profile"))
-        return KmsKeyProvider(key, key_class, **options)
+        region, endpoint, profile = (options.get(name, "") for name in ("region", "endpoint", "profile"))
+        return KmsKeyProvider(key, key_class, region=region, endpoint=endpoint, profile=profile)
     if source.scheme == VAULT:
         url, options = _options(source, ("namespace", "ca", "token_file"))
         return _vault(url, options, source, key_class)

@@ -50,6 +50,7 @@ class VaultKeyProvider:
         ca: str = "",
         token_file: str = "",
         environ: Mapping[str, str] | None = None,
+        pause_s: float = KEY_CALL_PAUSE_S,
     ) -> None:
         self.place = f"{mount}/{name} of Vault at {address}"
         self._address, self._mount, self._name = address, mount, name
@@ -58,6 +59,7 @@ class VaultKeyProvider:
         self._namespace = namespace or self._environ.get("VAULT_NAMESPACE", "")
         self._token_file = token_file
         self._ca = ca or self._environ.get("VAULT_CACERT", "")
+        self._pause_s = pause_s
         self._pool: urllib3.PoolManager | None = None
 
     async def wrap(self, material: bytes, context: bytes) -> WrappedKey:
@@ -143,7 +145,7 @@ class VaultKeyProvider:
                 redirect=False,
                 allowed_methods=None,  # wrapping or unwrapping twice is as good as once
                 status_forcelist=_PASSING - {307},
-                backoff_factor=KEY_CALL_PAUSE_S,
+                backoff_factor=self._pause_s,
                 backoff_max=KEY_CALL_S,
                 respect_retry_after_header=False,
                 raise_on_status=False,
