@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Loaded] = {
     "get": Loaded("cli.resources", "get", "List or show App Mesh resources."),
     "log": Loaded("cli.history", "log", "Show the history: who changed what, and when."),
     "rollback": Loaded("cli.history", "rollback", "Take a mesh back to an earlier state."),
+    "audit": Loaded("cli.audit", "audit", "Show every call, accepted or refused, as CloudTrail does."),
     "fsck": Loaded("cli.check", "fsck", "Verify the whole log: contiguity, hashes, and that it opens."),
     "proxy": Loaded("cli.proxy", "proxy", "Connect Envoys to the mesh."),
     "init": Loaded("cli.deployment", "init", "Make the files of a cluster on several hosts."),
