@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from mesh.kinds import ResourceKey, mesh_key
 from mesh.position import Position
@@ -83,6 +83,38 @@ class Token:
 
     digest: bytes
     body: bytes
+
+
+class Mark(Protocol):
+    """A `Token`, or whatever carries the same."""
+
+    @property
+    def digest(self) -> bytes: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+
+class Happened(Protocol):
+    """What the fold looks at of an event: an `Event`, or an opened record as it comes from the log."""
+
+    @property
+    def position(self) -> Position: ...
+
+    @property
+    def time_us(self) -> int: ...
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def schema(self) -> int: ...
+
+    @property
+    def token(self) -> Mark | None: ...
+
+    @property
+    def data(self) -> Mapping[str, Any] | None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from mesh.events import (
     SCHEMAS,
     SECRET_TYPES,
     TAGS_CHANGED,
-    Event,
+    Happened,
 )
 from mesh.frozen import freeze
 from mesh.kinds import KINDS, ResourceKey
@@ -36,8 +36,11 @@ Data = Mapping[str, Any]
 Folded = tuple[State, Resource | None]
 """The next state, and the resource that a repeated call is answered with."""
 
+UNFIT = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
+"""What a fold raises on data that does not fit: missing members, wrong types, nesting without end."""
 
-def evolve(state: State, event: Event) -> State:
+
+def evolve(state: State, event: Happened) -> State:
     """The state after `event`, which must come after `state.position`; raises Poison.
 
     An event without data (a secret, in a role that cannot open it) moves position, time and token window only, so
@@ -56,10 +59,11 @@ def evolve(state: State, event: Event) -> State:
     if event.data is not None:
         try:
             moved, outcome = fold(moved, event.data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except UNFIT as error:
+            # Where the stack ends differs from process to process, so its own words do too.
+            why = "it is nested too deep" if isinstance(error, RecursionError) else f"{type(error).__name__} {error}"
             raise Poison(
-                f"the event at {event.position} ({event.type}) does not fit the state before it: "
-                f"{type(error).__name__} {error}"
+                f"the event at {event.position} ({event.type}) does not fit the state before it: {why}"
             ) from error
     elif event.type not in SECRET_TYPES:
         raise Poison(f"the event at {event.position} ({event.type}) has no data, and is no secret")

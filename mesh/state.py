@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar, cast
@@ -31,6 +31,9 @@ FINGERPRINT_BYTES = 512
 FINGERPRINT_MASK = (1 << (8 * FINGERPRINT_BYTES)) - 1
 _ENCODE = json.JSONEncoder(
     check_circular=False, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=dict
+).encode
+_ENCODE_IN_ORDER = json.JSONEncoder(
+    check_circular=False, separators=(",", ":"), ensure_ascii=False, default=dict
 ).encode
 
 
@@ -54,38 +57,38 @@ class Resource:
     digest: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        shape = (
-            self.key,
-            self.spec,
-            self.tags,
-            self.uid,
-            self.version,
-            self.owner,
-            self.created_us,
-            self.updated_us,
-            self.changed_at,
-        )
-        object.__setattr__(self, "digest", hashlib.sha256(canonical_json(shape)).digest())
+        object.__setattr__(self, "digest", hashlib.sha256(canonical_json(shape_of(self))).digest())
 
     def __hash__(self) -> int:
         return hash(self.digest)
 
 
+class PlainResource(NamedTuple):
+    """A `Resource`, field by field, as a bulk fold holds it: not frozen, not hashed."""
+
+    key: ResourceKey
+    spec: Any
+    tags: Mapping[str, str]
+    uid: str
+    version: int
+    owner: str
+    created_us: int
+    updated_us: int
+    changed_at: Position
+
+
+shape_of = attrgetter(*PlainResource._fields)
+"""A resource's fields as a tuple: what its digest and its packed text are made of."""
+
+
 def pack(resource: Resource) -> bytes:
     """The resource as one JSON text that keeps the order of its specification's members."""
-    key, position = resource.key, resource.changed_at
-    shape = (
-        key,
-        resource.spec,
-        resource.tags,
-        resource.uid,
-        resource.version,
-        resource.owner,
-        resource.created_us,
-        resource.updated_us,
-        position,
-    )
-    return json.dumps(shape, separators=(",", ":"), ensure_ascii=False, default=dict).encode()
+    return _ENCODE_IN_ORDER(shape_of(resource)).encode()
+
+
+def packed(plain: PlainResource) -> PackedResource:
+    """The resource, to be kept."""
+    return PackedResource(_ENCODE_IN_ORDER(plain).encode(), hashlib.sha256(canonical_json(plain)).digest())
 
 
 def unpack(text: bytes) -> Resource:
@@ -263,7 +266,7 @@ class State:
             expired = kept is not None and kept.time_us + TOKEN_WINDOW_US < entry.time_us
             if current and not expired and len(tokens) <= TOKENS_KEPT:
                 break
-            order = _rest(order)
+            order = rest(order)
             if kept is not None and current:
                 tokens, total = tokens.remove(eldest), total - token_item(eldest, kept)
         return self.but(tokens=tokens, token_order=order, fingerprint=total & FINGERPRINT_MASK)
@@ -286,7 +289,7 @@ class State:
             current = kept is not None and kept.deleted_at == deleted_at
             if current and len(deleted) <= TOMBSTONES_KEPT:
                 break
-            order = _rest(order)
+            order = rest(order)
             if kept is not None and current:
                 deleted, total = deleted.remove(uid), total - stone_item(uid, kept)
         return self.but(deleted=deleted, deleted_order=order, fingerprint=total & FINGERPRINT_MASK)
@@ -361,7 +364,8 @@ def _first(queue: Queue[_T]) -> _T | None:
     return cast("Any", queue).peek() if queue else None
 
 
-def _rest(queue: Queue[_T]) -> Queue[_T]:
+def rest(queue: Queue[_T]) -> Queue[_T]:
+    """The queue without its first."""
     # The stubs of rpds say that dequeue takes a value; it takes none.
     return cast("Queue[_T]", cast("Any", queue).dequeue())
 
