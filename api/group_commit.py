@@ -264,15 +264,17 @@ class GroupCommit:
         self._back(losses=0)
 
     def _choose(self, state: State, at: Position) -> bool:
-        """Put aside what another server is to be given. Not before our own unknown outcome is looked up."""
-        if any(ticket.doubt == at for ticket in self._queue):
+        """Put aside what another server is to be given.
+
+        Not while an append of our own may yet land, and not by whom others have given theirs: no two wait in a circle.
+        """
+        if any(ticket.doubt == at or not ticket.may_hand_over for ticket in self._queue):
             return False
         left: list[Ticket] = []
         chosen: list[Ticket] = []
         size_bytes = 0
         for ticket in self._queue:
-            movable = ticket.may_hand_over and not (ticket.abandoned or ticket.elsewhere)
-            movable = movable and isinstance(ticket.command, TRANSFERABLE)
+            movable = isinstance(ticket.command, TRANSFERABLE) and not (ticket.abandoned or ticket.elsewhere)
             if movable and ticket.origin.token.digest not in state.tokens and len(chosen) < self._commands_max:
                 more_bytes = command_bytes(ticket.command)
                 if not chosen or size_bytes + more_bytes <= self._bytes_max:

@@ -528,3 +528,12 @@ ARCHIVE_ROLLUP_MANIFESTS = 64
 
 ARCHIVE_LEAF_ENTRIES = 256
 """Entries in one leaf of the index, some 30 KiB."""
+
+ARCHIVE_POLL_S = 0.25
+"""Between looks at the log, so also between shipments of a busy log: with two uploads well below a second of lag."""
+
+ARCHIVE_THOROUGH_READS = 8
+"""Every so many looks, data keys and checkpoints are looked at too although there is no new record: every 2 s."""
+
+ARCHIVE_SURVEY_S = 3600.0
+"""Between looks at what retention lets go."""

@@ -21,9 +21,9 @@ from eventlog.driver import AppendResult, AppendTxn, FramePage, HeadMoved, Unkno
 from eventlog.drivers.memory import Fault, MemoryDriver, MemoryStore
 from eventlog.fsck import fsck
 from eventlog.keys.keyring import Keyring
-from eventlog.records import HeadRef
+from eventlog.records import HeadRef, encode_head
 from eventlog.writer import Appended, LogWriter
-from mesh.errors import NoQuorum, OutcomeUnknown
+from mesh.errors import NoQuorum, OutcomeUnknown, TimelineMoved
 from mesh.position import Position
 from tests.eventlog.logs import BOTH, Log, SeededEntropy, ToldClock, make_log, new_record
 
@@ -176,3 +176,41 @@ async def test_the_machine_is_what_makes_an_answer_certain(
     claimed = await log.writer.append(head, [new_record(2)], 0)
     assert not isinstance(claimed, Appended)
     assert [record.request_id for record in await log.read()] == ["rq-1", "rq-2"]
+
+
+def _compares_the_revision_alone(store: MemoryStore, txn: AppendTxn) -> AppendResult:
+    head = store.head
+    if head is not None and head.mod_revision == txn.expected.mod_revision:
+        store.head = head._replace(value=encode_head(txn.expected.head))
+    return REAL_COMMIT(store, txn)
+
+
+REAL_COMMIT = MemoryStore.commit
+
+
+@pytest.mark.parametrize("mutant", [None, _compares_the_revision_alone])
+async def test_the_heads_value_keeps_writers_of_a_lost_tail_out(
+    mutant: Callable[[MemoryStore, AppendTxn], AppendResult] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that was brought back from a copy counts the same revisions again, for other records."""
+    if mutant is not None:
+        monkeypatch.setattr(MemoryStore, "commit", mutant)
+    store = MemoryStore()
+    log = await make_log(MemoryDriver(store))
+    await log.append(new_record(1))
+    copy = (store.revision, store.head, dict(store.frames), list(store.names))
+    await log.append(new_record(2))  # the tail that is lost
+    sleeper = log.head
+    store.revision, store.head, store.frames, store.names = copy
+    present = store.head_ref()
+    assert present is not None
+    assert isinstance(await log.writer.append(present, [new_record(3)], 0), Appended)
+    here = store.head_ref()
+    assert here is not None
+    assert (here.mod_revision, here.head.position) == (sleeper.mod_revision, sleeper.head.position)
+    if mutant is None:
+        with pytest.raises(TimelineMoved):
+            await log.writer.append(sleeper, [new_record(4)], 0)
+    else:
+        await log.writer.append(sleeper, [new_record(4)], 0)
+    assert (await fsck(log.driver, Keyring(log.driver, BOTH))).clean == (mutant is None)

@@ -1,0 +1,206 @@
+"""The group-commit machine, whatever happens around it: each token once, every answer true, rejections linearizable.
+
+The property drives several machines over a model of the log through drawn schedules (tests/api/group_worlds.py). That
+its checkers can fail is shown with mutants of the machine, each of which some schedule gives away.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api.batch import Refused
+from api.group_commit import Append, GroupCommit, HandOver
+from api.outcomes import Outcome, final
+from eventlog.records import HeadRef
+from mesh.commands import Create, TagResource
+from mesh.errors import LimitExceeded, NoQuorum
+from mesh.position import Position
+from mesh.state import State
+from tests.api.group_worlds import MESH, NODE, OTHER, World
+
+SCHEDULES = st.lists(st.integers(0, 2**16), min_size=10, max_size=70)
+
+
+def eager() -> GroupCommit:
+    """Hands over after its first lost race, and takes few commands at a time, so that little happens to much."""
+    return GroupCommit(commands_max=3, hand_over_after=1)
+
+
+@settings(max_examples=250, deadline=None)
+@given(SCHEDULES, st.integers(1, 3), st.booleans())
+def test_each_token_is_appended_once_and_every_answer_is_true(
+    schedule: list[int], servers: int, hands_over: bool
+) -> None:
+    World(servers, eager if hands_over else GroupCommit).run(schedule, calls=8)
+
+
+# --- the checkers can fail
+
+
+class _AcknowledgesBeforeCommit(GroupCommit):
+    def plan(self, state: State, head: HeadRef, wall_us: int, *, peers: bool = False) -> Append | HandOver | None:
+        todo = super().plan(state, head, wall_us, peers=peers)
+        for member in self._flight.accepted if self._flight else ():
+            self._answer(member.ticket, Outcome(member.last, None, decided=member.decided))
+        return todo
+
+
+class _RejectsFromSpeculativeState(GroupCommit):
+    def plan(self, state: State, head: HeadRef, wall_us: int, *, peers: bool = False) -> Append | HandOver | None:
+        todo = super().plan(state, head, wall_us, peers=peers)
+        for member in self._flight.members if self._flight else ():
+            if isinstance(member, Refused):
+                self._answer(member.ticket, final(member.refusal, member.ticket))
+        return todo
+
+
+class _RejectsFromOldState(GroupCommit):
+    def plan(self, state: State, head: HeadRef, wall_us: int, *, peers: bool = False) -> Append | HandOver | None:
+        for ticket in self._queue:
+            ticket.confirmed = Position(1, 0)
+        return super().plan(state, head, wall_us, peers=peers)
+
+
+class _TakesUnknownForFailed(GroupCommit):
+    def unknown(self) -> None:
+        self.refused(NoQuorum("nothing was written"))
+
+
+class _GoesPastAnUnresolvedAppend(GroupCommit):
+    """Builds the next Txn on the one whose outcome it does not know."""
+
+    _past: Append | None = None
+
+    def plan(self, state: State, head: HeadRef, wall_us: int, *, peers: bool = False) -> Append | HandOver | None:
+        if self._past is not None:
+            past, self._past = self._past, None
+            ahead = head.head._replace(position=past.after.position.position, hash=bytes(32))
+            state, head = past.after, HeadRef(ahead, head.mod_revision + 1)
+        todo = super().plan(state, head, wall_us, peers=peers)
+        self._sent = todo
+        return todo
+
+    def unknown(self) -> None:
+        super().unknown()
+        self._past = self._sent if isinstance(self._sent, Append) else None
+
+
+class _ForgetsDoubtOnceTheCallerIsGone(GroupCommit):
+    def plan(self, state: State, head: HeadRef, wall_us: int, *, peers: bool = False) -> Append | HandOver | None:
+        for ticket in [ticket for ticket in self._queue if ticket.abandoned]:
+            self._queue.remove(ticket)
+        for ticket in self._queue:
+            ticket.doubt = None
+        return super().plan(state, head, wall_us, peers=peers)
+
+
+class _ForgetsThatAnotherServerHasIt(GroupCommit):
+    def hand_over_unknown(self) -> None:
+        self.declined()
+
+
+class _AnswersLostCommands(GroupCommit):
+    """Believes that whoever lost the race was told so by the winner's state."""
+
+    def lost(self, head: Position) -> None:
+        self.committed()
+        self.folded()
+
+
+MUTANTS = [
+    _AcknowledgesBeforeCommit,
+    _RejectsFromSpeculativeState,
+    _RejectsFromOldState,
+    _TakesUnknownForFailed,
+    _GoesPastAnUnresolvedAppend,
+    _ForgetsThatAnotherServerHasIt,
+    _AnswersLostCommands,
+]
+
+
+def caught(make: Callable[[], GroupCommit], seeds: int = 1500) -> str | None:
+    """What the first schedule that gives a machine away says."""
+    for seed in range(seeds):
+        draws = random.Random(seed)  # noqa: S311 - reproducible
+        try:
+            World(1 + seed % 3, make).run([draws.randrange(2**16) for _ in range(60)], calls=8)
+        except AssertionError as failure:
+            return f"{seed}: {failure}"
+    return None
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_machine_that_does_what_must_never_happen_is_caught(mutant: type[GroupCommit]) -> None:
+    assert caught(lambda: mutant(commands_max=3, hand_over_after=1)) is not None
+
+
+@pytest.mark.parametrize("make", [GroupCommit, _ForgetsDoubtOnceTheCallerIsGone])
+def test_nothing_is_refused_that_an_append_holds_which_may_yet_land(make: type[GroupCommit]) -> None:
+    """A mesh and a node in it, written in one frame that lands late: the mesh's caller is gone when all is decided
+    again, and on the state without the mesh the node would be refused.
+    """
+    world = World(1, make)
+    (server,) = world.servers
+    mesh, node = world.call(0, Create(MESH, {})), world.call(0, Create(NODE, {}))
+    world.plan(server)
+    world.unknown(server, later=True)
+    world.give_up(server, next(ticket for ticket, call in server.calls.items() if call is mesh))
+    if make is GroupCommit:
+        world.run([], calls=2)
+        assert isinstance(node.answer, Outcome)
+        return
+    world.settle(server)
+    world.plan(server)
+    world.hear()
+    world.confirm(server, next(ticket for ticket, call in server.calls.items() if call is node))
+    with pytest.raises(AssertionError, match="and is in the log"):
+        world.run([], calls=2)
+
+
+def test_one_bad_command_in_a_frame_is_found_and_the_others_are_written() -> None:
+    world = World(1, GroupCommit)
+    (server,) = world.servers
+    calls = [world.call(0, Create(key, {})) for key in (MESH, NODE, OTHER)]
+    while server.machine.waiting:
+        world.plan(server)
+        flight = server.flight
+        assert flight is not None
+        if any(new.request_id == "rq-1" for new in flight.records):
+            server.flight = None
+            server.machine.refused(LimitExceeded("the node is too large"))
+        else:
+            world.result(server)
+        world.hear()
+    mesh, node, other = (call.answer for call in calls)
+    assert isinstance(mesh, Outcome)
+    assert isinstance(other, Outcome)
+    assert isinstance(node, LimitExceeded)
+
+
+def test_a_frame_is_bounded_by_its_bytes_and_by_its_commands() -> None:
+    world = World(1, lambda: GroupCommit(commands_max=3, bytes_max=6_000))
+    (server,) = world.servers
+    world.call(0, Create(MESH, {}))
+    world.plan(server)
+    world.result(server)
+    for number in range(7):
+        world.call(0, TagResource(MESH, {f"note-{each}": str(number) * 200 for each in range(9 if number < 4 else 1)}))
+    frames = []
+    while server.machine.waiting:
+        world.plan(server)
+        assert server.flight is not None
+        frames.append(len(server.flight.records))
+        world.result(server)
+    assert frames == [2, 2, 3]
+
+
+def test_what_is_alone_and_too_large_for_the_estimate_is_tried_all_the_same() -> None:
+    world = World(1, lambda: GroupCommit(bytes_max=100))
+    call = world.call(0, Create(MESH, {}))
+    world.run([], calls=1)
+    assert isinstance(call.answer, Outcome)
