@@ -14,11 +14,14 @@ import structlog
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
+from api.access_keys import AccessKeysApi
 from api.admin import AdminApi
 from api.appmesh import AppMeshApi
+from api.audit import AuditApi
 from api.authorization import authorise
 from api.body import discard_body, read_body
 from api.calls import (
+    UNKNOWN_OPERATION,
     Answer,
     Call,
     UnknownOperation,
@@ -29,10 +32,13 @@ from api.calls import (
     encode_unknown_operation,
 )
 from api.commands import CommandService
+from api.events import EventsApi
 from api.ports import ApiPorts
+from api.rewind import RewindApi
 from api.routes import Found, Route, Router
+from api.trail import Attempt, claimed_key
 from identity.sigv4 import Caller, SignedRequest, verify
-from mesh.errors import MeshlogError, NotReady
+from mesh.errors import CallerError, MeshlogError, NotReady, error_code
 from mesh.state import AccessKey
 from runtime.logging import where
 from runtime.supervise import Supervisor
@@ -52,14 +58,15 @@ class Edge:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
-        request_id = self._ports.entropy.uuid()
+        attempt = _attempt(scope, self._ports.entropy.uuid(), self._ports.clock.now_us())
         try:
             body = await read_body(scope, receive)
         except MeshlogError as error:
-            wire = encode_error(error, request_id, self._ports.clock.now_us())
+            self._refused(attempt, error)
+            wire = encode_error(error, attempt.request_id, self._ports.clock.now_us())
             await self._refuse_unread(wire, scope, receive, send)
             return
-        wire = await self._wire(scope, body, request_id)
+        wire = await self._wire(scope, body, attempt)
         await send({"type": "http.response.start", "status": wire.status, "headers": wire.headers})
         await send({"type": "http.response.body", "body": wire.body})
 
@@ -71,11 +78,17 @@ class Edge:
         await discard_body(scope, receive)
         await send({"type": "http.response.body", "body": b""})
 
-    async def _wire(self, scope: Scope, body: bytes, request_id: str) -> Wire:
-        now_us = self._ports.clock.now_us()
+    def _refused(self, attempt: Attempt, error: MeshlogError) -> None:
+        """Accepted calls are the log; what a caller did wrong goes to the audit, what we could not do to neither."""
+        if self._ports.audit is not None and isinstance(error, CallerError):
+            self._ports.audit.calls.refused(attempt, error_code(error), error.message)
+
+    async def _wire(self, scope: Scope, body: bytes, attempt: Attempt) -> Wire:
+        now_us, request_id = self._ports.clock.now_us(), attempt.request_id
         try:
-            answer = await self._answer(scope, body, request_id, now_us)
+            answer = await self._answer(scope, body, attempt, now_us)
         except MeshlogError as error:
+            self._refused(attempt, error)
             if error.http_status >= 500:
                 log.warning("call failed", request_id=request_id, kind=type(error).__name__, error=error.message)
             return encode_error(error, request_id, now_us)
@@ -84,21 +97,23 @@ class Edge:
             log.error("call broke", request_id=request_id, kind=type(error).__name__, place=where(error))  # noqa: TRY400
             return encode_fault(request_id, now_us)
         if isinstance(answer, UnknownOperation):
+            if self._ports.audit is not None:
+                self._ports.audit.calls.refused(attempt, UNKNOWN_OPERATION, "")
             return encode_unknown_operation(answer, request_id, now_us)
         return encode_answer(answer, request_id, self._ports.clock.now_us())
 
-    async def _answer(self, scope: Scope, body: bytes, request_id: str, now_us: int) -> Answer | UnknownOperation:
+    async def _answer(self, scope: Scope, body: bytes, attempt: Attempt, now_us: int) -> Answer | UnknownOperation:
         request = _signed_request(scope, body)
         found = self._find(request)
         if found is None:
             return UnknownOperation(request.method, request.path)
         route = found.route
-        caller = self._verify(request, route, now_us)
+        attempt.action, attempt.members = route.action, found.path_members
+        caller = attempt.caller = self._verify(request, route, now_us)
         authorise(caller, route.action)
-        members = route.read(request, found.path_members)
+        members = attempt.members = route.read(request, found.path_members)
         authorise(caller, route.action, route.keys(caller, members))
-        client = scope.get("client")
-        return await route.handle(Call(request_id, client[0] if client else "", caller, members))
+        return await route.handle(Call(attempt.request_id, attempt.source_ip, caller, members))
 
     def _find(self, request: SignedRequest) -> Found | None:
         for router in self._routers:
@@ -116,6 +131,20 @@ class Edge:
             return keys.get(access_key_id)
 
         return verify(request, lookup, now_us, route.services)
+
+
+def _attempt(scope: Scope, request_id: str, now_us: int) -> Attempt:
+    client = scope.get("client")
+    headers = {name.lower(): _text(value) for name, value in scope["headers"]}
+    return Attempt(
+        request_id=request_id,
+        time_us=now_us,
+        source_ip=client[0] if client else "",
+        method=scope["method"],
+        path=scope["raw_path"].decode("latin-1"),
+        user_agent=headers.get(b"user-agent", ""),
+        claimed_key=claimed_key(headers.get(b"authorization", "")),
+    )
 
 
 def _signed_request(scope: Scope, body: bytes) -> SignedRequest:
@@ -136,7 +165,15 @@ def create_app(ports: ApiPorts) -> Starlette:
     commands = CommandService(
         ports.replica, ports.writer, ports.clock, ports.entropy, ports.command_deadline_s, peers=ports.peers
     )
-    edge = Edge(ports, (AppMeshApi(ports, commands).router(), AdminApi(ports, commands).router()))
+    apis = (
+        AppMeshApi(ports, commands),
+        AdminApi(ports, commands),
+        EventsApi(ports),
+        RewindApi(ports, commands),
+        AccessKeysApi(ports, commands),
+        AuditApi(ports),
+    )
+    edge = Edge(ports, tuple(api.router() for api in apis))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - starlette's signature

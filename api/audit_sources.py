@@ -142,10 +142,10 @@ async def accepted_stretch(
     items: list[Item] = []
     looked_at = 0
     keys = tuple(state.access_keys.values())
-    async for events in history.read(after, state.position):
+    # What is not kept any more is not asked for: the trail begins where the history does.
+    begin = max(after, await history.begins())
+    async for events in history.read(begin, state.position):
         for event in events:
-            if event.position <= after:
-                continue
             if event.time_us > question.until_us:
                 return Stretch(items, event.position, math.inf)
             document = accepted_call(event, region, keys)

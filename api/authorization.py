@@ -33,7 +33,10 @@ _APP_MESH = (
     "CreateGatewayRoute", "DescribeGatewayRoute", "UpdateGatewayRoute", "DeleteGatewayRoute", "ListGatewayRoutes",
     "TagResource", "UntagResource", "ListTagsForResource",
 )  # fmt: skip
-_MESHLOG = ("ListEvents", "GetStatus", "RollbackMesh", "IssueProxyIdentity")
+_MESHLOG = (
+    "GetStatus", "IssueProxyIdentity", "ListEvents", "ListResources", "DiffMesh", "DiffProxy", "RollbackMesh",
+    "ListAccessKeys", "CreateAccessKey", "DisableAccessKey", "LookupEvents",
+)  # fmt: skip
 
 RULES: Mapping[str, Rule] = {
     **{f"{APPMESH}:{name}": Rule.ADMIN for name in _APP_MESH},

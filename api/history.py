@@ -1,17 +1,22 @@
-"""The log read again: events as documents for people, and the state after any position. Reads only; redacts secrets."""
+"""Events as documents for people: which of them a caller asked for, a page at a time, secrets redacted. Reads only.
+
+A page is bounded by events, bytes and by how much of the log was looked at, so a filter that leaves little over costs
+no more than one that leaves all. It says how far it looked, and whether there is more.
+"""
 
 from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from api.ports import EventHistory
-from eventlog.follower import Follower
+from mesh.arn import spelled
 from mesh.events import (
     ACCESS_KEY_CREATED,
+    ACCESS_KEY_DISABLED,
     LEVEL_RAISED,
     LOG_RESTORED,
     MESH_ROLLED_BACK,
@@ -21,81 +26,79 @@ from mesh.events import (
     RESOURCE_UPDATED,
     TAGS_CHANGED,
     Event,
+    subject,
 )
-from mesh.evolve import evolve, key_of
+from mesh.evolve import key_of
 from mesh.frozen import thaw
-from mesh.kinds import ResourceKey, mesh_key
-from mesh.position import ORIGIN, Position
+from mesh.kinds import ResourceKey
+from mesh.position import Position
 from mesh.state import State
-from projector.replica import event_of
-from runtime.limits import EVENTS_PAGE_BYTES
+from runtime.limits import EVENTS_CHUNK, EVENTS_PAGE_BYTES, EVENTS_SCAN_MAX
 
 _REDACTED = "(secret)"
 
 
-class LogHistory:
-    """`EventHistory` over the log itself: a follower from the start, left once it is far enough."""
-
-    def __init__(self, follower: Callable[[], Follower]) -> None:
-        self._follower = follower
-
-    async def read(self, upto: Position) -> AsyncIterator[Sequence[Event]]:
-        """Every event up to and with `upto`, in batches."""
-        if upto <= ORIGIN:
-            return
-        async with aclosing(self._follower().follow()) as batches:
-            async for batch in batches:
-                events = [event_of(record) for record in batch.records if record.position <= upto]
-                if events:
-                    yield events
-                if batch.head.head.at >= upto:
-                    return
-
-
-async def state_at(history: EventHistory, position: Position) -> State:
-    """The fold of the log up to and with `position`."""
-    state = State()
-    async for events in history.read(position):
-        for event in events:
-            state = evolve(state, event)
-    return state
-
-
-async def event_at(history: EventHistory, position: Position) -> Event | None:
-    """The event at `position`."""
-    async for events in history.read(position):
-        for event in events:
-            if event.position == position:
-                return event
-    return None
-
-
 class Window(NamedTuple):
-    """Which events a caller asked for: those of `account` (and of `mesh`) after a position, at most `limit`."""
+    """Which events a caller asked for: those of `account` after a position, at most `limit`; the rest narrows it down.
+
+    Without `mesh` what is about no mesh is asked for too. `kind` and `name` mean what an event changed, so a rollback
+    is found under every resource that it touched. `actor` is an ARN or what follows its last slash, `*` stands for any.
+    """
 
     account: str
     mesh: str | None
     after: Position
     limit: int
+    upto: Position | None = None
+    newest_first: bool = False
+    actor: str | None = None
+    kind: str | None = None
+    name: str | None = None
+    type: str | None = None
 
 
-async def events_page(
-    history: EventHistory, upto: Position, window: Window
-) -> tuple[list[dict[str, Any]], Position | None]:
-    """The events as documents, oldest first, and the position to ask for more after (None: there are no more)."""
+class Page(NamedTuple):
+    """Event documents in the order asked for. `reached`: up to where the log was looked at; `more`: it goes on there.
+
+    Newest first, `reached` is the last position looked at: what is before it was not.
+    """
+
+    events: list[dict[str, Any]]
+    reached: Position
+    more: bool
+
+
+async def events_page(history: EventHistory, now: State, window: Window) -> Page:
+    """One page of what `window` asks for, of the timeline that led to `now`."""
+    upto = window.upto or now.position
     found: list[dict[str, Any]] = []
-    size_bytes = 0
-    last = window.after
-    async for events in history.read(upto):
-        for event in events:
-            if event.position <= window.after or not wanted(event, window):
-                continue
-            if len(found) >= window.limit or size_bytes > EVENTS_PAGE_BYTES:
-                return found, last
+    size_bytes = scanned = 0
+    reached = upto if window.newest_first else window.after
+    async for event in _in_order(history, now, window, upto):
+        full = len(found) >= window.limit or size_bytes > EVENTS_PAGE_BYTES or scanned >= EVENTS_SCAN_MAX
+        if full:
+            return Page(found, reached, more=True)
+        scanned += 1
+        reached = event.position
+        if wanted(event, window):
             found.append(event_document(event))
             size_bytes += len(json.dumps(found[-1]["data"]))
-            last = event.position
-    return found, None
+    return Page(found, window.after if window.newest_first else upto, more=False)
+
+
+async def _in_order(history: EventHistory, now: State, window: Window, upto: Position) -> AsyncIterator[Event]:
+    if not window.newest_first:
+        async for events in history.read(window.after, upto):
+            for event in events:
+                yield event
+        return
+    end = upto.position
+    while end > window.after.position:
+        begin = max(window.after.position, end - EVENTS_CHUNK)
+        chunk = [event async for events in history.read(now.at(begin), now.at(end)) for event in events]
+        for event in reversed(chunk):
+            yield event
+        end = begin
 
 
 def event_document(event: Event) -> dict[str, Any]:
@@ -103,11 +106,11 @@ def event_document(event: Event) -> dict[str, Any]:
 
     `time` is the log's, ISO 8601 in UTC; `resource` is the path of an ARN; secrets in `data` are redacted.
     """
-    key = _key(event)
+    key = subject(event.type, event.data)
     return {
         "position": event.position.position,
         "epoch": event.position.epoch,
-        "time": _iso(event.time_us),
+        "time": iso(event.time_us),
         "type": event.type,
         "actor": event.actor,
         "account": key.account if key else event.account,
@@ -122,21 +125,41 @@ def event_document(event: Event) -> dict[str, Any]:
 
 
 def wanted(event: Event, window: Window) -> bool:
-    """Whether an event is one that the window's caller may see and asked for (positions aside)."""
-    key = _key(event)
+    """Whether `event` is one of those that `window` asks for, wherever it stands."""
+    key = subject(event.type, event.data)
     if window.mesh is None:  # what is about no mesh is about the whole cluster
-        return window.account in (event.account, key.account if key else event.account)
-    return key is not None and (key.account, key.mesh) == (window.account, window.mesh)
+        if window.account not in (event.account, key.account if key else event.account):
+            return False
+    elif key is None or (key.account, key.mesh) != (window.account, window.mesh):
+        return False
+    if window.type is not None and event.type.lower() != window.type.lower():
+        return False
+    if window.actor is not None and not _is_actor(event.actor, window.actor):
+        return False
+    if window.kind is None and window.name is None:
+        return True
+    return any(
+        window.kind in (None, touched.kind) and window.name in (None, touched.name, spelled(touched), touched.path)
+        for touched in touched_by(event)
+    )
 
 
-def _key(event: Event) -> ResourceKey | None:
-    """The resource that an event is about; a rollback is about its mesh."""
-    data = event.data or {}
-    if event.type == MESH_ROLLED_BACK:
-        return mesh_key(data["account"], data["mesh"])
-    if event.type == PROXY_IDENTITY_ISSUED:
-        return key_of(data["node"])
-    return key_of(data["key"]) if "key" in data else None
+def touched_by(event: Event) -> list[ResourceKey]:
+    """Every resource that an event is about or has changed."""
+    key = subject(event.type, event.data)
+    if event.type == MESH_ROLLED_BACK and event.data is not None:
+        return [key_of(change["key"]) for change in event.data["changes"]]
+    return [key] if key else []
+
+
+def iso(time_us: int) -> str:
+    """A log time as people read it: ISO 8601 in UTC, with microseconds."""
+    at = datetime.datetime.fromtimestamp(time_us // 1_000_000, datetime.UTC).replace(microsecond=time_us % 1_000_000)
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _is_actor(actor: str, asked: str) -> bool:
+    return fnmatchcase(actor, asked) or fnmatchcase(actor.rpartition("/")[2], asked)
 
 
 def _public_data(event: Event) -> dict[str, Any]:
@@ -144,11 +167,6 @@ def _public_data(event: Event) -> dict[str, Any]:
     if "secret" in data:
         data["secret"] = _REDACTED
     return data
-
-
-def _iso(time_us: int) -> str:
-    at = datetime.datetime.fromtimestamp(time_us // 1_000_000, datetime.UTC).replace(microsecond=time_us % 1_000_000)
-    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _plain(data: Mapping[str, Any], key: ResourceKey | None) -> str:  # noqa: ARG001 - one shape for the table
@@ -177,6 +195,7 @@ _SUMMARIES: Mapping[str, Callable[[Mapping[str, Any], ResourceKey | None], str]]
     TAGS_CHANGED: _tags,
     MESH_ROLLED_BACK: _rolled_back,
     ACCESS_KEY_CREATED: lambda data, _: f"access key {data.get('access_key_id', '?')} for {data.get('principal', '?')}",
+    ACCESS_KEY_DISABLED: lambda data, _: f"access key {data['access_key_id']} disabled",
     PROXY_IDENTITY_ISSUED: lambda data, key: f"certificate {data['serial']} for a proxy of {_path(key)}",
     LEVEL_RAISED: lambda data, _: f"cluster level {data['level']}",
     LOG_RESTORED: lambda data, _: f"log restored to {data['from_epoch']}.{data['position']} ({data['to']})",

@@ -12,7 +12,10 @@ from typing import Any, NamedTuple, Protocol
 
 from api.outcomes import Ticket
 from api.recent import RecentEvents
+from api.trail import Attempt
+from eventlog.archive.store import ObjectStore
 from eventlog.records import HeadRef, NewRecord, Record
+from eventlog.sealing import KeyFinder
 from eventlog.writer import Appended, LostRace
 from identity.node_id import NodeId
 from mesh.events import Event
@@ -91,11 +94,42 @@ class Peers(Protocol):
 
 
 class EventHistory(Protocol):
-    """The log, read again from its start."""
+    """The log, any stretch of it, from wherever it is kept. Numbers go on across epochs along one timeline."""
 
-    def read(self, upto: Position) -> AsyncIterator[Sequence[Event]]:
-        """Every event up to and with `upto`, opened and verified, in order, in batches."""
+    async def begins(self) -> Position:
+        """The position after which every event up to the head can be read; the origin when nothing is left out."""
         ...
+
+    def read(self, after: Position, upto: Position) -> AsyncIterator[Sequence[Event]]:
+        """Every event after `after` up to and with `upto`, opened and verified, in order, in batches.
+
+        NotFound when part of it is not kept any more.
+        """
+        ...
+
+
+class StateHistory(Protocol):
+    """States of the past that need not be folded anew: checkpoints."""
+
+    async def before(self, position: Position) -> State | None:
+        """The newest kept one at `position` or before; None when there is none."""
+        ...
+
+
+class RefusedCallLog(Protocol):
+    """`api.refusals.RefusedCalls`."""
+
+    def refused(self, attempt: Attempt, code: str, message: str) -> None:
+        """Take note of a refused call; never blocks, never raises."""
+        ...
+
+
+class AuditPorts(NamedTuple):
+    """Where refused calls are told, where all servers' are kept, and what opens them."""
+
+    calls: RefusedCallLog
+    store: ObjectStore
+    keys: KeyFinder
 
 
 class SignedIdentity(NamedTuple):
@@ -141,6 +175,7 @@ class ApiPorts:
     replica: Replica
     writer: Writer
     history: EventHistory
+    checkpoints: StateHistory
     signer: ProxySigner
     xds_endpoints: Callable[[], Sequence[XdsEndpoint]]
     clock: Clock
@@ -151,6 +186,8 @@ class ApiPorts:
     server_id: str
     readiness: Callable[[], Readiness]
     members: MembersSource | None = None
+    audit: AuditPorts | None = None
+    """None: refused calls are kept nowhere, since there is no archive."""
     peers: Peers | None = None
     recent: RecentEvents = field(default_factory=RecentEvents)
     command_deadline_s: float = COMMAND_DEADLINE_S

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from identity.access_key import draw_key
 from mesh.errors import SettingsError
 from runtime.clock import Entropy
 from runtime.files import PRIVATE, read_private, write_atomic
-
-_ID_BYTES, _SECRET_BYTES = 10, 30
-"""16 characters of base32 and 40 of base64, as AWS's own have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +24,8 @@ class AdminCredentials:
 
 
 def create_credentials(account_id: str, region: str, entropy: Entropy) -> AdminCredentials:
-    """A new key. Its id begins MLOG, so that nobody takes it for one of AWS's."""
-    access_key_id = "MLOG" + base64.b32encode(entropy.token_bytes(_ID_BYTES)).decode()
-    # No '/' or '+': people paste these into URLs and shells.
-    secret = base64.b64encode(entropy.token_bytes(_SECRET_BYTES), altchars=b"Az").decode()
-    return AdminCredentials(access_key_id, secret, account_id, region)
+    """A new key."""
+    return AdminCredentials(*draw_key(entropy), account_id, region)
 
 
 def save_credentials(path: Path, key: AdminCredentials) -> None:

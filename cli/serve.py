@@ -18,7 +18,7 @@ import structlog
 from prometheus_client import REGISTRY
 
 from api.app import create_app
-from api.history import LogHistory
+from api.past import DriverFrames, LogHistory, StoredCheckpoints
 from api.ports import ApiPorts, Readiness, SignedIdentity, XdsEndpoint
 from api.recent import RecentEvents
 from api.server import ApiServer, server_config
@@ -28,6 +28,7 @@ from cluster.etcd.connection import EtcdConnection
 from cluster.etcd.connection import TlsFiles as EtcdTls
 from cluster.frontends import FrontendRegistrations
 from cluster.members import Member, Registration, list_members
+from eventlog.blobs import parts_in
 from eventlog.drivers.etcd import EtcdDriver
 from eventlog.follower import Follower
 from eventlog.keys.keyring import Keyring
@@ -233,7 +234,8 @@ async def run_api(settings: ApiSettings) -> None:
         ports = ApiPorts(
             replica=replica,
             writer=LogWriter(access.driver, access.keyring, clock, entropy),
-            history=LogHistory(access.follower),
+            history=LogHistory(DriverFrames(access.driver), access.keyring, parts_in(access.driver)),
+            checkpoints=StoredCheckpoints(access.driver, access.keyring),
             signer=_Signer(settings, entropy),
             xds_endpoints=lambda: [XdsEndpoint(zone, address) for zone, address in settings.frontends],
             clock=clock,

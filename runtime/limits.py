@@ -364,6 +364,9 @@ RESTORE_ETCD_ASK_S = 3.0
 RESTORE_ARCHIVE_WAIT_S = 30.0
 """For the archive to reach the head of an etcd that still answers; it is a second behind when all is well."""
 
+RESTORE_TIMEOUT_S = 120.0
+"""For etcd, and then for the roles, to become ready in a restore, on a slow machine."""
+
 RESTORE_POLL_S = 0.2
 """Between looks at the archive, or at members that are to come up."""
 

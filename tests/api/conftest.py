@@ -14,17 +14,21 @@ import pytest
 from botocore.config import Config
 
 from api.app import create_app
-from api.history import LogHistory
-from api.ports import ApiPorts, Readiness, SignedIdentity, XdsEndpoint
+from api.past import DriverFrames, LogHistory, StoredCheckpoints
+from api.ports import ApiPorts, AuditPorts, Readiness, SignedIdentity, XdsEndpoint
 from api.recent import RecentEvents
+from api.refusals import RefusedCalls
 from api.server import ApiServer, server_config
 from cli.genesis import AdminKey, create_cluster_log
+from eventlog.archive.memory import MemoryObjectStore
+from eventlog.blobs import parts_in
 from eventlog.drivers.memory import MemoryDriver, MemoryStore
 from eventlog.follower import Follower
 from eventlog.keys.file import FileKeyProvider, create_key_file
 from eventlog.keys.keyring import Keyring
 from eventlog.reads import HeadConfirmer
 from eventlog.records import KeyClass, Record
+from eventlog.sealing import DataKey
 from eventlog.writer import LogWriter
 from identity.node_id import NodeId
 from mesh.errors import BadRequest, NoQuorum
@@ -61,6 +65,8 @@ class Server:
     replica: Replica
     driver: MemoryDriver
     keyring: Keyring
+    refused: RefusedCalls
+    archive: MemoryObjectStore
     _plain: Any = None
 
     async def call(self, operation: str, **arguments: Any) -> Any:
@@ -113,12 +119,13 @@ async def running(
     directory: Path, servers: int = 1, tls: TlsFiles | None = None, **deadlines: float
 ) -> AsyncIterator[Cloud]:
     """A cloud of that many servers, ready. `deadlines`: command_s, read_s, append_s."""
-    store = MemoryStore()
+    store, archive = MemoryStore(), MemoryObjectStore()
     providers = await create_log(store, directory)
     async with AsyncExitStack() as stack:
         started = []
         for number in range(servers):
-            started.append(await stack.enter_async_context(_server(store, providers, f"api-{number}", tls, deadlines)))
+            server = _server((store, archive), providers, f"api-{number}", tls, deadlines)
+            started.append(await stack.enter_async_context(server))
         yield Cloud(store, started)
 
 
@@ -143,9 +150,14 @@ async def open_keyring(driver: MemoryDriver, providers: Providers) -> Keyring:
 
 @asynccontextmanager
 async def _server(
-    store: MemoryStore, providers: Providers, server_id: str, tls: TlsFiles | None, deadlines: dict[str, float]
+    stores: tuple[MemoryStore, MemoryObjectStore],
+    providers: Providers,
+    server_id: str,
+    tls: TlsFiles | None,
+    deadlines: dict[str, float],
 ) -> AsyncIterator[Server]:
     clock, entropy = SystemClock(), SystemEntropy()
+    store, archive = stores
     driver = MemoryDriver(store)
     keyring = await open_keyring(driver, providers)
 
@@ -157,11 +169,18 @@ async def _server(
     replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
     recent = RecentEvents()
     replica.subscribe(recent.folded)
+
+    async def audit_keys() -> tuple[str, DataKey, None]:
+        log_id = replica.head_ref.head.log_id
+        return log_id, (await keyring.sealing_keys(log_id, KeyClass.CONFIG))[0], None
+
+    refused = RefusedCalls(archive, server_id, audit_keys, clock, entropy, region=REGION)
     app = create_app(
         ApiPorts(
             replica=replica,
             writer=LogWriter(driver, keyring, clock, entropy, deadline_s=deadlines.get("append_s", 0.5)),
-            history=LogHistory(lambda: Follower(driver, keyring, clock, entropy)),
+            history=LogHistory(DriverFrames(driver), keyring, parts_in(driver)),
+            checkpoints=StoredCheckpoints(driver, keyring),
             signer=FakeSigner(),
             xds_endpoints=lambda: [XdsEndpoint("a", "127.0.0.1:18000"), XdsEndpoint("b", "127.0.0.1:18001")],
             clock=clock,
@@ -171,6 +190,7 @@ async def _server(
             server_id=server_id,
             members=members,
             recent=recent,
+            audit=AuditPorts(refused, archive, keyring),
             command_deadline_s=deadlines.get("command_s", COMMAND_DEADLINE_S),
             read_deadline_s=deadlines.get("read_s", READ_DEADLINE_S),
             readiness=lambda: Readiness(replica.ready and replica.halted is None, replica.halted or ""),
@@ -182,7 +202,7 @@ async def _server(
         serving = supervisor.start(http.serve(), "http")
         await await_until(lambda: http.started and replica.ready, what="the server is ready")
         scheme = "https" if tls else "http"
-        yield Server(f"{scheme}://127.0.0.1:{http.port}", http, app, replica, driver, keyring)
+        yield Server(f"{scheme}://127.0.0.1:{http.port}", http, app, replica, driver, keyring, refused, archive)
         http.should_exit = True
         await serving
 
