@@ -32,6 +32,7 @@ from eventlog.blobs import parts_in
 from eventlog.drivers.etcd import EtcdDriver
 from eventlog.follower import Follower
 from eventlog.keys.keyring import Keyring
+from eventlog.keys.opening import KeyCheck, keep_fresh
 from eventlog.keys.provider import KeyProvider
 from eventlog.keys.sources import open_sources
 from eventlog.reads import HeadConfirmer
@@ -83,6 +84,7 @@ class LogAccess:
 
     connection: EtcdConnection
     driver: EtcdDriver
+    providers: Mapping[KeyClass, KeyProvider]
     keyring: Keyring
     replica: Replica
     follower: Callable[[], Follower]
@@ -108,12 +110,15 @@ def open_log(settings: LogSettings, clock: Clock, entropy: Entropy) -> LogAccess
     """Build, without a first call: the replica waits for etcd by itself."""
     connection = etcd_connection(settings, clock, entropy)
     driver = EtcdDriver(connection, settings.key_prefix)
-    keyring = Keyring(driver, key_providers(settings.kek, entropy))
+    providers = key_providers(settings.kek, entropy)
+    keyring = Keyring(driver, providers)
 
     def follower() -> Follower:
         return Follower(driver, keyring, clock, entropy)
 
-    return LogAccess(connection, driver, keyring, Replica(follower(), HeadConfirmer(driver), clock), follower)
+    return LogAccess(
+        connection, driver, providers, keyring, Replica(follower(), HeadConfirmer(driver), clock), follower
+    )
 
 
 def _member(settings: ProcessSettings) -> Member:
@@ -214,12 +219,15 @@ async def run_api(settings: ApiSettings) -> None:
         stack.callback(access.connection.close)
         supervisor = await stack.enter_async_context(Supervisor())
         supervisor.stop_on_signals()
-        checks = {**_folded(replica), "quorum": _confirmable(replica)}
+        keys = KeyCheck(access.driver, access.keyring, access.providers, clock)
+        checks = {"keys": lambda: keys.waiting_for, **_folded(replica), "quorum": _confirmable(replica)}
 
         def status() -> Mapping[str, Any]:
             return _status(settings, replica.position) | {"state_hash": state_hash(replica.state)}
 
         health = await _serve_health(stack, settings, checks, status)
+        if not await supervisor.finish(supervisor.start(keys.run(), "keys")):
+            return
 
         def readiness() -> Readiness:
             failing = health.failing()
@@ -255,6 +263,7 @@ async def run_api(settings: ApiSettings) -> None:
         registration = Registration(access.connection, settings.key_prefix, lambda: _member(settings), clock)
         supervisor.start(replica.run(), "replica")
         supervisor.start(_keep_confirming(replica, clock), "confirm")
+        supervisor.start(keep_fresh(access.keyring, keys.log_id, clock), "data keys")
         supervisor.start(registration.run(), "member")
         serving = supervisor.start(server.serve(), "http")
         serving.add_done_callback(lambda _: supervisor.stop())
@@ -319,7 +328,10 @@ async def run_projector(settings: ProjectorSettings) -> None:
                 "alarms": alarms,
             }
 
-        await _serve_health(stack, settings, _folded(replica), status)
+        keys = KeyCheck(access.driver, access.keyring, access.providers, clock)
+        await _serve_health(stack, settings, {"keys": lambda: keys.waiting_for, **_folded(replica)}, status)
+        if not await supervisor.finish(supervisor.start(keys.run(), "keys")):
+            return
         await feed.start(settings.listen, server_credentials(settings.role_tls))
         stack.push_async_callback(feed.stop, 0)
         registration = Registration(access.connection, settings.key_prefix, lambda: _member(settings), clock)

@@ -15,8 +15,11 @@ PRIVATE = 0o600
 PUBLIC = 0o644
 
 
-def write_atomic(path: Path, data: bytes, mode: int = PUBLIC) -> None:
-    """Replace `path` by `data` in one step, durable before the new name shows. Makes the parent directory (0700)."""
+def write_atomic(path: Path, data: bytes, mode: int = PUBLIC, owner: tuple[int, int] | None = None) -> None:
+    """Replace `path` by `data` in one step, durable before the new name shows. Makes the parent directory (0700).
+
+    `owner` is the user and group to give it to; ours if None.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)
@@ -26,6 +29,8 @@ def write_atomic(path: Path, data: bytes, mode: int = PUBLIC) -> None:
             os.fchmod(
                 file.fileno(), mode
             )  # the umask must not decide who reads a key, or who cannot read a certificate
+            if owner is not None:
+                os.fchown(file.fileno(), *owner)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -471,7 +471,7 @@ KEY_CALL_PAUSE_S = 0.2
 """The first of those pauses, doubled each time."""
 
 KEY_COMMAND_S = 15.0
-"""For a program that wraps or unwraps: a smart card is slow, a program that waits for a password would wait for ever."""
+"""For a program that wraps or unwraps: a smart card is slow, and one that waits for a password would wait for ever."""
 
 KEY_ANSWER_BYTES = 64 * 1024
 """Of one answer of a key service or program: a wrapped key is below 1 KiB."""
@@ -540,3 +540,14 @@ ARCHIVE_THOROUGH_READS = 8
 
 ARCHIVE_SURVEY_S = 3600.0
 """Between looks at what retention lets go."""
+
+ARCHIVE_NONCE_BYTES = 16
+"""What sets two archivers' objects apart."""
+
+ARCHIVE_RETRY_S = 0.1
+"""First pause after a step that failed; doubles up to ARCHIVE_RETRY_MAX_S, so an archive that is back is caught up."""
+
+ARCHIVE_RETRY_MAX_S = 2.0
+
+ARCHIVE_HALT_S = 10.0
+"""Between looks at an archive that is not what it must be, while an operator mends it."""

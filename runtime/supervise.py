@@ -53,6 +53,17 @@ class Supervisor:
         if self._failure is not None:
             raise self._failure
 
+    async def finish(self, task: asyncio.Task[Any]) -> bool:
+        """Wait for `task`; False if `stop` came first. Raises what it, or another task before it, raised."""
+        stopped = asyncio.ensure_future(self._stopped.wait())
+        try:
+            await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+        if self._failure is not None:
+            raise self._failure
+        return task.done() and not task.cancelled() and task.exception() is None
+
     async def close(self) -> None:
         """Cancel what still runs and wait for it to end."""
         tasks = list(self._tasks)

@@ -6,6 +6,7 @@ more. A class without a provider is one that this role is not given; any other f
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from eventlog.driver import LogDriver
@@ -15,6 +16,7 @@ from eventlog.records import KeyClass
 from eventlog.sealing import DataKey
 from mesh.errors import MissingKey
 from mesh.position import Position
+from runtime.limits import KEY_PROBES_AT_ONCE
 
 
 class Keyring:
@@ -24,6 +26,7 @@ class Keyring:
         self._driver = driver
         self._providers = dict(providers)
         self._keys: dict[str, DataKey] = {}
+        self._newest: dict[KeyClass, DataKey] = {}
 
     def opens(self, key_class: KeyClass) -> bool:
         """Whether this role is given keys of the class at all."""
@@ -45,11 +48,13 @@ class Keyring:
         Also the check at a start that a role's keys are the right ones: MissingKey, WrongKey and Damaged say which
         key, where it was looked for and what to do.
         """
-        for key_id, entry in (await self._driver.list_data_keys()).items():
-            if key_id not in self._keys:
-                key = await unwrap_data_key(key_id, entry.value, log_id, self._providers)
-                if key is not None:
-                    self._keys[key_id] = key
+        stored = await self._driver.list_data_keys()
+        new = [(key_id, entry.value) for key_id, entry in stored.items() if key_id not in self._keys]
+        for index in range(0, len(new), KEY_PROBES_AT_ONCE):
+            some = new[index : index + KEY_PROBES_AT_ONCE]
+            opened = await asyncio.gather(*(unwrap_data_key(*each, log_id, self._providers) for each in some))
+            self._keys.update({key.key_id: key for key in opened if key is not None})
+        self._newest = {key_class: held[-1] for key_class in KeyClass if (held := self.held(key_class))}
 
     def held(self, key_class: KeyClass) -> list[DataKey]:
         """The keys of a class that were loaded, the oldest first: of two servers' picks, both take the same."""
@@ -64,19 +69,22 @@ class Keyring:
 
     async def sealing_keys(self, log_id: str, key_class: KeyClass) -> tuple[DataKey, DataKey | None]:
         """What `seal_record` needs for a record of the class: the newest config key; the newest secrets key or None."""
-        config = await self._newest(log_id, KeyClass.CONFIG)
-        return config, await self._newest(log_id, KeyClass.SECRETS) if key_class is KeyClass.SECRETS else None
+        wanted = (KeyClass.CONFIG, KeyClass.SECRETS) if key_class is KeyClass.SECRETS else (KeyClass.CONFIG,)
+        if not all(each in self._newest for each in wanted):
+            await self.load(log_id)
+        return self.newest(KeyClass.CONFIG), self.newest(key_class) if key_class is KeyClass.SECRETS else None
 
-    async def _newest(self, log_id: str, key_class: KeyClass) -> DataKey:
+    def newest(self, key_class: KeyClass) -> DataKey:
+        """The key of a class that seals now, of those that were loaded; MissingKey if there is none."""
+        newest = self._newest.get(key_class)
+        if newest is not None:
+            return newest
         if not self.opens(key_class):
             raise self._not_given(key_class)
-        held = self.held(key_class)
-        if not held:
-            await self.load(log_id)
-            held = self.held(key_class)
-        if not held:
-            raise MissingKey(f"The log has no data key of class '{key_class.value}': restore it from the archive")
-        return held[-1]
+        raise MissingKey(
+            f"The log has no data key of class '{key_class.value}' (datakey/{key_class.value}-…): bring it back with "
+            "`meshlog keys import --from-archive`"
+        )
 
     def _not_given(self, key_class: KeyClass) -> MissingKey:
         given = key_class.wrapped_by.value
