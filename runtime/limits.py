@@ -177,6 +177,16 @@ HAND_OVER_AFTER_LOSSES = 3
 """Races lost in a row before a server hands its batch to a recent winner: of three equal servers, one in four or so."""
 HAND_OVER_TIMEOUT_S = 2.0
 """How long a handed batch may be with another server; then it is competed for here again."""
+PEER_MESSAGE_BYTES_MAX = 2 * 1024 * 1024
+"""A batch between API servers: a frame's worth, or one command with the largest body that the API takes."""
+PEER_CALLS_MAX = 64
+"""Batches of other API servers at once."""
+PEER_DIAL_S = 0.25
+"""From dialling another API server to a connection: they are on a LAN. Then the batch is not handed over."""
+PEER_PENALTY_S = 2.0
+"""How long an API server that broke a hand-over off is not asked again."""
+PEERS_ASKED_MAX = 3
+"""API servers that are asked to take one batch, before it is competed for again."""
 RECENT_WIN_S = 1.0
 """A server that won a race no longer ago than this, and has lost none since, takes batches of others."""
 COMMAND_BACKOFF_S = 0.004
@@ -357,6 +367,18 @@ LEFT_NODES_MAX = 4_096
 RECENT_EVENTS_KEPT = 4_096
 """Events without their specs that an API server keeps in memory (some 4 MB), for a restore to name what was lost: the
 archive is a second behind, and no log takes that many events in a second or two."""
+
+DRILL_SLICE_RECORDS = 64
+"""Folded at once in a drill (some 3 ms of an API server's loop), then as long a rest: half a core at most."""
+
+DRILL_ARCHIVE_WAIT_S = 60.0
+"""For the archive to have what the log had when the drill began; it is a second behind when all is well."""
+
+DRILL_RETRY_S = 600.0
+"""After a drill that failed; also the longest sleep between looks at when the next one is due."""
+
+DRILL_POLL_S = 1.0
+"""Between looks at the archive, at the log's readiness, and of the other servers at the last result."""
 
 RESTORE_ETCD_ASK_S = 3.0
 """For the old etcd to say where its head is; one that has lost its quorum never does."""
@@ -551,3 +573,12 @@ ARCHIVE_RETRY_MAX_S = 2.0
 
 ARCHIVE_HALT_S = 10.0
 """Between looks at an archive that is not what it must be, while an operator mends it."""
+
+# --- cluster: clocks
+CLOCK_SKEW_MAX_US = 2_000_000
+"""How far a server's clock may be off the median of the members' before it stops writing: NTP keeps hosts within
+milliseconds, and what a reader asks for by time is asked for by the second."""
+CLOCK_RENEWAL_S = 0.5
+"""How long a member's renewal may be on its way into etcd without making its clock look slow."""
+CLOCK_LOOK_S = 0.5
+"""Between an API server's looks at the members: bounds how exactly it knows their clocks. One small read."""
