@@ -26,7 +26,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One live process. `address` is host:port; `wall_us` is its own clock when it last renewed."""
+    """One live process. `address` is host:port; `wall_us` is its own clock when it last renewed.
+
+    `peer`: where an API server takes batches of others, host:port; empty where it takes none. `reproduced`: the newest
+    checkpoint whose state this process has come to by its own fold, `<epoch>.<position>:<state hash>`; empty for none.
+    """
 
     role: str
     id: str
@@ -35,6 +39,8 @@ class Member:
     level: int
     build: str
     wall_us: int = 0
+    peer: str = ""
+    reproduced: str = ""
 
     def document(self) -> dict[str, Any]:
         """As the API lists it."""
@@ -114,6 +120,11 @@ def cluster_level(members: Iterable[Member]) -> int | None:
     return min((member.level for member in members), default=None)
 
 
+_TEXTS = ("role", "id", "zone", "address", "build", "peer", "reproduced")
+_LATER = {"peer": "", "reproduced": ""}
+"""What a record of an older build does not have."""
+
+
 def _encode(member: Member) -> bytes:
     return json.dumps(dataclasses.asdict(member), separators=(",", ":")).encode()
 
@@ -122,11 +133,12 @@ def _decode(key: bytes, value: bytes) -> Member:
     """Fields that this build does not know are left aside: a newer one may have written it."""
     try:
         document: Any = json.loads(value) if len(value) <= MEMBER_RECORD_BYTES else None
+        document = _LATER | document
         fields = {field.name: document[field.name] for field in dataclasses.fields(Member)}
     except (ValueError, TypeError, KeyError):
         fields = {}
     numbers = all(type(fields.get(name)) is int for name in ("level", "wall_us"))
-    if not numbers or not all(isinstance(fields.get(name), str) for name in ("role", "id", "zone", "address", "build")):
+    if not numbers or not all(isinstance(fields.get(name), str) for name in _TEXTS):
         raise Damaged(
             f"The member record {key.decode(errors='replace')} is not one that Meshlog writes: "
             "find out who else writes under this prefix, and delete the key"
