@@ -17,6 +17,8 @@ from mesh.arn import spelled
 from mesh.events import (
     ACCESS_KEY_CREATED,
     ACCESS_KEY_DISABLED,
+    DATA_KEYS_DRAWN,
+    DATA_KEYS_REWRAPPED,
     LEVEL_RAISED,
     LOG_RESTORED,
     MESH_ROLLED_BACK,
@@ -197,6 +199,8 @@ _SUMMARIES: Mapping[str, Callable[[Mapping[str, Any], ResourceKey | None], str]]
     ACCESS_KEY_CREATED: lambda data, _: f"access key {data.get('access_key_id', '?')} for {data.get('principal', '?')}",
     ACCESS_KEY_DISABLED: lambda data, _: f"access key {data['access_key_id']} disabled",
     PROXY_IDENTITY_ISSUED: lambda data, key: f"certificate {data['serial']} for a proxy of {_path(key)}",
+    DATA_KEYS_DRAWN: lambda data, _: f"data keys drawn: {', '.join(data['keys'])}",
+    DATA_KEYS_REWRAPPED: lambda data, _: f"{len(data['keys'])} data keys wrapped by {data['kek']}",
     LEVEL_RAISED: lambda data, _: f"cluster level {data['level']}",
     LOG_RESTORED: lambda data, _: f"log restored to {data['from_epoch']}.{data['position']} ({data['to']})",
 }

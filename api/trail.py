@@ -18,6 +18,8 @@ from identity.sigv4 import APPMESH, MESHLOG, Caller
 from mesh.events import (
     ACCESS_KEY_CREATED,
     ACCESS_KEY_DISABLED,
+    DATA_KEYS_DRAWN,
+    DATA_KEYS_REWRAPPED,
     LEVEL_RAISED,
     LOG_RESTORED,
     MESH_ROLLED_BACK,
@@ -46,6 +48,8 @@ _OPERATIONS: Mapping[str, str] = {
     ACCESS_KEY_CREATED: "CreateAccessKey",
     ACCESS_KEY_DISABLED: "DisableAccessKey",
     PROXY_IDENTITY_ISSUED: "IssueProxyIdentity",
+    DATA_KEYS_DRAWN: "RotateKeys",
+    DATA_KEYS_REWRAPPED: "RewrapKeys",
     LEVEL_RAISED: "RaiseLevel",
     LOG_RESTORED: "RestoreLog",
 }

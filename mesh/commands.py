@@ -102,6 +102,14 @@ class IssueProxyIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordDataKeys:
+    """Put on record that data keys were drawn, or that they are wrapped by the key-encryption key `kek` now."""
+
+    key_ids: tuple[str, ...]
+    kek: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RaiseLevel:
     """Let the cluster emit what `level` brought; the caller has seen that all live members understand it."""
 
@@ -118,6 +126,7 @@ Command = (
     | CreateAccessKey
     | DisableAccessKey
     | IssueProxyIdentity
+    | RecordDataKeys
     | RaiseLevel
 )
 COMMANDS: tuple[type[Command], ...] = (
@@ -130,6 +139,7 @@ COMMANDS: tuple[type[Command], ...] = (
     CreateAccessKey,
     DisableAccessKey,
     IssueProxyIdentity,
+    RecordDataKeys,
     RaiseLevel,
 )
 

@@ -19,6 +19,7 @@ from mesh.commands import (
     DisableAccessKey,
     IssueProxyIdentity,
     RaiseLevel,
+    RecordDataKeys,
     Rollback,
     TagResource,
     UntagResource,
@@ -28,6 +29,8 @@ from mesh.errors import BadRequest, Conflict, Forbidden, NotFound, ResourceInUse
 from mesh.events import (
     ACCESS_KEY_CREATED,
     ACCESS_KEY_DISABLED,
+    DATA_KEYS_DRAWN,
+    DATA_KEYS_REWRAPPED,
     LEVEL,
     LEVEL_RAISED,
     MESH_ROLLED_BACK,
@@ -255,6 +258,14 @@ def _issue_proxy_identity(state: State, command: IssueProxyIdentity, context: Co
     return [NewEvent(PROXY_IDENTITY_ISSUED, data)]
 
 
+def _record_data_keys(state: State, command: RecordDataKeys, context: Context) -> list[NewEvent]:  # noqa: ARG001
+    if not command.key_ids:
+        return []
+    if command.kek is None:
+        return [NewEvent(DATA_KEYS_DRAWN, {"keys": list(command.key_ids)})]
+    return [NewEvent(DATA_KEYS_REWRAPPED, {"keys": list(command.key_ids), "kek": command.kek})]
+
+
 def _raise_level(state: State, command: RaiseLevel, context: Context) -> list[NewEvent]:  # noqa: ARG001
     if not state.level <= command.level <= LEVEL:
         raise BadRequest(
@@ -387,6 +398,7 @@ DECIDERS = cast(
         CreateAccessKey: _create_access_key,
         DisableAccessKey: _disable_access_key,
         IssueProxyIdentity: _issue_proxy_identity,
+        RecordDataKeys: _record_data_keys,
         RaiseLevel: _raise_level,
     },
 )

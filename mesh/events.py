@@ -13,6 +13,8 @@ gives them their meaning. Data shapes, by type:
     AccessKeyCreated     {access_key_id, secret, account, principal, admin}     sealed in the secrets class
     AccessKeyDisabled    {access_key_id}                                        for good; no secret in it
     ProxyIdentityIssued  {node: key, serial, not_after_us}                      no state, an audit fact
+    DataKeysDrawn        {keys: [id]}                                           no state, an audit fact, as the next
+    DataKeysRewrapped    {keys: [id], kek}                                      kek: what wraps them now
     LevelRaised          {level}
     LogRestored          {from_epoch, position, hash, to, known, reason}
                          the first of an epoch: this timeline goes on from that position of an earlier epoch, whose
@@ -37,6 +39,8 @@ MESH_ROLLED_BACK = "MeshRolledBack"
 ACCESS_KEY_CREATED = "AccessKeyCreated"
 ACCESS_KEY_DISABLED = "AccessKeyDisabled"
 PROXY_IDENTITY_ISSUED = "ProxyIdentityIssued"
+DATA_KEYS_DRAWN = "DataKeysDrawn"
+DATA_KEYS_REWRAPPED = "DataKeysRewrapped"
 LEVEL_RAISED = "LevelRaised"
 LOG_RESTORED = "LogRestored"
 
@@ -49,6 +53,8 @@ EVENT_TYPES = (
     ACCESS_KEY_CREATED,
     ACCESS_KEY_DISABLED,
     PROXY_IDENTITY_ISSUED,
+    DATA_KEYS_DRAWN,
+    DATA_KEYS_REWRAPPED,
     LEVEL_RAISED,
     LOG_RESTORED,
 )

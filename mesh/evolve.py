@@ -14,6 +14,8 @@ from mesh.errors import Poison
 from mesh.events import (
     ACCESS_KEY_CREATED,
     ACCESS_KEY_DISABLED,
+    DATA_KEYS_DRAWN,
+    DATA_KEYS_REWRAPPED,
     LEVEL,
     LEVEL_RAISED,
     LOG_RESTORED,
@@ -168,6 +170,12 @@ def _proxy_identity_issued(state: State, data: Data) -> Folded:
     return state, None
 
 
+def _data_keys(state: State, data: Data) -> Folded:
+    if not all(isinstance(key_id, str) for key_id in data["keys"]):
+        raise ValueError("a data key's id is text")
+    return state, None
+
+
 def _level_raised(state: State, data: Data) -> Folded:
     level: int = data["level"]
     if level > LEVEL:
@@ -191,6 +199,8 @@ FOLDS: Mapping[str, Callable[[State, Data], Folded]] = {
     ACCESS_KEY_CREATED: _access_key_created,
     ACCESS_KEY_DISABLED: _access_key_disabled,
     PROXY_IDENTITY_ISSUED: _proxy_identity_issued,
+    DATA_KEYS_DRAWN: _data_keys,
+    DATA_KEYS_REWRAPPED: _data_keys,
     LEVEL_RAISED: _level_raised,
     LOG_RESTORED: _log_restored,
 }

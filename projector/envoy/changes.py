@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from mesh.events import (
     ACCESS_KEY_CREATED,
     ACCESS_KEY_DISABLED,
+    DATA_KEYS_DRAWN,
+    DATA_KEYS_REWRAPPED,
     LEVEL_RAISED,
     LOG_RESTORED,
     MESH_ROLLED_BACK,
@@ -23,9 +25,18 @@ from mesh.kinds import ResourceKey
 OF_ONE = frozenset({RESOURCE_CREATED, RESOURCE_UPDATED, RESOURCE_DELETED})
 OF_MANY = frozenset({MESH_ROLLED_BACK})
 OF_NONE = frozenset(
-    {TAGS_CHANGED, ACCESS_KEY_CREATED, ACCESS_KEY_DISABLED, PROXY_IDENTITY_ISSUED, LEVEL_RAISED, LOG_RESTORED}
+    {
+        TAGS_CHANGED,
+        ACCESS_KEY_CREATED,
+        ACCESS_KEY_DISABLED,
+        PROXY_IDENTITY_ISSUED,
+        DATA_KEYS_DRAWN,
+        DATA_KEYS_REWRAPPED,
+        LEVEL_RAISED,
+        LOG_RESTORED,
+    }
 )
-"""Tags, credentials and levels change no spec. (A level is looked at by itself.)"""
+"""Tags, credentials, keys and levels change no spec. (A level is looked at by itself.)"""
 
 
 def changed_keys(events: Iterable[Event]) -> set[ResourceKey]:

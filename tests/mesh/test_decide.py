@@ -16,6 +16,7 @@ from mesh.commands import (
     DisableAccessKey,
     IssueProxyIdentity,
     RaiseLevel,
+    RecordDataKeys,
     Rollback,
     TagResource,
     UntagResource,
@@ -67,6 +68,8 @@ def test_every_type_of_event_has_a_command_that_leads_to_it() -> None:
     world.do(CreateAccessKey("LESS", "secret", ACCOUNT, "arn:aws:iam::123456789012:user/ann", False))
     world.do(DisableAccessKey("LESS", ACCOUNT))
     world.do(IssueProxyIdentity(key("virtualNode", "cart-v1"), "01", 1))
+    world.do(RecordDataKeys(("config-1",)))
+    world.do(RecordDataKeys(("config-1", "secrets-1"), "kek-2"))
     world.delete(key("gatewayRoute", "cart", parent="edge"))
     # A level above the first does not exist in this build, so nothing can lead to it yet; a restore is no command.
     nobodys = {"LogRestored"} | ({"LevelRaised"} if LEVEL == 1 else set())

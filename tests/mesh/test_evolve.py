@@ -159,6 +159,8 @@ POISON: list[tuple[str, Any, dict[str, Any]]] = [
     ("AccessKeyCreated", {"access_key_id": "x"}, {}),
     ("AccessKeyDisabled", {}, {}),
     ("ProxyIdentityIssued", {"node": None}, {}),
+    ("DataKeysDrawn", {}, {}),
+    ("DataKeysRewrapped", {"keys": [1]}, {}),
 ]
 
 
