@@ -91,6 +91,7 @@ class RefusedCalls:
         self._sending: Refusals | None = None
         self._chain: ChainWriter | None = None
         self._last_us = 0
+        self._turn = asyncio.Lock()
 
     def refused(self, attempt: Attempt, code: str, message: str) -> None:
         """Take note of a refused call. Never blocks, never raises for want of room."""
@@ -121,6 +122,10 @@ class RefusedCalls:
 
     async def flush(self) -> None:
         """Write what waits, if anything does, as one segment. Unavailable: it waits on."""
+        async with self._turn:
+            await self._flush()
+
+    async def _flush(self) -> None:
         if self._sending is None:
             if not self._waiting and not self._dropped:
                 return
