@@ -46,6 +46,14 @@ async def create_cluster_log(
     await keyring.load(head.head.log_id)
     if head.head.position > 0:
         return False
+    record = access_key_record(admin, entropy.uuid())
+    # A lost race: another host's first event is there, and with it the admin's key.
+    appended = await LogWriter(driver, keyring, clock, entropy).append(head, [record], previous_time_us=0)
+    return isinstance(appended, Appended)
+
+
+def access_key_record(admin: AdminKey, request_id: str) -> NewRecord:
+    """The event that makes the admin's key known, which no caller could be authorised for."""
     operation = "CreateAccessKey"
     token = idempotency_token(admin.account, admin.principal, operation, "bootstrap", {"id": admin.access_key_id})
     command = CreateAccessKey(
@@ -57,17 +65,14 @@ async def create_cluster_log(
     )
     context = Context(account=admin.account, principal=admin.principal, operation=operation, token=token)
     (event,) = decide(State(), command, context).events
-    record = NewRecord(
+    return NewRecord(
         type=event.type,
         schema=SCHEMAS[event.type],
         account=admin.account,
         actor=admin.principal,
         source_ip="",
-        request_id=entropy.uuid(),
+        request_id=request_id,
         token=TokenMark(token.digest, token.body),
         data=event.data,
         key_class=KeyClass.SECRETS,
     )
-    # A lost race: another host's first event is there, and with it the admin's key.
-    appended = await LogWriter(driver, keyring, clock, entropy).append(head, [record], previous_time_us=0)
-    return isinstance(appended, Appended)

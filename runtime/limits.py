@@ -119,8 +119,11 @@ anew. Many lost races long, and little enough that what nobody named goes with a
 BLOBS_REMEMBERED = 4
 """Blobs whose record lost its race, and which the next attempt may name: one big change at a time is usual."""
 
-COMPRESS_FROM_BYTES = 512
-"""Below this zstd saves little and opening costs as much again."""
+DATA_DEPTH_MAX = 64
+"""Nesting of a record's data; App Mesh's deepest specification has 16 levels, and a request's body may have 48."""
+
+COMPRESS_FROM_BYTES = 1024
+"""Below this zstd saves a seventh, and opening costs half as much again: a decompressor is made for every record."""
 
 APPEND_DEADLINE_S = 10.0
 """How long an append with a lost answer is asked after before the caller is told that nobody knows. Longer than an
@@ -290,6 +293,8 @@ CLI_READ_TIMEOUT_S = 30.0
 """For one answer: above the server's own limit for a command."""
 CLI_EVENTS_PAGE = 500
 """Events asked for at a time by `meshlog log`."""
+CLI_FOLLOW_RETRY_S = 1.0
+"""Before `meshlog log --follow` asks again when no server could answer."""
 
 # --- cluster.etcd
 ETCD_CALL_S = 2.0
@@ -582,3 +587,54 @@ CLOCK_RENEWAL_S = 0.5
 """How long a member's renewal may be on its way into etcd without making its clock look slow."""
 CLOCK_LOOK_S = 0.5
 """Between an API server's looks at the members: bounds how exactly it knows their clocks. One small read."""
+
+TIMELINE_PAGE_FRAMES = 256
+"""Frames that a reader of history asks etcd for at once."""
+
+KEKS_TOLD_MAX = 48
+"""Key-encryption keys that a member says it holds, in its record of MEMBER_RECORD_BYTES: four rotations a year for six
+years, both classes."""
+
+# --- duties: checkpoints, trimming, etcd's space
+CHECKPOINT_EVENTS = 10_000
+"""Events after which a checkpoint is due: a start folds a checkpoint and so many in a fraction of a second."""
+CHECKPOINT_EVERY_S = 900
+"""A checkpoint at least so often where there are events, so that what is rarely written is trimmed too."""
+CHECKPOINT_GAP_S = 30.0
+"""Never two within this: one of a full token window is some MB, and etcd keeps what was deleted for COMPACT_KEEP_S."""
+CHECKPOINT_LOOK_S = 0.5
+"""Between looks at whether one is due; nothing is read for it."""
+CHECKPOINTS_KEPT = 3
+"""In etcd: the one to start from, the one to start from if that is damaged, and one that is being reproduced."""
+REPRODUCE_LOOK_S = 2.0
+"""Between a replica's looks for new checkpoints: one listing of names."""
+STATE_HASHES_KEPT = 65_536
+"""Recent states' hashes that a replica remembers (about 10 MB): a checkpoint of a busy log is stored seconds, and so
+tens of thousands of events, after its state was."""
+TRIM_KEEP_EVENTS = 10_000
+"""Newest events that stay in etcd although the archive has them: for followers that were away for a moment, and for
+history that is asked for most."""
+TRIM_LOOK_S = 5.0
+"""Between looks at what may be trimmed: three small reads."""
+TRIM_STEP_EVENTS = 2_000
+"""Trimmed in one Txn: some milliseconds of etcd's time, and a watch answer of bounded size."""
+COMPACT_KEEP_S = 300
+"""etcd's own history: longer than any watch is away without being a new start, far shorter than it takes to fill
+etcd."""
+COMPACT_LOOK_S = 15.0
+"""Between compactions; each frees what became old since the last."""
+SPACE_LOOK_S = 2.0
+"""Between looks at the members' database sizes: one small call to each."""
+ETCD_QUOTA_BYTES = 4 * 1024**3
+"""A member's database: fifty times what a trimmed log takes. At this size etcd takes no more writes."""
+SPACE_ALARM_SHARE = 0.7
+"""Share of the quota from which on an alarm is raised: days ahead for a cluster that grows, minutes for a flood."""
+DEFRAGMENT_FREE_BYTES = 64 * 1024**2
+"""A member's file is rewritten when more than this, and more than what is used, is free in it; each rewriting stops
+that member for as long as copying what is used takes."""
+DEFRAGMENT_S = 120.0
+"""One member's rewriting: 4 GiB on a slow disk."""
+COMPACT_S = 60.0
+"""One compaction, with the space really freed at its end."""
+HEALTHY_AGAIN_S = 60.0
+"""How long a member may take, after it was rewritten, to be in step with its leader again; then the rest is left."""

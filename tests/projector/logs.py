@@ -45,14 +45,18 @@ class MemoryLog:
         log = cls(directory)
         for key_class, path in log._paths.items():
             create_key_file(path, key_class, ENTROPY)
-        log.head = (await create_log(MemoryDriver(log.store), log._providers(BOTH), CLOCK, ENTROPY)).head
+        log.head = (await create_log(MemoryDriver(log.store), log.providers(BOTH), CLOCK, ENTROPY)).head
         return log
 
-    def _providers(self, classes: tuple[KeyClass, ...]) -> dict[KeyClass, FileKeyProvider]:
+    def providers(self, classes: tuple[KeyClass, ...]) -> dict[KeyClass, FileKeyProvider]:
         return {each: FileKeyProvider(self._paths[each], each, ENTROPY) for each in classes}
 
+    def write_to(self, store: MemoryStore) -> None:
+        """From now on write there, as a process does whose store was replaced under it."""
+        self._writer = LogWriter(MemoryDriver(store), self.keyring(BOTH), CLOCK, ENTROPY)
+
     def keyring(self, classes: tuple[KeyClass, ...]) -> Keyring:
-        return Keyring(MemoryDriver(self.store), self._providers(classes))
+        return Keyring(MemoryDriver(self.store), self.providers(classes))
 
     def follower(self, classes: tuple[KeyClass, ...] = CONFIG_ONLY) -> Follower:
         return Follower(MemoryDriver(self.store), self.keyring(classes), CLOCK, ENTROPY)

@@ -1,0 +1,182 @@
+"""The archive folded: verified objects become a state at any position that is kept. What `backup verify`, drills and
+restores share.
+
+Everything on the way is checked: objects by their hashes, manifests and claims by signatures and chain, records by
+the log's chain and by opening them. It writes nothing, anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from eventlog.archive.index import ArchiveIndex
+from eventlog.archive.manifest import CheckpointRef, EpochClaim, claim_name
+from eventlog.archive.reader import ArchiveReader
+from eventlog.archive.store import ObjectStore
+from eventlog.blobs import PartsOf, fetch
+from eventlog.chain import Chain, ChainedRecord
+from eventlog.checkpoints import open_checkpoint
+from eventlog.driver import LogDriver
+from eventlog.drivers.memory import MemoryDriver, MemoryStore
+from eventlog.keys.keyring import Keyring
+from eventlog.keys.provider import KeyProvider
+from eventlog.records import BlobRef, Head, KeyClass, Record
+from eventlog.sealing import open_envelope
+from eventlog.signing import known_signers
+from mesh.checkpoint import from_documents
+from mesh.errors import Damaged, NotFound
+from mesh.evolve import evolve
+from mesh.position import Position
+from mesh.state import State, state_hash
+from projector.replica import event_of
+
+Progress = Callable[[int, int], None]
+"""Told how many records of how many are folded."""
+
+Breathe = Callable[[int], Awaitable[None]]
+"""Given the number of records folded so far, lets others have the loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenArchive:
+    """An archive with the keys to open it. Every signature in it was made by a key of this log's own."""
+
+    reader: ArchiveReader
+    keyring: Keyring
+    key_store: LogDriver
+    """A store in memory with the log's wrapped data keys, and nothing else."""
+    data_keys: Mapping[str, bytes]
+
+    @property
+    def index(self) -> ArchiveIndex:
+        return self.reader.index
+
+
+class Refolded(NamedTuple):
+    """A state from the archive, the point of the log that it is the fold of, and how many records were folded."""
+
+    state: State
+    head: Head
+    records: int
+
+    @property
+    def base(self) -> Head:
+        """The point as the last record of its own epoch: what an epoch that begins here goes on from."""
+        return self.head._replace(epoch=self.state.position.epoch)
+
+
+async def open_archive(store: ObjectStore, providers: Mapping[KeyClass, KeyProvider]) -> OpenArchive:
+    """Read the index, open the data keys, and read the index again, now by the log's own signing keys alone.
+
+    Raises Unavailable, NotFound, Damaged, MissingKey, WrongKey.
+    """
+    reader = ArchiveReader(store)
+    index = await reader.load()
+    data_keys = await reader.data_keys()
+    held = MemoryDriver(MemoryStore())
+    for key_id, value in data_keys.items():
+        await held.put_data_key(key_id, value, 0)
+    keyring = Keyring(held, providers)
+    await keyring.load(index.log_id)
+    reader = ArchiveReader(store, known_signers(keyring))
+    await reader.load()
+    return OpenArchive(reader, keyring, held, data_keys)
+
+
+async def refold(
+    archive: OpenArchive,
+    upto: Position,
+    *,
+    from_nothing: bool = False,
+    progress: Progress | None = None,
+    breathe: Breathe | None = None,
+) -> Refolded:
+    """The state after `upto`: from the newest checkpoint before it or, `from_nothing`, from all that is kept."""
+    state, head = await beginning(archive, archive.index.base.at if from_nothing else upto)
+    count, whole = 0, upto.position - head.position
+    async with aclosing(read_records(archive, head, upto)) as records:
+        async for record, reached in records:
+            state, head = evolve(state, event_of(record)), reached
+            count += 1
+            if progress is not None:
+                progress(count, whole)
+            if breathe is not None:
+                await breathe(count)
+    return Refolded(state, head, count)
+
+
+async def read_records(archive: OpenArchive, after: Head, upto: Position) -> AsyncGenerator[tuple[Record, Head], None]:
+    """The records beyond `after` up to `upto`, opened, each with the point right after it."""
+    index, chain = archive.index, Chain(after)
+    async with aclosing(archive.reader.frames(after.at, upto)) as frames:
+        async for frame in frames:
+            proven: Sequence[ChainedRecord] = ()
+            if frame.last.epoch != chain.point.epoch:
+                proven = _last(chain)
+                chain = Chain(enter_epoch(index.claims, chain.point, frame.last.epoch))
+            more, failure = chain.extend([frame])
+            for each in (*proven, *more):
+                yield await opened(archive, each), each.as_head
+            if failure is not None:
+                raise failure
+    for each in _last(chain):
+        yield await opened(archive, each), each.as_head
+    if upto.position == index.head.position and chain.point.hash != index.head.hash:
+        raise Damaged(f"The archive's records up to {chain.point.at} do not end at the hash that its manifest names")
+
+
+def _last(chain: Chain) -> Sequence[ChainedRecord]:
+    """The record that nothing follows: the segment that it is in vouches for it."""
+    held = chain.settle(chain.point)
+    return () if held is None else (held,)
+
+
+def enter_epoch(claims: Sequence[EpochClaim], point: Head, epoch: int) -> Head:
+    claim = next((claim for claim in claims if claim.epoch == epoch), None)
+    if claim is None or claim.base != point:
+        raise Damaged(
+            f"{claim_name(epoch)} in the archive does not go on from {point.at} as its records have it: it was changed"
+        )
+    return claim.head
+
+
+async def opened(archive: OpenArchive, chained: ChainedRecord, parts_of: PartsOf | None = None) -> Record:
+    """The record, whole; a blob's parts come from the archive unless said otherwise."""
+    log_id, at = chained.as_head.log_id, chained.as_head.at
+
+    async def archived(ref: BlobRef) -> Mapping[str, bytes]:
+        return await archive.reader.blob_parts(ref, at)
+
+    record = open_envelope(chained.envelope, log_id, at, archive.keyring)
+    return await fetch(record, log_id, parts_of or archived, archive.keyring)
+
+
+async def beginning(archive: OpenArchive, upto: Position) -> tuple[State, Head]:
+    """The newest checkpoint of a state at `upto` or before, or a log's beginning."""
+    index = archive.index
+    ref = await archive.reader.checkpoint_before(upto)
+    if ref is not None:
+        return await open_state(archive, ref)
+    if index.base.position:
+        raise NotFound(
+            f"The archive begins at {index.base.at} and has no checkpoint at {upto} or before: name a later moment"
+        )
+    return State(), index.base
+
+
+async def open_state(archive: OpenArchive, ref: CheckpointRef) -> tuple[State, Head]:
+    """An archived checkpoint's state, compared with the hash that its manifest signs, and where to go on after it."""
+    manifest, parts = await archive.reader.checkpoint(ref)
+    opened = open_checkpoint(manifest, partial(_part, parts), archive.keyring, known_signers(archive.keyring))
+    state = from_documents(opened.config, opened.secrets)
+    if opened.manifest.at.at != ref.at or state_hash(state) != opened.manifest.state_hash:
+        raise Damaged(f"The archive's checkpoint at {ref.at} does not hold the state that its manifest names")
+    return state, opened.manifest.at
+
+
+def _part(parts: Mapping[bytes, bytes], digest: bytes) -> bytes:
+    return parts[digest]
