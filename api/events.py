@@ -1,7 +1,7 @@
 """What happened, over HTTP: the log's events, filtered here and not by the caller, a page at a time.
 
 GET  events?mesh=&account=&since=&until=&actor=&kind=&name=&type=&order=oldest|newest&after=&before=&limit=&wait_s=
-                                     {events: [...], next: position | null, reached: position}
+                                     {events: [...], next: position | null, reached: position, head: position}
 GET  events?consistency=stale&after= the last ones, from memory: {events, oldest, position, age_s}; needs no etcd
 
 `since` and `until` are moments (api.requests), both included. To go on, `next` is given back as `after` (oldest first,
@@ -66,6 +66,7 @@ class EventsApi:
             "events": page.events,
             "next": str(page.reached) if page.more else None,
             "reached": str(page.reached),
+            "head": str(state.position),
         }
         return Answer(document, state.position)
 

@@ -1,125 +1,160 @@
-"""`meshlog log` and `meshlog rollback`: what happened to a mesh, and taking it back."""
+"""`meshlog log`: what happened, to what, by whom; filtered by the server, read to the end or followed."""
 
 from __future__ import annotations
 
+import json
 import os
-import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import rich_click as click
 
-from cli.client import ApiClient, Target, find_target, pages
+from cli.client import ApiClient, find_target
 from cli.layout import Layout
-from cli.options import data_dir_option, endpoint_options
-from cli.output import columns, interactive, note, output_option, print_data
-from mesh.errors import Conflict, SettingsError
-from runtime.clock import SystemEntropy
-from runtime.limits import CLI_EVENTS_PAGE
+from cli.options import data_dir_option, endpoint_options, read_moment
+from cli.output import columns, note, output_option, print_data
+from cli.resources import find_kind
+from mesh.errors import SettingsError, TimedOut, Unavailable
+from runtime.limits import CLI_EVENTS_PAGE, CLI_FOLLOW_RETRY_S, FOLLOW_WAIT_MAX_S
 
-_EVENTS, _ROLLBACK = "/meshlog/v1/events", "/meshlog/v1/rollback"
+_EVENTS = "/meshlog/v1/events"
+_TITLES = {
+    "position": "POSITION",
+    "time": "TIME",
+    "actor": "ACTOR",
+    "type": "TYPE",
+    "resource": "RESOURCE",
+    "summary": "SUMMARY",
+}
+_WIDTHS = {"position": 8, "time": 27, "actor": 38, "type": 16, "resource": 44, "summary": 0}
+"""Columns of a followed history, whose widest cell nobody knows yet."""
 
 
 @click.command()
 @data_dir_option
 @endpoint_options
 @click.option("--mesh", "-m", help="Only what happened to this mesh.")
+@click.option("--account", help="Only what this account did, or had done to it.")
+@click.option("--since", metavar="WHEN", help="From this time or position on.")
+@click.option("--until", metavar="WHEN", help="Up to and with this time or position.")
+@click.option("--actor", help="Only by this principal: an ARN or its last word; * stands for anything.")
+@click.option("--kind", help="Only what changed a resource of this kind (mesh, vn, vs, vr, vg, route, gr).")
+@click.option("--name", help="Only what changed the resource of this name.")
+@click.option("--type", "event_type", help="Only events of this type, such as ResourceUpdated.")
+@click.option("--order", type=click.Choice(("oldest", "newest")), default="oldest", show_default=True, help="First.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many, in that order.")
+@click.option(
+    "--follow", "-f", is_flag=True, help="Go on with what happens from now; with --limit, after the last ones."
+)
 @output_option()
-def log(layout: Layout, *, endpoint: str | None, mesh: str | None, output: str) -> None:
-    """Show the history, oldest first: who changed what, and when."""
-    with ApiClient(find_target(layout, os.environ, endpoint=endpoint)) as client:
-        events = read_events(client, mesh)
-    titles = {
-        "position": "POSITION",
-        "time": "TIME",
-        "actor": "ACTOR",
-        "type": "TYPE",
-        "resource": "RESOURCE",
-        "summary": "SUMMARY",
-    }
-    print_data(events, output, lambda: columns(events, titles), lambda: [str(event["position"]) for event in events])
-
-
-@click.command()
-@data_dir_option
-@endpoint_options
-@click.option("--mesh", "-m", required=True, help="The mesh to take back.")
-@click.option("--to", required=True, metavar="POSITION", help="The state after this position: 42, or 1.42.")
-@click.option("--dry-run", is_flag=True, help="Only show what would change.")
-@click.option("--allow-mesh-deletion", is_flag=True, help="Go back to before the mesh existed: all of it goes.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@output_option("table", "json", "yaml")
-def rollback(
+def log(
     layout: Layout,
     *,
     endpoint: str | None,
-    mesh: str,
-    to: str,
-    dry_run: bool,
-    allow_mesh_deletion: bool,
-    yes: bool,
+    mesh: str | None,
+    account: str | None,
+    since: str | None,
+    until: str | None,
+    actor: str | None,
+    kind: str | None,
+    name: str | None,
+    event_type: str | None,
+    order: str,
+    limit: int | None,
+    follow: bool,
     output: str,
 ) -> None:
-    """Give a mesh the state that it had after a position.
+    """Show the history: who changed what, and when.
 
-    This is a change like any other: history stays, and a rollback can be rolled back.
+    WHEN is a time (2026-11-22T10:42, 10:42, 'yesterday 10:42', '2h ago') or a position of the log (42, 1.42).
     """
-    if not _POSITION.fullmatch(to):
-        raise SettingsError(f"--to '{to}' is not a log position: write a number such as 42, or <epoch>.<position>")
-    if not (dry_run or yes or interactive()):
-        raise SettingsError("there is no terminal to ask on: say --yes to go on, or --dry-run to look first")
-    target = find_target(layout, os.environ, endpoint=endpoint)
-    body = {"mesh": mesh, "to": to, "allow_mesh_deletion": allow_mesh_deletion}
-    if dry_run or not yes:
-        plan = _post(target, body | {"dry_run": True})
-        _refuse(plan)
-        if any(change["resource"] == f"mesh/{mesh}" and change["change"] == "deleted" for change in plan["changes"]):
-            note(f"this takes the whole mesh {mesh} away; the real thing needs --allow-mesh-deletion")
-        if dry_run:
-            return _print(plan, output, "would be ")
-        note(_table(plan["changes"], "would be "))
-        click.confirm(f"Take mesh {mesh} back to the state after {to}?", abort=True, err=True)
-    done = _post(target, body | {"clientToken": SystemEntropy().uuid()})
-    _refuse(done)
-    _print(done, output, "")
-    return None
+    if follow and (until or order == "newest"):
+        raise SettingsError("--follow goes on for ever, the oldest first: leave out --until and --order newest")
+    filters = {
+        "mesh": mesh,
+        "account": account,
+        "since": read_moment(since).wire if since else None,
+        "until": read_moment(until).wire if until else None,
+        "actor": actor,
+        "kind": find_kind(kind).name if kind else None,
+        "name": name,
+        "type": event_type,
+    }
+    query = {member: value for member, value in filters.items() if value is not None}
+    with ApiClient(find_target(layout, os.environ, endpoint=endpoint)) as client:
+        if follow:
+            _follow(client, query, limit, output)
+            return
+        events = list(read_events(client, query, order=order, limit=limit))
+    print_data(events, output, lambda: columns(events, _TITLES), lambda: [str(event["position"]) for event in events])
 
 
-_POSITION = re.compile(r"(\d{1,18}\.)?\d{1,18}")
+def read_events(
+    client: ApiClient, query: Mapping[str, str], *, order: str = "oldest", limit: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """The events that `query` asks for, in that order, at most `limit`; page by page, to the last."""
+    cursor, left = "after" if order == "oldest" else "before", limit
+    place: dict[str, str] = {}
+    while left is None or left > 0:
+        page = CLI_EVENTS_PAGE if left is None else min(CLI_EVENTS_PAGE, left)
+        answer = client.get(_EVENTS, {**query, "order": order, "limit": str(page), **place})
+        yield from answer["events"]
+        if not answer["next"]:
+            return
+        left = None if left is None else left - len(answer["events"])
+        place = {cursor: answer["next"]}
 
 
-def read_events(client: ApiClient, mesh: str | None) -> list[dict[str, Any]]:
-    """All events (of a mesh), oldest first."""
-
-    def page(after: str | None) -> tuple[list[Any], str | None]:
-        query = {"limit": str(CLI_EVENTS_PAGE)} | ({"mesh": mesh} if mesh else {}) | ({"after": after} if after else {})
-        answer = client.get(_EVENTS, query)
-        return answer["events"], answer.get("next")
-
-    return pages(page)
-
-
-def _post(target: Target, body: Mapping[str, Any]) -> dict[str, Any]:
-    with ApiClient(target) as client:
-        return client.post(_ROLLBACK, body, repeatable=True)
-
-
-def _refuse(answer: Mapping[str, Any]) -> None:
-    refused = answer.get("refused") or []
-    if refused:
-        reasons = "; ".join(one if isinstance(one, str) else str(one.get("reason", one)) for one in refused)
-        raise Conflict(f"nothing was changed, since part of it is refused: {reasons}")
+def _follow(client: ApiClient, query: Mapping[str, str], limit: int | None, output: str) -> None:
+    shown = _Shown(output)
+    reached = _catch_up(client, query, limit, shown)
+    query = {member: value for member, value in query.items() if member != "since"}
+    asked = {**query, "limit": str(CLI_EVENTS_PAGE), "wait_s": f"{FOLLOW_WAIT_MAX_S:g}"}
+    while True:
+        try:
+            answer = client.get(_EVENTS, {**asked, "after": reached})
+        except (Unavailable, TimedOut) as error:
+            note(f"{error.message}; trying again")
+            threading.Event().wait(CLI_FOLLOW_RETRY_S)
+            continue
+        shown.add(answer["events"])
+        reached = answer["reached"]
 
 
-def _print(answer: Mapping[str, Any], output: str, tense: str) -> None:
-    changes = answer["changes"]
-    print_data(dict(answer), output, lambda: _table(changes, tense), list)
-    if answer.get("position") is not None:
-        note(f"done at position {answer['position']}")
+def _catch_up(client: ApiClient, query: Mapping[str, str], limit: int | None, shown: _Shown) -> str:
+    """Show what is there already (the last `limit` of it); returns up to where that was."""
+    if limit is not None:
+        head: str = client.get(_EVENTS, {**query, "order": "oldest", "limit": "1", "after": "0"})["head"]
+        shown.add(list(read_events(client, {**query, "until": head}, order="newest", limit=limit))[::-1])
+        return head
+    after: str = "0"
+    while True:
+        answer = client.get(_EVENTS, {**query, "limit": str(CLI_EVENTS_PAGE), "after": after})
+        shown.add(answer["events"])
+        after = answer["reached"]
+        if not answer["next"]:
+            return after
 
 
-def _table(changes: Sequence[Mapping[str, Any]], tense: str) -> str:
-    if not changes:
-        return "nothing differs"
-    rows = [{"resource": change["resource"], "change": f"{tense}{change['change']}"} for change in changes]
-    return columns(rows, {"resource": "RESOURCE", "change": "CHANGE"})
+class _Shown:
+    """Events printed as they come: lines of a table, or one JSON or YAML document each."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+        if output == "table":
+            click.echo(_line(_TITLES))
+
+    def add(self, events: Sequence[Mapping[str, Any]]) -> None:
+        for event in events:
+            if self._output == "json":
+                click.echo(json.dumps(event, ensure_ascii=False))
+            elif self._output == "yaml":
+                click.echo("---")
+                print_data(event, "yaml", str, list)
+            else:
+                click.echo(_line(event) if self._output == "table" else str(event["position"]))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return "  ".join(str(row.get(name) or "-").ljust(width) for name, width in _WIDTHS.items()).rstrip()

@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 import rich_click as click
 
 from cli.layout import Layout, default_data_dir
+from cli.moments import Moment, parse_moment
+from cli.output import note
+from runtime.clock import SystemClock
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -31,6 +34,14 @@ def data_dir_option(function: Function) -> Callable[..., Any]:
         return function(*args, layout=Layout(root), **kwargs)
 
     return command
+
+
+def read_moment(text: str) -> Moment:
+    """A moment as the user wrote it, told back in UTC on stderr where it is a time; SettingsError if it is none."""
+    moment = parse_moment(text, SystemClock().now_us())
+    if moment.echo:
+        note(moment.echo)
+    return moment
 
 
 def endpoint_options(function: Function) -> Function:

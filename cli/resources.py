@@ -1,4 +1,7 @@
-"""`meshlog get`: App Mesh resources, read over the App Mesh API itself."""
+"""`meshlog get` and `describe`: App Mesh resources, as they are or as they were at any moment.
+
+What is now comes over the App Mesh API itself, what was from `/meshlog/v1/resources`, in the same shapes.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from typing import Any
 import rich_click as click
 
 from cli.client import APPMESH, ApiClient, find_target, pages, segment
+from cli.differences import last_change_text
 from cli.layout import Layout
-from cli.options import data_dir_option, endpoint_options
-from cli.output import columns, output_option, print_data
-from mesh.errors import SettingsError
+from cli.moments import Moment
+from cli.options import data_dir_option, endpoint_options, read_moment
+from cli.output import columns, note, output_option, print_data
+from mesh.errors import NotFound, SettingsError
 
 _ROOT = "/v20190125/meshes"
 
@@ -56,6 +61,11 @@ def find_kind(text: str) -> Kind:
     raise SettingsError(f"'{text}' is no kind of resource: write mesh, vn, vs, vr, vg, route or gr")
 
 
+_RESOURCES = "/meshlog/v1/resources"
+_TOLD_BESIDE = ("tags", "last_change")
+"""What the API tells of a past resource beyond App Mesh's own shape."""
+
+
 @click.command()
 @click.argument("kind")
 @click.argument("name", required=False)
@@ -64,6 +74,7 @@ def find_kind(text: str) -> Kind:
 @click.option("--mesh", "-m", help="The mesh that it belongs to.")
 @click.option("--router", help="The virtual router of a route.  [default: all of them]")
 @click.option("--gateway", help="The virtual gateway of a gateway route.  [default: all of them]")
+@click.option("--at", metavar="WHEN", help="As it was at this time, or right after this position.")
 @output_option()
 def get(
     layout: Layout,
@@ -74,20 +85,26 @@ def get(
     mesh: str | None,
     router: str | None,
     gateway: str | None,
+    at: str | None,
     output: str,
 ) -> None:
-    """List the resources of a KIND (mesh, vn, vs, vr, vg, route, gr), or show the one with a NAME."""
+    """List the resources of a KIND (mesh, vn, vs, vr, vg, route, gr), or show the one with a NAME.
+
+    WHEN is a time (2026-11-22T10:42, 10:42, 'yesterday 10:42', '2h ago') or a position of the log (42, 1.42).
+    """
     found_kind = find_kind(kind)
-    if found_kind.name != "mesh" and mesh is None:
-        raise SettingsError(f"a {found_kind.name} belongs to a mesh: name it with --mesh")
+    _need_mesh(found_kind, mesh)
+    moment = read_moment(at) if at is not None else None
+    parent = router if found_kind.parent == "virtualRouter" else gateway
     with ApiClient(find_target(layout, os.environ, endpoint=endpoint)) as client:
-        reader = ResourceReader(client, mesh)
-        parent = router if found_kind.parent == "virtualRouter" else gateway
-        if name is not None:
-            document: Any = reader.describe(found_kind, parent, name)
-            documents = [document]
+        if moment is not None:
+            found = read_past(client, found_kind, (mesh, parent, name), moment)
+            documents = [{key: value for key, value in one.items() if key not in _TOLD_BESIDE} for one in found]
+        elif name is not None:
+            documents = [ResourceReader(client, mesh).describe(found_kind, parent, name)]
         else:
-            document = documents = list(reader.all(found_kind, parent, whole=output in ("json", "yaml")))
+            documents = list(ResourceReader(client, mesh).all(found_kind, parent, whole=output in ("json", "yaml")))
+    document: Any = documents[0] if name is not None else documents
     rows = [_row(found_kind, one) for one in documents]
     titles = {"name": "NAME", "parent": found_kind.parent or "", "version": "VERSION", "updated": "UPDATED"}
     if found_kind.parent is None:
@@ -95,6 +112,73 @@ def get(
     else:
         titles["parent"] = found_kind.parent.upper()
     print_data(document, output, lambda: columns(rows, titles), lambda: [_path(found_kind, one) for one in documents])
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name")
+@data_dir_option
+@endpoint_options
+@click.option("--mesh", "-m", help="The mesh that it belongs to.")
+@click.option("--router", help="The virtual router of a route.")
+@click.option("--gateway", help="The virtual gateway of a gateway route.")
+@click.option("--at", metavar="WHEN", default="now", help="As it was at this time, or right after this position.")
+@output_option("text", "json", "yaml")
+def describe(
+    layout: Layout,
+    *,
+    kind: str,
+    name: str,
+    endpoint: str | None,
+    mesh: str | None,
+    router: str | None,
+    gateway: str | None,
+    at: str,
+    output: str,
+) -> None:
+    """Show all of one resource: its spec, its tags, and who changed it last."""
+    found_kind = find_kind(kind)
+    _need_mesh(found_kind, mesh)
+    parent = router if found_kind.parent == "virtualRouter" else gateway
+    moment = read_moment(at)
+    with ApiClient(find_target(layout, os.environ, endpoint=endpoint)) as client:
+        (document,) = read_past(client, found_kind, (mesh, parent, name), moment)
+    print_data(document, output, lambda: _described(found_kind, document), list)
+
+
+def read_past(
+    client: ApiClient, kind: Kind, wanted: tuple[str | None, str | None, str | None], moment: Moment
+) -> list[dict[str, Any]]:
+    """Resources as they were at a moment: `wanted` is mesh, parent and name. With a name it is one, or an error."""
+    members = dict(zip(("mesh", "parent", "name"), wanted, strict=True))
+    query = {member: value for member, value in members.items() if value is not None} | {"kind": kind.name}
+    if not moment.is_now:
+        query["at"] = moment.wire
+    found: list[dict[str, Any]] = []
+    after: str | None = ""
+    while after is not None:
+        answer = client.get(_RESOURCES, query | ({"after": after} if after else {}))
+        found += answer["resources"]
+        after, at = answer["next"], answer["at"]
+        query["at"] = f"{at['epoch']}.{at['position']}"
+    if not moment.is_now:
+        note(f"as of position {query['at']}" + (f", {at['time']}" if at["time"] else ""))
+    if wanted[2] is not None and len(found) != 1 and kind.parent is not None:
+        _ambiguous(kind, wanted[2], [one[KINDS[kind.parent].name_member] for one in found])
+    if wanted[2] is not None and not found:
+        raise NotFound(f"{kind.name} {wanted[2]} was not there at {query['at']}")
+    return found
+
+
+def _need_mesh(kind: Kind, mesh: str | None) -> None:
+    if kind.name != "mesh" and mesh is None:
+        raise SettingsError(f"a {kind.name} belongs to a mesh: name it with --mesh")
+
+
+def _ambiguous(kind: Kind, name: str, parents: list[str]) -> None:
+    if len(parents) > 1:
+        flag = "--router" if kind.parent == "virtualRouter" else "--gateway"
+        raise SettingsError(f"{', '.join(parents)} all have a {kind.name} '{name}': choose with {flag}")
 
 
 class ResourceReader:
@@ -110,9 +194,7 @@ class ResourceReader:
             return self._client.get(f"{self._base(kind, parent)}/{segment(name)}", service=APPMESH)
         matches = [ref for ref in self.all(kind, None, whole=False) if ref[kind.name_member] == name]
         parents = [ref[KINDS[kind.parent].name_member] for ref in matches]
-        if len(parents) > 1:
-            flag = "--router" if kind.parent == "virtualRouter" else "--gateway"
-            raise SettingsError(f"{', '.join(parents)} all have a {kind.name} '{name}': choose with {flag}")
+        _ambiguous(kind, name, parents)
         # With none, the API's own answer for a parent that is not there would name the wrong thing.
         where = parents[0] if parents else name
         return self._client.get(f"{self._base(kind, where)}/{segment(name)}", service=APPMESH)
@@ -142,6 +224,23 @@ class ResourceReader:
         if kind.parent is not None:
             path += f"/{kind.parent}/{segment(parent or '')}"
         return f"{path}/{kind.plural}"
+
+
+def _described(kind: Kind, document: Mapping[str, Any]) -> str:
+    import yaml  # noqa: PLC0415
+
+    metadata, tags = document["metadata"], {tag["key"]: tag["value"] for tag in document["tags"]}
+    facts = {
+        "arn": metadata["arn"],
+        "uid": metadata["uid"],
+        "version": metadata["version"],
+        "created": _when(metadata["createdAt"]),
+        "changed": last_change_text(document["last_change"]),
+        "tags": " ".join(f"{name}={value}" for name, value in tags.items()) or "-",
+    }
+    lines = [_path(kind, document), *(f"{name:<9}{value}" for name, value in facts.items())]
+    spec = yaml.safe_dump({"spec": document["spec"]}, sort_keys=False, allow_unicode=True)
+    return "\n".join([*lines, spec.rstrip()])
 
 
 def _row(kind: Kind, document: Mapping[str, Any]) -> dict[str, object]:

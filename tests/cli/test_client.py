@@ -202,7 +202,8 @@ def test_history_is_read_to_its_end(server: Server) -> None:
 
     server.answer = answer
     with client(server.url) as api:
-        assert [event["position"] for event in read_events(api, "shop")] == [1, 2, 3, 4, 5, 6]
+        events = list(read_events(api, {"mesh": "shop"}))
+        assert [event["position"] for event in events] == [1, 2, 3, 4, 5, 6]
     assert all("mesh=shop" in seen.target for seen in server.seen)
 
 
