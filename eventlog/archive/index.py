@@ -31,7 +31,8 @@ class ArchiveIndex(NamedTuple):
 
     `leaves` are stretches of the index still to be read, `held` is the rest of it, after them. `newest` is the newest
     manifest of `head`'s epoch, None before its first; `rollup` the seq of that epoch's newest roll-up. `keys` is the
-    object of wrapped data keys, empty before the first. `claims` are all epochs' claims, in order.
+    object of wrapped data keys, empty before the first. `claims` are all epochs' claims, in order. `superseded` are
+    objects that newer ones took the place of since the roll-up, and `stale` manifests that the roll-up made needless.
     """
 
     base: Head
@@ -44,6 +45,8 @@ class ArchiveIndex(NamedTuple):
     held: Holdings
     dropped: bytes
     claims: tuple[EpochClaim, ...]
+    superseded: frozenset[bytes] = frozenset()
+    stale: tuple[str, ...] = ()
 
     @property
     def log_id(self) -> str:
@@ -67,14 +70,16 @@ class ArchiveIndex(NamedTuple):
         return epoch
 
     def check_on_timeline(self, at: Position) -> None:
-        """TimelineMoved if `at` is in an epoch's lost tail; NotFound if it is before what is held."""
+        """TimelineMoved if `at` is in an epoch's lost tail, NotFound if it is before what is held.
+
+        A later epoch's number stands for the position that its timeline has there.
+        """
         if at.position < self.base.position:
             raise NotFound(
                 f"The archive begins after {self.base.at}: what was before is beyond the retention; name "
                 f"{self.base.at} or later"
             )
-        meets = {(claim.epoch, claim.base.position) for claim in self.claims}
-        if at.epoch != self.epoch_at(at.position) and at not in meets:
+        if not self.epoch_at(at.position) <= at.epoch <= self.epoch:
             raise TimelineMoved(
                 f"Position {at} is not on the current timeline (epoch {self.epoch}): it was left behind by a restore"
             )
@@ -125,6 +130,7 @@ def index_of(manifests: Sequence[Manifest], newest_hash: bytes, claims: Sequence
         held,
         rollup.dropped,
         tuple(claims),
+        frozenset(manifest.keys for manifest in manifests) - {newest.keys},
     )
     check_contiguous(index, manifest_name(newest.epoch, newest.seq))
     return index
@@ -161,6 +167,28 @@ def cut(index: ArchiveIndex, claim: EpochClaim) -> ArchiveIndex:
         leaves=cut_leaves(index.leaves, index.base.position, base.position),
         held=index.held.between(index.base.position, base.position),
         dropped=b"",
+        superseded=frozenset(),
+        stale=(),
+    )
+
+
+def advanced(index: ArchiveIndex, manifest: Manifest, digest: bytes) -> ArchiveIndex:
+    """The index after its next manifest, as reading it anew would give it."""
+    rolled_up = manifest.rollup == manifest.seq
+    return index._replace(
+        base=manifest.base,
+        head=manifest.head,
+        time_us=manifest.time_us,
+        newest=ManifestRef(manifest.epoch, manifest.seq, digest),
+        rollup=manifest.rollup,
+        keys=manifest.keys,
+        leaves=manifest.leaves if rolled_up else index.leaves,
+        held=manifest.held if rolled_up else index.held.joined(manifest.held),
+        dropped=manifest.dropped if rolled_up else index.dropped,
+        superseded=frozenset() if rolled_up else (index.superseded | {index.keys}) - {manifest.keys},
+        stale=tuple(manifest_name(manifest.epoch, seq) for seq in range(max(index.rollup, 1), manifest.seq))
+        if rolled_up
+        else index.stale,
     )
 
 

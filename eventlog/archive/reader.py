@@ -69,6 +69,10 @@ class ArchiveReader:
             raise RuntimeError("load() comes first")
         return self._index
 
+    def adopt(self, index: ArchiveIndex) -> None:
+        """Go on with an index that the caller knows to be the newest: an archiver's own."""
+        self._index = index
+
     async def load(self, epoch: int | None = None) -> ArchiveIndex:
         """Read the index: of the current timeline, or as an older `epoch` saw it. NotFound if there is no archive."""
         index = await self.load_if_any(epoch)
@@ -129,6 +133,18 @@ class ArchiveReader:
                 yield frame
                 at = frame.last.position
 
+    async def holdings(self) -> Holdings:
+        """Everything that is held, in order: for a check of all of it."""
+
+        async def read() -> Holdings:
+            held = Holdings()
+            async for stretch in self._all():
+                held = held.joined(stretch)
+            # What is at the edge of two leaves is in both.
+            return Holdings(held.segments, tuple(dict.fromkeys(held.checkpoints)), tuple(dict.fromkeys(held.parts)))
+
+        return await self._reading(read)
+
     async def segment_refs(self) -> list[SegmentRef]:
         """Every segment, in order."""
 
@@ -143,6 +159,22 @@ class ArchiveReader:
         async def read() -> list[CheckpointRef]:
             found = {ref async for held in self._all() for ref in held.checkpoints}
             return sorted(found, key=lambda ref: (ref.at.position, ref.at.epoch))
+
+        return await self._reading(read)
+
+    async def part_names(self) -> frozenset[str]:
+        """The names of all blob parts that are held."""
+
+        async def read() -> frozenset[str]:
+            return frozenset([part.name async for held in self._all() for part in held.parts])
+
+        return await self._reading(read)
+
+    async def leaves_until(self, position: int) -> Mapping[LeafRef, Holdings]:
+        """The leaves that end at `position` or before, each with all that it holds, whatever is left of it."""
+
+        async def read() -> Mapping[LeafRef, Holdings]:
+            return {leaf: await self._whole_leaf(leaf) for leaf in self.index.leaves if leaf.last <= position}
 
         return await self._reading(read)
 
@@ -189,13 +221,13 @@ class ArchiveReader:
             return base.at
         raise NotFound(f"The archive begins at {base.at}, after that moment: what was before is beyond the retention")
 
-    async def blob_parts(self, ref: BlobRef, at: Position) -> Mapping[str, bytes]:
-        """Stored parts of the blob that the record at `at` names, by name, as far as they are held."""
+    async def blob_parts(self, ref: BlobRef) -> Mapping[str, bytes]:
+        """A blob's stored parts by name, as far as they are held."""
         wanted = set(part_names(ref))
 
         async def read() -> dict[str, bytes]:
             found: dict[str, bytes] = {}
-            async for held in self._nearest(at.position):
+            async for held in self._nearest(self.index.head.position):
                 for part in held.parts:
                     if part.name in wanted - set(found):
                         found[part.name] = await self._object(part.hash)
@@ -227,12 +259,13 @@ class ArchiveReader:
         claim = claims[-1]
         if seqs := listing.get(claim.epoch):
             index = await self._epoch_index(claim.epoch, seqs[-1], claims)
+            stale = tuple(manifest_name(claim.epoch, seq) for seq in seqs if seq < index.rollup)
             if index.log_id != claim.log_id:
                 raise Damaged(
                     f"{manifest_name(claim.epoch, seqs[-1])} in the archive is of log {index.log_id}, the archive of "
                     f"{claim.log_id}: it was copied from another cluster"
                 )
-            return index
+            return index._replace(stale=stale)
         if len(claims) == 1:
             return empty_index(claims)
         before = [each for each in claims if each.epoch <= claim.base.epoch]
@@ -278,11 +311,14 @@ class ArchiveReader:
             yield index.held
 
     async def _leaf(self, ref: LeafRef) -> Holdings:
+        return (await self._whole_leaf(ref)).between(ref.first - 1, ref.last)
+
+    async def _whole_leaf(self, ref: LeafRef) -> Holdings:
         if ref.hash not in self._leaves:
             while len(self._leaves) >= ARCHIVE_LEAVES_REMEMBERED:
                 self._leaves.pop(next(iter(self._leaves)))
             self._leaves[ref.hash] = decode_leaf(object_name(ref.hash), await self._object(ref.hash))
-        return self._leaves[ref.hash].between(ref.first - 1, ref.last)
+        return self._leaves[ref.hash]
 
     async def _reading(self, step: Callable[[], Awaitable[T]]) -> T:
         """What `step` gives on the index as it is; read anew where the index names what was dropped meanwhile."""
