@@ -1,47 +1,88 @@
-"""`meshlog fsck`: the whole log, read from etcd itself and verified with the keys in the cluster's directory."""
+"""`meshlog fsck`: the whole log and its archive, read from where they are kept and verified with the cluster's keys."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from cli.layout import Layout
 from cli.options import data_dir_option
 from cli.output import note, output_option, print_data
-from mesh.errors import MeshlogError
+from mesh.errors import MeshlogError, SettingsError
 from runtime.clock import SystemClock, SystemEntropy
+
+if TYPE_CHECKING:
+    from eventlog.fsck import FsckReport
+
+_DEFAULT = "default"
+_COUNTS = (
+    "frames", "records", "opened", "data_keys", "checkpoints", "states", "blob_parts", "unnamed_parts", "manifests",
+    "objects", "audit_segments",
+)  # fmt: skip
 
 
 @click.command()
 @data_dir_option
-@click.option("--without-keys", is_flag=True, help="Check only what needs no key: order, hashes, completeness.")
+@click.option("--without-keys", is_flag=True, help="Check only what needs no key: order, hashes, signatures.")
+@click.option(
+    "--archive",
+    metavar="URL",
+    help="Check the archive too, and that it and etcd tell one history: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL, "
+    f"or '{_DEFAULT}' for the cluster's own.",
+)
 @output_option("table", "json", "yaml")
-def fsck(layout: Layout, *, without_keys: bool, output: str) -> int:
-    """Verify the whole log. Exits with 1 and names the place if anything is wrong."""
-    report = asyncio.run(_check(layout, with_keys=not without_keys))
+def fsck(layout: Layout, *, without_keys: bool, archive: str | None, output: str) -> int:
+    """Verify the whole log. Exits with 1 and names the place if anything is wrong.
+
+    Reads etcd itself, not an API server: frames, hashes, keys, blobs, and that every checkpoint is what the records
+    before it add up to.
+    """
+    report = asyncio.run(_check(layout, archive, with_keys=not without_keys))
     print_data(report, output, lambda: _text(report), list)
     return 0 if report["clean"] else MeshlogError.exit_code
 
 
-async def _check(layout: Layout, *, with_keys: bool) -> dict[str, Any]:
+async def _check(layout: Layout, archive: str | None, *, with_keys: bool) -> dict[str, Any]:
     from cli.establish import api_settings  # noqa: PLC0415
     from cli.serve import etcd_connection, key_providers  # noqa: PLC0415
+    from eventlog.archive.places import open_store  # noqa: PLC0415
     from eventlog.drivers.etcd import EtcdDriver  # noqa: PLC0415
     from eventlog.fsck import fsck as check_log  # noqa: PLC0415
+    from eventlog.fsck_archive import fsck_archive  # noqa: PLC0415
     from eventlog.keys.keyring import Keyring  # noqa: PLC0415
+    from projector.state_fold import StateFold  # noqa: PLC0415
 
     entropy = SystemEntropy()
     settings = api_settings(layout, layout.load())
+    url = settings.archive if archive == _DEFAULT else archive
+    if archive is not None and url is None:
+        raise SettingsError("this cluster's settings name no archive: say where it is with --archive URL")
     connection = etcd_connection(settings, SystemClock(), entropy)
     try:
         driver = EtcdDriver(connection, settings.key_prefix)
         keyring = Keyring(driver, key_providers(settings.kek, entropy)) if with_keys else None
-        report = await check_log(driver, keyring, _progress if sys.stderr.isatty() else None)
+        found: FsckReport | None = None
+        if url is not None:
+            # The archive first: what it has, etcd must have or have had by the time that it is read.
+            if keyring is not None and (head := await driver.read_head()) is not None:
+                await keyring.load(head.head.log_id)
+            found = await fsck_archive(open_store(url), keyring, _progress("archive"), fold=StateFold())
+        report = await check_log(
+            driver, keyring, _progress("etcd"), fold=StateFold(), archived=found.head if found else None
+        )
+        report.archive = found
     finally:
         connection.close()
+    if sys.stderr.isatty():
+        note("")
+    return _document(report)
+
+
+def _document(report: FsckReport) -> dict[str, Any]:
     head = report.head
     return {
         "clean": report.clean,
@@ -49,28 +90,41 @@ async def _check(layout: Layout, *, with_keys: bool) -> dict[str, Any]:
         "epoch": head.epoch if head else None,
         "position": head.position if head else None,
         "head_hash": head.hash.hex() if head else None,
-        "frames": report.frames,
-        "records": report.records,
-        "opened": report.opened,
-        "data_keys": report.data_keys,
+        "begins": report.begins,
+        **{name: getattr(report, name) for name in _COUNTS},
         "findings": [finding._asdict() for finding in report.findings],
         "more_findings": report.more_findings,
+        **({"archive": _document(report.archive)} if report.archive else {}),
     }
 
 
-def _progress(records: int) -> None:
-    click.echo(f"\r{records} records", nl=False, err=True)
+def _progress(what: str) -> Callable[[int], None] | None:
+    if not sys.stderr.isatty():
+        return None
+    return lambda records: click.echo(f"\r{what}: {records} records", nl=False, err=True)
 
 
 def _text(report: dict[str, Any]) -> str:
-    if sys.stderr.isatty():
-        note("\r")
-    where = f"epoch {report['epoch']}, position {report['position']}"
-    counted = f"{report['records']} records in {report['frames']} frames, {report['opened']} opened"
-    if report["clean"]:
-        return f"clean: {counted}, head at {where}"
-    lines = [f"NOT CLEAN: {counted}, head at {where}"]
-    lines += [f"  {finding['place']}: {finding['message']}" for finding in report["findings"]]
-    if report["more_findings"]:
-        lines.append(f"  and {report['more_findings']} more")
+    lines = [f"{'clean' if report['clean'] else 'NOT CLEAN'}: {_summary(report)}"]
+    if "archive" in report:
+        lines.append(f"archive: {_summary(report['archive'])}")
+    for place, part in (("", report), ("archive: ", report.get("archive", {}))):
+        lines += [f"  {place}{finding['place']}: {finding['message']}" for finding in part.get("findings", ())]
+        if part.get("more_findings"):
+            lines.append(f"  {place}and {part['more_findings']} more")
     return "\n".join(lines)
+
+
+def _summary(part: dict[str, Any]) -> str:
+    counted = [f"{part['records']} records in {part['frames']} frames", f"{part['opened']} opened"]
+    for name, text in (
+        ("checkpoints", "checkpoints"),
+        ("states", "states folded anew"),
+        ("blob_parts", "blob parts"),
+        ("objects", "objects"),
+        ("manifests", "manifests"),
+        ("audit_segments", "audit segments"),
+    ):
+        counted += [f"{part[name]} {text}"] if part[name] else []
+    begins = f", begins after {part['begins']}" if part["begins"] else ""
+    return f"{', '.join(counted)}{begins}, head at epoch {part['epoch']}, position {part['position']}"

@@ -1,196 +1,266 @@
 """Checking a whole log: every stored byte that can be checked, with keys or without. Reads only.
 
-Without keys: the names of frames, contiguity, the hash chain from the first record to the head, the shape of wrapped
-data keys, and that every data key that a record names is there. With keys, also that each wrapped key unwraps and that
-each record opens in its place, and that log time never goes back. One fault is reported once where it is and goes on
-after it, so that a report shows all of them. Nothing here knows what a record means.
+Without keys: the names of frames, contiguity, the hash chain from the first record that is kept to the head, the shape
+of wrapped data keys and of blob parts, the signatures and hashes of checkpoints, and that every data key that a record
+names is there. With keys, also that each wrapped key unwraps, that each record, blob and checkpoint opens in its place,
+and that log time never goes back. With a fold, that checkpoints are what the records before them fold to. One fault is
+reported once where it is and goes on after it, so that a report shows all of them. Nothing here knows what a record
+means.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
-from eventlog.driver import Compacted, Entry, LogDriver, RawEntry
-from eventlog.frames import decode_frame, parse_frame_name
+import msgpack
+
+from eventlog import blobs, checkpoints
+from eventlog.archive.manifest import Mark, decode_mark
+from eventlog.checkpoints import CheckpointManifest, OpenCheckpoint
+from eventlog.driver import Compacted, Entry, LogDriver, RawEntry, RawPage
+from eventlog.frames import parse_frame_name
 from eventlog.keys.keyring import Keyring
 from eventlog.keys.wrapping import parse_wrapped
+from eventlog.record_walk import Anchor, Finding, Fold, FsckReport, Opened, RecordWalk
 from eventlog.records import Head, genesis_head
-from eventlog.sealing import open_envelope, parse_stored
-from mesh.errors import Damaged, IntegrityError, MeshlogError, NoQuorum
+from eventlog.signing import known_signers
+from mesh.errors import Damaged, IntegrityError, NoQuorum
 from mesh.position import Position
-from runtime.limits import FOLLOW_PAGE_FRAMES, FSCK_TRIES, MAX_FINDINGS
+from runtime.limits import FOLLOW_PAGE_FRAMES, FSCK_TRIES
+
+__all__ = ["Finding", "Fold", "FsckReport", "fsck"]
+
+Progress = Callable[[int], None]
+"""Told how many records were checked."""
+
+ARCHIVE_MARK = "archive"
 
 
-class Finding(NamedTuple):
-    """One thing that is wrong: where (a position, a key's name) and what."""
-
-    place: str
-    message: str
-
-
-@dataclass(slots=True)
-class FsckReport:
-    """What was checked and what was found. `opened` counts records opened, `withheld` those of them whose data is of a
-    class that was not given. `findings` is cut off at MAX_FINDINGS; `more_findings` says how many were left out."""
-
-    log_id: str = ""
-    head: Head | None = None
-    frames: int = 0
-    records: int = 0
-    opened: int = 0
-    withheld: int = 0
-    data_keys: int = 0
-    older_epoch_frames: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    more_findings: int = 0
-
-    @property
-    def clean(self) -> bool:
-        return not self.findings
-
-    def add(self, place: object, message: str) -> None:
-        if len(self.findings) < MAX_FINDINGS:
-            self.findings.append(Finding(str(place), message))
-        else:
-            self.more_findings += 1
-
-
-async def fsck(driver: LogDriver, keyring: Keyring | None, progress: Callable[[int], None] | None = None) -> FsckReport:
-    """Check the log as of one moment, also while it is written. `progress` is told how many records were checked.
+async def fsck(
+    driver: LogDriver,
+    keyring: Keyring | None,
+    progress: Progress | None = None,
+    *,
+    fold: Fold | None = None,
+    archived: Head | None = None,
+) -> FsckReport:
+    """Check the log as of one moment, also while it is written. `archived`: how far an archive said before, in a
+    document of its own, that it reaches.
 
     Raises only Unavailable and its like; what is wrong with the log is in the report.
     """
     for _ in range(FSCK_TRIES):
         try:
-            return await _fsck(driver, keyring, progress)
+            return await _Check(driver, keyring, progress, fold).run(archived)
         except Compacted:
             continue
     raise NoQuorum("etcd compacted its history while the log was being checked, again and again: try once more")
 
 
-async def _fsck(driver: LogDriver, keyring: Keyring | None, progress: Callable[[int], None] | None) -> FsckReport:
-    report = FsckReport()
-    try:
-        page = await driver.scan("", FOLLOW_PAGE_FRAMES)
-    except Damaged as damage:
-        report.add("head", damage.message)
-        return report
-    if page.head is None:
-        report.add("head", "There is no head: there is no log here, or its head was deleted")
-    else:
-        report.head, report.log_id = page.head.head, page.head.head.log_id
-    entries = await driver.list_data_keys()
-    await _check_data_keys(report, entries, keyring)
-    walk = _Walk(report, keyring, progress)
-    while True:
-        for entry in page.entries:
-            walk.take(entry)
-        if not page.more:
-            break
-        page = await driver.scan(page.entries[-1].name, FOLLOW_PAGE_FRAMES, page.revision)
-    walk.finish(entries)
-    return report
+class _Check:
+    """One attempt."""
 
+    def __init__(
+        self, driver: LogDriver, keyring: Keyring | None, progress: Progress | None, fold: Fold | None
+    ) -> None:
+        self._driver, self._keyring, self._progress = driver, keyring, progress
+        self._report = FsckReport()
+        self._manifests: dict[Position, CheckpointManifest] = {}
+        opened = None if keyring is None else Opened(keyring, blobs.parts_in(driver), fold)
+        self._loaders: dict[int, Callable[[], Awaitable[OpenCheckpoint | None]]] = {}
+        self._walk = RecordWalk(self._report, opened, self._loaders)
 
-async def _check_data_keys(report: FsckReport, entries: Mapping[str, Entry], keyring: Keyring | None) -> None:
-    report.data_keys = len(entries)
-    for key_id, entry in entries.items():
+    async def run(self, archived: Head | None) -> FsckReport:
+        report, driver = self._report, self._driver
+        # Before the head is read: what these name must be in the log by then, and is not if its tail was cut off.
+        mark = await self._mark()
+        promised = await checkpoints.list_checkpoints(driver)
+        stored_parts = await driver.list_entries(blobs.PREFIX)
         try:
-            parse_wrapped(key_id, entry.value)
+            page = await driver.scan("", FOLLOW_PAGE_FRAMES)
         except Damaged as damage:
-            report.add(f"datakey/{key_id}", damage.message)
-    if keyring is None or not report.log_id:
-        return
-    try:
-        await keyring.load(report.log_id)
-    except IntegrityError as failure:
-        report.add("datakey", failure.message)
+            report.add("head", damage.message)
+            return report
+        if page.head is None:
+            report.add("head", "There is no head: there is no log here, or its head was deleted")
+        else:
+            report.head, report.log_id = page.head.head, page.head.head.log_id
+        data_keys = await driver.list_data_keys()
+        await self._check_data_keys(data_keys)
+        for at in sorted({*promised, *await checkpoints.list_checkpoints(driver)}):
+            await self._checkpoint(at, beyond_is_wrong=at in promised)
+        for named, what in ((mark.head if mark else None, "The entry `archive`"), (archived, "The archive")):
+            self._promise(named, what)
+        await self._frames(page)
+        self._finish(data_keys)
+        self._check_parts(stored_parts)
+        return report
 
+    async def _mark(self) -> Mark | None:
+        entry = await self._driver.read_entry(ARCHIVE_MARK)
+        if entry is None:
+            return None
+        try:
+            return decode_mark(entry.value)
+        except Damaged as damage:
+            self._report.add(ARCHIVE_MARK, damage.message)
+            return None
 
-class _Walk:
-    """Walks the frames in order. `_point` is None after a fault that leaves the next predecessor unknown."""
+    def _promise(self, named: Head | None, what: str) -> None:
+        """`named` was in the log when `what` was written, so it must be in it still."""
+        head, report = self._report.head, self._report
+        if named is None or head is None:
+            return
+        if named.log_id != head.log_id:
+            report.add("head", f"{what} is of log {named.log_id}, etcd holds log {head.log_id}")
+        elif named.at > head.at:
+            report.add(
+                "head",
+                f"{what} reaches to {named.at}, and the log ends at {head.at}: its tail was cut off, or etcd was set "
+                "back to an old copy. Write nothing; restore from the archive",
+            )
+        elif named.epoch == head.epoch:
+            self._walk.anchors[named.position].append(Anchor(what, named.hash))
 
-    def __init__(self, report: FsckReport, keyring: Keyring | None, progress: Callable[[int], None] | None) -> None:
-        self._report = report
-        self._keyring = keyring
-        self._progress = progress
-        self._head = report.head
-        self._at = 0
-        self._hash = genesis_head(self._head.log_id).hash if self._head else None
-        self._time_us = 0
-        self._keys_named: Counter[str] = Counter()
+    async def _check_data_keys(self, entries: Mapping[str, Entry]) -> None:
+        report = self._report
+        report.data_keys = len(entries)
+        for key_id, entry in entries.items():
+            try:
+                parse_wrapped(key_id, entry.value)
+            except Damaged as damage:
+                report.add(f"datakey/{key_id}", damage.message)
+        if self._keyring is None or not report.log_id:
+            return
+        try:
+            await self._keyring.load(report.log_id)
+        except IntegrityError as failure:
+            report.add("datakey", failure.message)
 
-    def take(self, entry: RawEntry) -> None:
-        report, head = self._report, self._head
+    async def _checkpoint(self, at: Position, *, beyond_is_wrong: bool) -> None:
+        """Signature, parts and, with keys, contents of one checkpoint; then the log is held against it."""
+        report, driver, name = self._report, self._driver, checkpoints.manifest_name(at)
+        entry = await driver.read_entry(name)
+        if entry is None:
+            return  # removed meanwhile
+        report.checkpoints += 1
+        trusted = known_signers(self._keyring) if self._keyring else None
+        try:
+            manifest = checkpoints.parse_manifest(entry.value, trusted)
+            if self._keyring is not None:
+                await checkpoints.read_checkpoint(driver, self._keyring, at)
+            elif manifest.at.at != at:
+                report.add(name, f"This checkpoint is one of {manifest.at.at}: it was copied here; delete it")
+            for number, part in enumerate(manifest.parts):
+                stored = await driver.read_entry(checkpoints.part_name(at, number))
+                if stored is None or hashlib.sha256(stored.value).digest() != part.hash:
+                    report.add(checkpoints.part_name(at, number), "This part is missing, or is not the one named")
+        except IntegrityError as failure:
+            report.add(name, failure.message)
+            return
+        if manifest.at.epoch == (report.head.epoch if report.head else 0):
+            self._manifests[at] = manifest
+            self._loaders[at.position] = partial(self._open, at)
+        if beyond_is_wrong:
+            self._promise(manifest.at, f"The checkpoint at {at}")
+
+    async def _open(self, at: Position) -> OpenCheckpoint | None:
+        try:
+            return await checkpoints.read_checkpoint(self._driver, self._keyring, at) if self._keyring else None
+        except IntegrityError:
+            return None  # told already
+
+    async def _frames(self, page: RawPage) -> None:
+        walk, begun = self._walk, False
+        while True:
+            for entry in page.entries:
+                last = self._place(entry)
+                if last is None:
+                    continue
+                if not begun:
+                    await self._begin(last, entry.value)
+                    begun = True
+                await walk.frame(last, entry.value)
+                if self._progress is not None:
+                    self._progress(self._report.records)
+            if not page.more:
+                break
+            page = await self._driver.scan(page.entries[-1].name, FOLLOW_PAGE_FRAMES, page.revision)
+        if not begun and self._report.head is not None:
+            await self._begin(Position(self._report.head.epoch, 0), b"")
+
+    async def _begin(self, last: Position, value: bytes) -> None:
+        """Where the log may begin: at its first record, or where a checkpoint stands in for what is before."""
+        head = self._report.head
+        if head is None:
+            await self._walk.begin(0, None)
+            return
+        covered = max((at.position for at in self._manifests), default=0)
+        first = last.position - _records_in(value) if value else head.position
+        if covered == 0 or first <= 0:
+            await self._walk.begin(0, genesis_head(head.log_id).hash)
+            return
+        if first > covered:
+            self._report.add(
+                last,
+                f"The log begins after {first}, and its newest checkpoint is of {covered}: what is between is missing",
+            )
+        await self._walk.begin(first, None)
+
+    def _place(self, entry: RawEntry) -> Position | None:
+        """Where a frame belongs by its key; None if that is not in the log as it is now."""
+        report, head = self._report, self._report.head
         last = parse_frame_name(entry.name)
         if last is None:
             report.add(f"log/{entry.name}", "This key is no frame's name: something else than Meshlog wrote it")
-            return
+            return None
         epoch = head.epoch if head else last.epoch
         if last.epoch < epoch:
             report.older_epoch_frames += 1
-            return
-        if last.epoch > epoch:
+        elif last.epoch > epoch:
             report.add(last, f"This frame is of epoch {last.epoch}, the log's head of epoch {epoch}")
-            return
-        if head and last.position > head.position:
+        elif head and last.position > head.position:
             report.add(last, f"This frame is beyond the log's head, which is at {head.at}")
-            return
-        report.frames += 1
-        try:
-            stored_records = decode_frame(entry.value, last)
-        except Damaged as damage:
-            report.add(last, damage.message)
-            self._at, self._hash = last.position, None
-            return
-        first = last.position - len(stored_records) + 1
-        if first != self._at + 1:
-            report.add(last, f"The frame holds {first} to {last.position}, but the one before it ends at {self._at}")
-            self._hash = None
-        for offset, stored in enumerate(stored_records):
-            self._record(Position(last.epoch, first + offset), stored)
-        self._at = last.position
-        if self._progress is not None:
-            self._progress(report.records)
+        else:
+            return last
+        return None
 
-    def _record(self, position: Position, stored: bytes) -> None:
-        report = self._report
-        report.records += 1
-        expected, self._hash = self._hash, hashlib.sha256(stored).digest()
-        try:
-            envelope = parse_stored(stored, position)
-        except Damaged as damage:
-            report.add(position, damage.message)
-            return
-        self._keys_named[envelope.key_id] += 1
-        if expected is not None and envelope.previous_hash != expected:
-            report.add(position, "The chain is broken before this record: it, or the one before it, was changed")
-        if self._keyring is None:
-            return
-        try:
-            record = open_envelope(envelope, report.log_id, position, self._keyring)
-        except MeshlogError as failure:
-            report.add(position, failure.message)
-            return
-        report.opened += 1
-        report.withheld += record.data is None
-        if record.time_us < self._time_us:
-            report.add(position, "Log time goes back here")
-        self._time_us = max(self._time_us, record.time_us)
-
-    def finish(self, data_keys: Mapping[str, Entry]) -> None:
+    def _finish(self, data_keys: Mapping[str, Entry]) -> None:
         """Compare the end with the head, and the data keys that records name with those that are there."""
-        report, head = self._report, self._head
-        for key_id, count in sorted(self._keys_named.items()):
+        report, head, walk = self._report, self._report.head, self._walk
+        for key_id, count in sorted(walk.keys_named.items()):
             if key_id not in data_keys:
                 report.add(f"datakey/{key_id}", f"This data key is not in the store, and {count} records need it")
         if head is None:
             return
-        if self._at != head.position:
-            report.add("head", f"The head is at {head.at}, the last frame ends at {self._at}: records are missing")
-        elif self._hash is not None and self._hash != head.hash:
+        if walk.at != head.position:
+            report.add("head", f"The head is at {head.at}, the last frame ends at {walk.at}: records are missing")
+        elif walk.hash is not None and walk.hash != head.hash:
             report.add("head", f"The head's hash is not that of the last record, {head.at}: one of them was changed")
+
+    def _check_parts(self, stored_parts: Mapping[str, Entry]) -> None:
+        """The shape of every blob part; those that records name were opened with them."""
+        self._report.blob_parts = len(stored_parts)
+        for name, entry in stored_parts.items():
+            if blobs.parse_part_name(name) is None:
+                self._report.add(name, "This key is no blob part's name: something else than Meshlog wrote it")
+                continue
+            try:
+                blobs.parse_part(name, entry.value)
+            except Damaged as damage:
+                if name not in self._walk.parts_named:
+                    self._report.add(name, damage.message)
+        if self._keyring is not None:
+            self._report.unnamed_parts = len(stored_parts.keys() - self._walk.parts_named)
+
+
+def _records_in(value: bytes) -> int:
+    """How many records a frame says that it holds; 0 if it says nothing readable."""
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(value)
+    try:
+        return int(unpacker.read_array_header())
+    except (ValueError, msgpack.UnpackException):
+        return 0

@@ -1,0 +1,33 @@
+"""The fold as `eventlog` checks may use it: states stay in here, only their hashes come out."""
+
+from __future__ import annotations
+
+from eventlog.checkpoints import OpenCheckpoint
+from eventlog.records import Record
+from mesh.checkpoint import from_documents
+from mesh.evolve import evolve
+from mesh.state import State, state_hash
+from projector.replica import event_of
+
+
+class StateFold:
+    """A `record_walk.Fold` over `mesh.evolve`."""
+
+    def __init__(self) -> None:
+        self._state = State()
+
+    def begin(self, checkpoint: OpenCheckpoint | None) -> None:
+        self._state = State() if checkpoint is None else _state(checkpoint)
+
+    def apply(self, record: Record) -> None:
+        self._state = evolve(self._state, event_of(record))
+
+    def state_hash(self) -> str:
+        return state_hash(self._state)
+
+    def hash_of(self, checkpoint: OpenCheckpoint) -> str:
+        return state_hash(_state(checkpoint))
+
+
+def _state(checkpoint: OpenCheckpoint) -> State:
+    return from_documents(checkpoint.config, checkpoint.secrets)
