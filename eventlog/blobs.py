@@ -39,6 +39,7 @@ from eventlog.sealing import (
     decompress,
     derive,
     encode_data,
+    is_json_like,
 )
 from mesh.errors import Damaged, NoQuorum, WrongKey
 from mesh.position import Position
@@ -134,7 +135,7 @@ def open_blob(record: Record, log_id: str, parts: Mapping[str, bytes], keys: Key
         data = decode_data(decompress(packed))
     except ValueError as failure:
         raise Damaged(f"{_place(record, None)} is not readable: restore it from the archive") from failure
-    if not isinstance(data, dict):
+    if not isinstance(data, dict) or not is_json_like(data):
         raise Damaged(f"{_place(record, None)} is not a record's data: restore it from the archive")
     return record._replace(data=data)
 

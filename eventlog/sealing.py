@@ -20,19 +20,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from hmac import compare_digest
 from typing import Any, NamedTuple, Protocol
 
 import msgpack
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.constant_time import bytes_eq
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from eventlog.records import HASH_BYTES, BlobRef, Head, KeyClass, NewRecord, Record, TokenMark
 from mesh.errors import BadRequest, Damaged, LimitExceeded, WrongKey
 from mesh.position import Position
-from runtime.limits import COMPRESS_FROM_BYTES, MAX_RECORD_PLAIN_BYTES
+from runtime.limits import COMPRESS_FROM_BYTES, DATA_DEPTH_MAX, MAX_RECORD_PLAIN_BYTES
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -49,9 +49,12 @@ ZSTD_LEVEL = 3
 ENVELOPE = b"meshlog/record/1"
 SECRET_DATA = b"meshlog/secret-data/1"
 
-_PLAIN, _ZSTD = 0, 1
+_PLAIN_FLAG, _ZSTD_FLAG = b"\0", b"\1"
 _BLOB_FORMAT = 1
+_KEY_CLASSES = {each.value: each for each in KeyClass}
 _SHA256 = SHA256()
+_PACKER = msgpack.Packer()
+"""One for all: it holds nothing between calls, and making one costs as much again as what it does here."""
 _DERIVED_BYTES = KEY_BYTES + NONCE_BYTES + COMMITMENT_BYTES
 
 
@@ -173,13 +176,13 @@ def parse_stored(stored: bytes, position: Position) -> SealedEnvelope:
         raise Damaged(f"Record {position} has format {form!r}; this build reads {RECORD_FORMAT}: run a newer build")
     sound = (
         type(schema) is int
-        and isinstance(key_id, str)
-        and isinstance(ciphertext, bytes)
-        and isinstance(salt, bytes)
+        and type(key_id) is str
+        and type(ciphertext) is bytes
+        and type(salt) is bytes
         and len(salt) == SALT_BYTES
-        and isinstance(commitment, bytes)
+        and type(commitment) is bytes
         and len(commitment) == COMMITMENT_BYTES
-        and isinstance(previous_hash, bytes)
+        and type(previous_hash) is bytes
         and len(previous_hash) == HASH_BYTES
     )
     if not sound:
@@ -199,29 +202,35 @@ def open_envelope(envelope: SealedEnvelope, log_id: str, position: Position, key
     is checked here. Raises MissingKey, WrongKey or Damaged, each naming the position. `data` is None only for the
     secrets class where this role has no keys of it.
     """
-    place = Place(log_id, position, envelope.previous_hash, envelope.schema)
-    outer = Sealed(envelope.key_id, envelope.salt, envelope.commitment, envelope.ciphertext)
-    plain = _open(ENVELOPE, outer, place, keys)
+    schema, key_id, salt, commitment, previous_hash, ciphertext = envelope
+    place = Place(log_id, position, previous_hash, schema)
+    plain = _open(ENVELOPE, (key_id, salt, commitment, ciphertext), place, keys)
     try:
         number, time_us, wall_us, kind, account, actor, source_ip, request_id, token, class_name, data = decode_data(
             plain
         )
-        key_class = KeyClass(class_name)
+        key_class = _KEY_CLASSES[class_name]
         mark = None if token is None else TokenMark(*token)
         inner = Sealed(*data) if key_class is KeyClass.SECRETS else None
-    except (ValueError, TypeError, msgpack.UnpackException) as failure:
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as failure:
         raise _damaged(position) from failure
     if number != position.position:
         raise _damaged(position)
     if inner is not None:
-        data = decode_data(_open(SECRET_DATA, inner, place, keys)) if keys.opens(KeyClass.SECRETS) else None
+        plain = _open(SECRET_DATA, inner, place, keys) if keys.opens(KeyClass.SECRETS) else b""
+        data = decode_data(plain) if plain else None
     blob = _blob_ref(data, position) if isinstance(data, list) else None
+    if blob is None and not _json_like(data, plain):
+        raise Damaged(
+            f"Record {position} opens, but its data is not what Meshlog writes (byte strings, or nested without end): "
+            "find out who wrote it; `meshlog quarantine` passes it over"
+        )
     return Record(
         position,
         time_us,
         wall_us,
         kind,
-        envelope.schema,
+        schema,
         account,
         actor,
         source_ip,
@@ -231,6 +240,32 @@ def open_envelope(envelope: SealedEnvelope, log_id: str, position: Position, key
         key_class,
         blob,
     )
+
+
+def _json_like(data: Any, plain: bytes) -> bool:
+    """Whether decoded data is nothing that JSON has not, and nested no deeper than may be. `plain`: where it is from.
+
+    Looked for among the stored bytes first, since hardly a record has one of those that give it away.
+    """
+    odd = plain[plain.find(_LAST_BEFORE_DATA) + 1 :].translate(None, _INNOCENT)
+    return (len(odd) <= DATA_DEPTH_MAX and not odd.translate(None, _CONTAINERS)) or is_json_like(data)
+
+
+def is_json_like(value: Any, depth: int = 0) -> bool:
+    """Whether a value is nothing but JSON's types, nested DATA_DEPTH_MAX deep at most."""
+    if isinstance(value, dict):
+        items = value.values() if all(type(name) is str for name in value) else ()
+        return depth < DATA_DEPTH_MAX and len(items) == len(value) and all(is_json_like(x, depth + 1) for x in items)
+    if isinstance(value, list):
+        return depth < DATA_DEPTH_MAX and all(is_json_like(item, depth + 1) for item in value)
+    return value is None or isinstance(value, str | int | float)
+
+
+_CONTAINERS = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
+"""The first bytes of msgpack's maps and arrays. (They may also stand in text and numbers; so do those below.)"""
+_INNOCENT = bytes(sorted({*range(256)} - {*_CONTAINERS, *range(0xC4, 0xCA), *range(0xD4, 0xD9), 0xC1}))
+"""What is neither the first byte of a map or array, nor of a byte string or an extension."""
+_LAST_BEFORE_DATA = b"\xa6config"
 
 
 def _blob_ref(data: list[Any], position: Position) -> BlobRef:
@@ -250,7 +285,7 @@ def derive(material: bytes, salt: bytes, purpose: bytes) -> tuple[bytes, bytes, 
 
 def _aad(purpose: bytes, place: Place, key_id: str) -> bytes:
     epoch, position = place.position
-    packed: bytes = msgpack.packb(
+    packed: bytes = _PACKER.pack(
         [purpose, RECORD_FORMAT, place.log_id, epoch, position, place.previous_hash, key_id, place.schema]
     )
     return packed
@@ -261,16 +296,17 @@ def _seal(purpose: bytes, key: DataKey, salt: bytes, place: Place, plain: bytes)
     return commitment, AESGCM(secret).encrypt(nonce, compress(plain), _aad(purpose, place, key.key_id))
 
 
-def _open(purpose: bytes, sealed: Sealed, place: Place, keys: KeyFinder) -> bytes:
-    key = keys.find(sealed.key_id, place.position)
-    secret, nonce, expected = derive(key.material, sealed.salt, purpose)
-    if not bytes_eq(expected, sealed.commitment):
+def _open(purpose: bytes, sealed: tuple[str, bytes, bytes, bytes], place: Place, keys: KeyFinder) -> bytes:
+    key_id, salt, commitment, ciphertext = sealed
+    key = keys.find(key_id, place.position)
+    secret, nonce, expected = derive(key.material, salt, purpose)
+    if not compare_digest(expected, commitment):
         raise WrongKey(
             f"Record {place.position} was not sealed with data key {key.key_id} as it is here: the key under that id "
             "was replaced; restore the right one from the archive or a copy"
         )
     try:
-        packed = AESGCM(secret).decrypt(nonce, sealed.ciphertext, _aad(purpose, place, sealed.key_id))
+        packed = AESGCM(secret).decrypt(nonce, ciphertext, _aad(purpose, place, key_id))
     except InvalidTag:
         raise _damaged(place.position) from None
     try:
@@ -284,16 +320,16 @@ def compress(plain: bytes) -> bytes:
     if len(plain) >= COMPRESS_FROM_BYTES:
         packed: bytes = zstd.compress(plain, ZSTD_LEVEL)
         if len(packed) < len(plain):
-            return bytes((_ZSTD,)) + packed
-    return bytes((_PLAIN,)) + plain
+            return _ZSTD_FLAG + packed
+    return _PLAIN_FLAG + plain
 
 
 def decompress(packed: bytes) -> bytes:
     """What `compress` was given; ValueError if it is not its work, or claims to be larger than a record may be."""
-    flag, body = packed[:1], packed[1:]
-    if flag == bytes((_PLAIN,)):
+    body = packed[1:]
+    if packed[:1] == _PLAIN_FLAG:
         return body
-    if flag != bytes((_ZSTD,)):
+    if packed[:1] != _ZSTD_FLAG:
         raise ValueError("neither plain nor compressed")
     decompressor = zstd.ZstdDecompressor()
     try:

@@ -34,6 +34,3 @@ VALUE_SHOWN_CHARS = 80
 
 NAMES_SHOWN = 5
 """How many names a message lists before it only counts (App Mesh: 'Listing up to 5 route names')."""
-
-DRAFT_DEPTH_MAX = 64
-"""Levels of a specification that the bulk fold takes by itself (App Mesh has 16); deeper ones go to `evolve`."""

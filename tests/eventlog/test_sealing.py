@@ -193,3 +193,26 @@ def test_a_later_format_is_refused_by_name() -> None:
     fields[0] = 2
     with pytest.raises(Damaged, match="format 2"):
         open_record(msgpack.packb(fields), "a-log", Position(1, 1), BOTH)
+
+
+def _deep(levels: int) -> object:
+    value: object = "x"
+    for _ in range(levels):
+        value = {"in": [value]}
+    return value
+
+
+@pytest.mark.parametrize("key_class", [KeyClass.CONFIG, KeyClass.SECRETS])
+@pytest.mark.parametrize("odd", [b"bytes", [{"in": b""}], {b"name": 1}, _deep(33), _deep(400), msgpack.Timestamp(1)])
+def test_data_that_json_has_not_does_not_open(odd: object, key_class: KeyClass) -> None:
+    record, stored = seal(new_record(key_class=key_class)._replace(data={"odd": odd}))
+    with pytest.raises(Damaged, match=r"1\.1"):
+        open_record(stored, "a-log", record.position, BOTH)
+
+
+@pytest.mark.parametrize("text", ["käse", "\u0105\U0001f9c0", "\x80" * 99, "config"])
+def test_text_and_numbers_that_look_like_something_else_open(text: str) -> None:
+    numbers = [200, 0xC4C4, -60, 1.5, 0xC5C6C7C8C9D4, None, True]
+    data = {text: [text, numbers, _deep(20)], "more": [[], {}, [[]] * 70]}
+    record, stored = seal(new_record()._replace(data=data, actor=text))
+    assert open_record(stored, "a-log", record.position, BOTH).data == data
