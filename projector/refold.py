@@ -24,7 +24,7 @@ from eventlog.driver import LogDriver
 from eventlog.drivers.memory import MemoryDriver, MemoryStore
 from eventlog.keys.keyring import Keyring
 from eventlog.keys.provider import KeyProvider
-from eventlog.records import BlobRef, Head, KeyClass, Record
+from eventlog.records import Head, KeyClass, Record
 from eventlog.sealing import open_envelope
 from eventlog.signing import known_signers
 from mesh.checkpoint import from_documents
@@ -147,12 +147,8 @@ def enter_epoch(claims: Sequence[EpochClaim], point: Head, epoch: int) -> Head:
 async def opened(archive: OpenArchive, chained: ChainedRecord, parts_of: PartsOf | None = None) -> Record:
     """The record, whole; a blob's parts come from the archive unless said otherwise."""
     log_id, at = chained.as_head.log_id, chained.as_head.at
-
-    async def archived(ref: BlobRef) -> Mapping[str, bytes]:
-        return await archive.reader.blob_parts(ref, at)
-
     record = open_envelope(chained.envelope, log_id, at, archive.keyring)
-    return await fetch(record, log_id, parts_of or archived, archive.keyring)
+    return await fetch(record, log_id, parts_of or archive.reader.blob_parts, archive.keyring)
 
 
 async def beginning(archive: OpenArchive, upto: Position) -> tuple[State, Head]:
