@@ -33,6 +33,7 @@ from api.calls import (
 )
 from api.commands import CommandService
 from api.events import EventsApi
+from api.keys import KeysApi
 from api.ports import ApiPorts
 from api.rewind import RewindApi
 from api.routes import Found, Route, Router
@@ -172,6 +173,7 @@ def create_app(ports: ApiPorts) -> Starlette:
         RewindApi(ports, commands),
         AccessKeysApi(ports, commands),
         AuditApi(ports),
+        KeysApi(ports, commands),
     )
     edge = Edge(ports, tuple(api.router() for api in apis))
 

@@ -36,6 +36,7 @@ _APP_MESH = (
 _MESHLOG = (
     "GetStatus", "IssueProxyIdentity", "ListEvents", "ListResources", "DiffMesh", "DiffProxy", "RollbackMesh",
     "ListAccessKeys", "CreateAccessKey", "DisableAccessKey", "LookupEvents",
+    "ListKeys", "RotateKeys", "RewrapKeys",
 )  # fmt: skip
 
 RULES: Mapping[str, Rule] = {

@@ -14,6 +14,8 @@ from api.outcomes import Ticket
 from api.recent import RecentEvents
 from api.trail import Attempt
 from eventlog.archive.store import ObjectStore
+from eventlog.keys.keyring import Keyring
+from eventlog.keys.rotation import KeyRotation
 from eventlog.records import HeadRef, NewRecord, Record
 from eventlog.sealing import KeyFinder
 from eventlog.writer import Appended, LostRace
@@ -132,6 +134,13 @@ class AuditPorts(NamedTuple):
     keys: KeyFinder
 
 
+class KeyPorts(NamedTuple):
+    """What rotates this log's keys, and the keyring that seals with them."""
+
+    rotation: KeyRotation
+    keyring: Keyring
+
+
 class SignedIdentity(NamedTuple):
     """A proxy's new certificate. PEM; `chain` and `ca` as Envoy wants them in files; `serial` in hex."""
 
@@ -188,6 +197,8 @@ class ApiPorts:
     members: MembersSource | None = None
     audit: AuditPorts | None = None
     """None: refused calls are kept nowhere, since there is no archive."""
+    keys: KeyPorts | None = None
+    """None: this server's keys are looked after elsewhere (tests, the simulation)."""
     peers: Peers | None = None
     recent: RecentEvents = field(default_factory=RecentEvents)
     command_deadline_s: float = COMMAND_DEADLINE_S

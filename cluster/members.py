@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,6 +39,8 @@ class Member:
     level: int
     build: str
     wall_us: int = 0
+    keks: tuple[str, ...] = ()
+    """The key-encryption keys that it has at hand, by name; never a key."""
     peer: str = ""
     reproduced: str = ""
 
@@ -121,7 +123,7 @@ def cluster_level(members: Iterable[Member]) -> int | None:
 
 
 _TEXTS = ("role", "id", "zone", "address", "build", "peer", "reproduced")
-_LATER = {"peer": "", "reproduced": ""}
+_LATER: Mapping[str, Any] = {"peer": "", "reproduced": "", "keks": []}
 """What a record of an older build does not have."""
 
 
@@ -133,14 +135,16 @@ def _decode(key: bytes, value: bytes) -> Member:
     """Fields that this build does not know are left aside: a newer one may have written it."""
     try:
         document: Any = json.loads(value) if len(value) <= MEMBER_RECORD_BYTES else None
-        document = _LATER | document
+        document = {**_LATER, **document}
         fields = {field.name: document[field.name] for field in dataclasses.fields(Member)}
     except (ValueError, TypeError, KeyError):
         fields = {}
-    numbers = all(type(fields.get(name)) is int for name in ("level", "wall_us"))
+    keks = fields.get("keks")
+    listed = isinstance(keks, list) and all(isinstance(name, str) for name in keks)
+    numbers = listed and all(type(fields.get(name)) is int for name in ("level", "wall_us"))
     if not numbers or not all(isinstance(fields.get(name), str) for name in _TEXTS):
         raise Damaged(
             f"The member record {key.decode(errors='replace')} is not one that Meshlog writes: "
             "find out who else writes under this prefix, and delete the key"
         )
-    return Member(**fields)
+    return Member(**fields | {"keks": tuple(fields["keks"])})

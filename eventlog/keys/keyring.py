@@ -56,6 +56,11 @@ class Keyring:
             self._keys.update({key.key_id: key for key in opened if key is not None})
         self._newest = {key_class: held[-1] for key_class in KeyClass if (held := self.held(key_class))}
 
+    @property
+    def loaded(self) -> Mapping[str, DataKey]:
+        """What was loaded, by id: also what has gone from the store since."""
+        return self._keys
+
     def held(self, key_class: KeyClass) -> list[DataKey]:
         """The keys of a class that were loaded, the oldest first: of two servers' picks, both take the same."""
         mine = (key for key in self._keys.values() if key.key_class is key_class)

@@ -19,11 +19,15 @@ class KeyProvider(Protocol):
     `context` is authenticated and not secret: it ties the wrapped key to its log, id and class.
     """
 
-    scheme: str
-    """What kind of provider this is, as stored beside each wrapped key: `file`, `aws-kms`, …"""
+    @property
+    def scheme(self) -> str:
+        """What kind of provider this is, as stored beside each wrapped key: `file`, `aws-kms`, …"""
+        ...
 
-    place: str
-    """Where it looks, for messages: a path, an ARN."""
+    @property
+    def place(self) -> str:
+        """Where it looks, for messages: a path, an ARN."""
+        ...
 
     async def wrap(self, material: bytes, context: bytes) -> WrappedKey:
         """Wrap with the current key. MissingKey or SettingsError: there is none to use. Unavailable: try again."""

@@ -15,7 +15,7 @@ from botocore.config import Config
 
 from api.app import create_app
 from api.past import DriverFrames, LogHistory, StoredCheckpoints
-from api.ports import ApiPorts, AuditPorts, Readiness, SignedIdentity, XdsEndpoint
+from api.ports import ApiPorts, AuditPorts, KeyPorts, Readiness, SignedIdentity, XdsEndpoint
 from api.recent import RecentEvents
 from api.refusals import RefusedCalls
 from api.server import ApiServer, server_config
@@ -26,6 +26,7 @@ from eventlog.drivers.memory import MemoryDriver, MemoryStore
 from eventlog.follower import Follower
 from eventlog.keys.file import FileKeyProvider, create_key_file
 from eventlog.keys.keyring import Keyring
+from eventlog.keys.rotation import KeyRotation, holdings
 from eventlog.reads import HeadConfirmer
 from eventlog.records import KeyClass, Record
 from eventlog.sealing import DataKey
@@ -164,7 +165,7 @@ async def _server(
     async def members() -> Sequence[dict[str, Any]]:
         if not store.reachable:
             raise NoQuorum("The store does not answer")
-        return [{"role": "api", "id": server_id, "zone": "a"}]
+        return [{"role": "api", "id": server_id, "zone": "a", "keks": holdings(providers)}]
 
     replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
     recent = RecentEvents()
@@ -189,6 +190,7 @@ async def _server(
             zone="a",
             server_id=server_id,
             members=members,
+            keys=KeyPorts(KeyRotation(driver, keyring, providers, clock, entropy), keyring),
             recent=recent,
             audit=AuditPorts(refused, archive, keyring),
             command_deadline_s=deadlines.get("command_s", COMMAND_DEADLINE_S),

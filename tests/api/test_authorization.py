@@ -24,6 +24,7 @@ ARN = f"arn:aws:appmesh:{REGION}:{ACCOUNT}:mesh/none"
 ANSWERED = (
     "appmesh:CreateMesh", "appmesh:ListMeshes", "meshlog:ListEvents", "meshlog:GetStatus", "meshlog:LookupEvents",
     "meshlog:ListResources", "meshlog:DiffMesh", "meshlog:ListAccessKeys", "meshlog:CreateAccessKey",
+    "meshlog:ListKeys", "meshlog:RotateKeys", "meshlog:RewrapKeys",
 )  # fmt: skip
 QUERIES = {
     "meshlog:ListResources": "?kind=mesh",
@@ -33,6 +34,8 @@ QUERIES = {
 INPUTS: dict[str, Any] = {
     "meshlog:RollbackMesh": {"mesh": "none", "to": 1},
     "meshlog:CreateAccessKey": {"user": "ann"},
+    "meshlog:RotateKeys": {"class": "all"},
+    "meshlog:RewrapKeys": {"class": "all"},
     "meshlog:DisableAccessKey": {"access_key_id": "none"},
     "meshlog:IssueProxyIdentity": {"node": "mesh/none/virtualNode/n", "csr_pem": "CERTIFICATE REQUEST"},
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +112,18 @@ async def test_a_member_is_listed_with_what_its_clock_says_now(store: MemoryStor
     (found,) = await list_members(store, PREFIX)
     assert found == Member(**member().document() | {"wall_us": 5_000_000})
     assert store.granted == 1
+
+
+async def test_where_batches_are_taken_is_told_and_a_record_of_an_older_build_tells_none(
+    store: MemoryStore, time: Time
+) -> None:
+    told = dataclasses.replace(member(), peer="127.0.0.1:7418")
+    await Registration(store, PREFIX, lambda: told, time).renew()
+    assert [found.peer for found in await list_members(store, PREFIX)] == ["127.0.0.1:7418"]
+    older = {name: value for name, value in told.document().items() if name != "peer"}
+    key, lease = member_key(PREFIX, told.role, told.id), await store.lease_grant(10)
+    await store.put(key, json.dumps(older).encode(), lease)
+    assert [found.peer for found in await list_members(store, PREFIX)] == [""]
 
 
 async def test_a_raised_level_is_published_at_the_next_renewal(store: MemoryStore, time: Time) -> None:
