@@ -20,14 +20,14 @@ from cli.layout import ROLE_ORDER, ClusterFile, Layout, ProcessEntry
 from cli.ports import free_ports
 from cli.probes import Probe, probe_all
 from cli.processes import log_tail, running_pid, start, stop
-from cli.provision import Listener, Plan, Provisioner, plan_of, with_etcd
+from cli.provision import Listener, Plan, Provisioner, plan_of, with_etcd, with_peer_ports
 from cluster.etcd import server
 from mesh.errors import Conflict, TimedOut, Unavailable
 from runtime.clock import Clock, Entropy
 from runtime.limits import DOWN_ETCD_GRACE_S, DOWN_GRACE_S, PROBE_PAUSE_S
 from runtime.settings import EtcdMemberSettings, load
 
-_PORTS_EACH = {"etcd": 3, "api": 2, "projector": 2, "frontend": 2}
+_PORTS_EACH = {"etcd": 3, "api": 3, "projector": 2, "frontend": 2}
 
 Say = Callable[[str], None]
 
@@ -93,6 +93,7 @@ class BringUp:
             cluster = layout.load()
             _check_wish(cluster, wish, layout)
             plan = plan_of(cluster, self._etcd_settings(cluster))
+            plan = with_peer_ports(plan, _spare_ports(plan, self._entropy))
             if not self._environ.get("MESHLOG_ETCD") and plan.etcd_binary and os.access(plan.etcd_binary, os.X_OK):
                 binary = plan.etcd_binary
         else:
@@ -197,7 +198,7 @@ def _new_plan(wish: Wish, entropy: Entropy) -> Plan:
             host=_REACHED_AT.get(wish.listen_host, wish.listen_host),
             port=next(ports),
             health_port=next(ports),
-            peer_port=next(ports) if role == "etcd" else 0,
+            peer_port=next(ports) if role in ("etcd", "api") else 0,
         )
         for zone in zones
         for role in ROLE_ORDER
@@ -209,6 +210,14 @@ def _new_plan(wish: Wish, entropy: Entropy) -> Plan:
         listeners=listeners,
         local=True,
     )
+
+
+def _spare_ports(plan: Plan, entropy: Entropy) -> list[int]:
+    """A free port for each zone, none of them the cluster's own: its processes may be down now."""
+    listeners = plan.listeners.values()
+    own = {port for each in listeners for port in (each.port, each.health_port, each.peer_port)}
+    host = next(iter(listeners)).listen_host
+    return [port for port in free_ports(host, len(own) + len(plan.zones), entropy) if port not in own]
 
 
 def _check_wish(cluster: ClusterFile, wish: Wish, layout: Layout) -> None:

@@ -17,7 +17,7 @@ from runtime.settings import DEFAULT_KEY_PREFIX, DEFAULT_REGION, DEFAULT_TRUST_D
 
 PORTS = {"api": 7411, "frontend": 7412, "projector": 7413, "etcd": 2379}
 HEALTH_PORTS = {"api": 7414, "projector": 7415, "frontend": 7416, "etcd": 7417}
-PEER_PORT = 2380
+PEER_PORTS = {"etcd": 2380, "api": 7418}
 """One role a host could use 7414 for all; four roles on one host need four."""
 
 
@@ -70,7 +70,7 @@ def init(
                 host=host.replace("{role}", role),
                 port=PORTS[role],
                 health_port=HEALTH_PORTS[role],
-                peer_port=PEER_PORT if role == "etcd" else 0,
+                peer_port=PEER_PORTS.get(role, 0),
             )
             for zone, host in hosts.items()
             for role in ROLE_ORDER

@@ -7,8 +7,10 @@ new only what is missing or soon to expire. It starts nothing and opens no conne
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +51,7 @@ class Listener:
     port: int
     health_port: int
     peer_port: int = 0
-    """etcd members only."""
+    """Among its own kind: etcd members and API servers only."""
 
     def bound(self, port: int) -> str:
         return _address(self.listen_host, port)
@@ -250,13 +252,15 @@ class Provisioner:
         )
 
     def _api(self, zone: str, cluster: ClusterFile) -> ApiSettings:
-        directory = self._layout.role(zone, "api")
+        directory, listener = self._layout.role(zone, "api"), self._plan.listeners[zone, "api"]
         proxies = AuthorityFiles(certificate=directory / "proxies-ca.crt", key=directory / "proxies-ca.key")
         pki.save_authority(self._roots[pki.PROXIES_ROOT], proxies)
         return ApiSettings(
             **self._log_common(zone, "api", cluster),  # type: ignore[arg-type]
             proxy_authority=proxies,
             frontends=cluster.endpoints("frontend"),
+            peer_listen=listener.bound(listener.peer_port) if listener.peer_port else None,
+            peer_advertise=listener.told(listener.peer_port) if listener.peer_port else None,
         )
 
     def _projector(self, zone: str, cluster: ClusterFile) -> ProjectorSettings:
@@ -278,7 +282,9 @@ class Provisioner:
     def _write_settings(self, zone: str, settings: ProcessSettings) -> None:
         path = self._layout.config(zone, settings.role)
         if path.exists() and settings.role != "etcd":
-            return  # an operator may have changed it; etcd's names the binary, which may be another one now
+            # An operator may have changed it; etcd's names the binary, which may be another one now.
+            _fill_in(path, settings, _SINCE_ADDED)
+            return
         write_atomic(path, dump(relative_to(settings, path.parent)).encode(), PUBLIC)
 
     def _cluster(self) -> ClusterFile:
@@ -310,6 +316,19 @@ def _token_of(account_id: str) -> str:
     return f"meshlog-{account_id}"
 
 
+_SINCE_ADDED = ("peer_listen", "peer_advertise")
+"""Settings that directories made by earlier builds lack."""
+
+
+def _fill_in(path: Path, settings: ProcessSettings, names: Sequence[str]) -> None:
+    """Add those settings, if the file has none of them; nothing else in it is touched."""
+    text = path.read_text(encoding="utf-8")
+    wanted = {name: value for name in names if (value := getattr(settings, name, None)) is not None}
+    lines = [f"{name} = {json.dumps(value)}\n" for name, value in wanted.items()]
+    if lines and not wanted.keys() & tomllib.loads(text).keys():
+        write_atomic(path, ("".join(lines) + text).encode(), PUBLIC)  # before any table
+
+
 def process_id(role: str, zone: str) -> str:
     """The name of a process within its cluster, `api-z1`."""
     return f"{role}-{zone}"
@@ -318,6 +337,16 @@ def process_id(role: str, zone: str) -> str:
 def with_etcd(plan: Plan, binary: Path, *, allow_first_look: bool) -> Plan:
     """The same plan on another etcd."""
     return dataclasses.replace(plan, etcd_binary=binary, allow_first_look=allow_first_look)
+
+
+def with_peer_ports(plan: Plan, ports: Iterable[int]) -> Plan:
+    """The same plan with peer ports for API servers that have none; those that have one in their settings keep it."""
+    spare = iter(ports)
+    listeners = {
+        (zone, role): dataclasses.replace(listener, peer_port=next(spare)) if role == "api" else listener
+        for (zone, role), listener in plan.listeners.items()
+    }
+    return dataclasses.replace(plan, listeners=listeners)
 
 
 def _address(host: str, port: int) -> str:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -19,6 +20,7 @@ from prometheus_client import REGISTRY
 
 from api.app import create_app
 from api.past import DriverFrames, LogHistory, StoredCheckpoints
+from api.peers import Peers, PeerServer
 from api.ports import ApiPorts, Readiness, SignedIdentity, XdsEndpoint
 from api.recent import RecentEvents
 from api.server import ApiServer, server_config
@@ -123,7 +125,13 @@ def open_log(settings: LogSettings, clock: Clock, entropy: Entropy) -> LogAccess
 
 def _member(settings: ProcessSettings) -> Member:
     return Member(
-        role=settings.role, id=settings.id, zone=settings.zone, address=settings.advertise, level=LEVEL, build=BUILD
+        role=settings.role,
+        id=settings.id,
+        zone=settings.zone,
+        address=settings.advertise,
+        level=LEVEL,
+        build=BUILD,
+        peer=getattr(settings, "peer_advertise", None) or "",
     )
 
 
@@ -150,6 +158,8 @@ def _folded(replica: Replica) -> dict[str, Check]:
 def _check_addresses(settings: ProcessSettings) -> None:
     check_free(settings.listen, "listen")
     check_free(settings.health, "health")
+    if isinstance(settings, ApiSettings) and settings.peer_listen:
+        check_free(settings.peer_listen, "peer_listen")
 
 
 async def _serve_health(
@@ -237,6 +247,7 @@ async def run_api(settings: ApiSettings) -> None:
             found = await list_members(access.connection, settings.key_prefix)
             return [member.document() for member in found]
 
+        peers = Peers(lambda: channel_credentials(settings.role_tls), clock)
         recent = RecentEvents()
         replica.subscribe(recent.folded)
         ports = ApiPorts(
@@ -253,13 +264,19 @@ async def run_api(settings: ApiSettings) -> None:
             server_id=settings.id,
             readiness=readiness,
             members=members,
+            peers=peers if settings.peer_listen else None,
             recent=recent,
         )
+        app = create_app(ports)
         server = ApiServer(
-            server_config(
-                create_app(ports), split_address(settings.listen), clock=clock, entropy=entropy, tls=settings.http_tls
-            )
+            server_config(app, split_address(settings.listen), clock=clock, entropy=entropy, tls=settings.http_tls)
         )
+        if settings.peer_listen:
+            taker = PeerServer(app.state.commands, settings.trust_domain)
+            await taker.start(settings.peer_listen, server_credentials(settings.role_tls))
+            stack.push_async_callback(taker.stop, 0)
+            stack.push_async_callback(peers.close)
+            supervisor.start(peers.run(partial(_other_peers, access.connection, settings)), "peers")
         registration = Registration(access.connection, settings.key_prefix, lambda: _member(settings), clock)
         supervisor.start(replica.run(), "replica")
         supervisor.start(_keep_confirming(replica, clock), "confirm")
@@ -273,6 +290,11 @@ async def run_api(settings: ApiSettings) -> None:
         finally:
             server.should_exit = True
             await asyncio.wait([serving], timeout=SHUTDOWN_GRACE_S)
+
+
+async def _other_peers(connection: EtcdConnection, settings: ApiSettings) -> list[str]:
+    living = await list_members(connection, settings.key_prefix, settings.role)
+    return [member.peer for member in living if member.peer and member.id != settings.id]
 
 
 async def _know_projectors(

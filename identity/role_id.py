@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+ROLE_API = "api"
 ROLE_FRONTEND = "frontend"
 ROLE_PROJECTOR = "projector"
 

@@ -638,3 +638,12 @@ COMPACT_S = 60.0
 """One compaction, with the space really freed at its end."""
 HEALTHY_AGAIN_S = 60.0
 """How long a member may take, after it was rewritten, to be in step with its leader again; then the rest is left."""
+
+ARCHIVE_WATCH_S = 1.0
+"""Between an API server's looks at how far the archive is."""
+
+ARCHIVE_ALARM_S = 15.0
+"""An archive that lacks something for so long is down: a hand-over of the duty takes its lease (10 s) and a little."""
+
+ARCHIVE_SAMPLES = 256
+"""Positions remembered with when they were reached, for those that the archive does not have yet."""

@@ -124,6 +124,10 @@ class ApiSettings(LogSettings):
     frontends: Endpoints
     """xDS addresses that a new proxy is told, all zones."""
     http_tls: TlsFiles | None = None
+    peer_listen: str | None = None
+    """Where other API servers hand over batches: mTLS under the roles' root. Without it, and `peer_advertise`, they do
+    not."""
+    peer_advertise: str | None = None
     archive: str | None = None
     """Where the log is archived: file:///path or s3://bucket/prefix?endpoint=…, the same for every API server. Without
     it nothing is trimmed, and a lost cluster is lost."""

@@ -14,7 +14,7 @@ from cli.credentials import AdminCredentials
 from cli.layout import ROLE_ORDER, ClusterFile, Layout
 from cli.main import main
 from cli.ports import LOWEST, free_ports, usable_range
-from cli.provision import Listener, Plan, Provisioner, plan_of, process_id
+from cli.provision import Listener, Plan, Provisioner, plan_of, process_id, with_peer_ports
 from mesh.errors import SettingsError
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.settings import (
@@ -155,6 +155,20 @@ def test_settings_that_an_operator_changed_are_kept(tmp_path: Path) -> None:
     assert load(ApiSettings, path, {}).log_level == "debug"
 
 
+def test_a_directory_of_an_earlier_build_gets_the_ports_between_api_servers(tmp_path: Path) -> None:
+    cluster, _ = made(tmp_path)
+    path = tmp_path / "zones/z1/api.toml"
+    path.write_text(path.read_text().replace('log_level = "info"', 'log_level = "debug"') + "\n# an operator's note\n")
+    assert load(ApiSettings, path, {}).peer_listen is None
+    for ports in ((30_001, 30_002), (30_003, 30_004)):  # what is there is kept
+        assert Provisioner(Layout(tmp_path), with_peer_ports(plan(), ports), At(), ENTROPY).write()[0] == cluster
+        api = load(ApiSettings, path, {})
+        assert (api.peer_listen, api.peer_advertise) == ("127.0.0.1:30001", "127.0.0.1:30001")
+        assert load(ApiSettings, tmp_path / "zones/z2/api.toml", {}).peer_listen == "127.0.0.1:30002"
+    assert api.log_level == "debug"
+    assert path.read_text().endswith("# an operator's note\n")
+
+
 def test_the_plan_of_a_directory_is_the_one_that_made_it(tmp_path: Path) -> None:
     cluster, _ = made(tmp_path)
     etcd = {zone: load(EtcdMemberSettings, tmp_path / f"zones/{zone}/etcd.toml", {}) for zone in cluster.zones}
@@ -185,6 +199,7 @@ def test_init_makes_a_directory_for_each_host(tmp_path: Path) -> None:
     assert main([*arguments, "--zone", "eu-a={role}-a.example", "--zone", "eu-b=10.0.0.2"]) == 0
     api = load(ApiSettings, data_dir / "zones/eu-a/api.toml", {})
     assert (api.listen, api.advertise, api.health) == ("0.0.0.0:7411", "api-a.example:7411", "0.0.0.0:7414")
+    assert (api.peer_listen, api.peer_advertise) == ("0.0.0.0:7418", "api-a.example:7418")
     assert api.etcd_endpoints == (Endpoint("eu-a", "etcd-a.example:2379"), Endpoint("eu-b", "10.0.0.2:2379"))
     etcd = load(EtcdMemberSettings, data_dir / "zones/eu-b/etcd.toml", {})
     assert not etcd.allow_first_look
