@@ -49,7 +49,7 @@ FORMAT = 1
 PREFIX = "checkpoint/"
 _PART = b"meshlog/checkpoint-part/1"
 _MANIFEST = b"meshlog/checkpoint-manifest/1\0"
-_NAME = re.compile(r"checkpoint/([1-9][0-9]{0,18})/([0-9]{20})/manifest", re.ASCII)
+_NAME = re.compile(r"checkpoint/([1-9][0-9]{0,18})/([0-9]{20})/(manifest|part/[0-9]{6})", re.ASCII)
 
 
 class CheckpointPart(NamedTuple):
@@ -111,6 +111,12 @@ def manifest_name(at: Position) -> str:
 def part_name(at: Position, number: int) -> str:
     """Where a part is kept; numbers count from 0 in the manifest's order."""
     return f"{PREFIX}{at.epoch}/{at.position:020d}/part/{number:06d}"
+
+
+def parse_place(name: str) -> Position | None:
+    """The point of the log that an entry belongs to, by its name; None if it is no checkpoint's."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else Position(int(match[1]), int(match[2]))
 
 
 def seal_checkpoint(
@@ -229,7 +235,7 @@ async def write_checkpoint(driver: LogDriver, fence: Fence, sealed: SealedCheckp
 async def list_checkpoints(driver: LogDriver) -> Sequence[Position]:
     """The points of all checkpoints that have a manifest, oldest first."""
     names = await driver.list_entries(PREFIX, keys_only=True)
-    return sorted(Position(int(match[1]), int(match[2])) for name in names if (match := _NAME.fullmatch(name)))
+    return sorted(at for name in names if name.endswith("/manifest") and (at := parse_place(name)) is not None)
 
 
 async def delete_checkpoint(driver: LogDriver, fence: Fence, at: Position, clock: Clock) -> None:

@@ -175,7 +175,7 @@ class LogDriver(Protocol):
         fence stands; HeadMoved(None) if not. Sent once. LimitExceeded if the store calls it too large."""
         ...
 
-    async def trim(self, upto: Position, *, expected: Mapping[str, int], fence: Fence) -> AppendResult:
+    async def trim(self, upto: Position, *, expected: Mapping[str, int], fence: Fence | None = None) -> AppendResult:
         """Delete the frames of epoch `upto.epoch` keyed up to and including `upto`, in one Txn, under the same
         conditions as `write_entries`. The head is untouched."""
         ...

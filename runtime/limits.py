@@ -411,8 +411,8 @@ ARCHIVE_LEAVES_REMEMBERED = 64
 """Leaves that a reader keeps, at some 30 KiB each."""
 
 # --- api: history
-HISTORY_PAGE_FRAMES = 64
-"""Frames read at a time from a stretch of the past: at most 16 MiB."""
+HISTORY_STRETCH_GAP = 64
+"""Events between two wanted ones that are read over rather than asked around."""
 HISTORY_BATCH_EVENTS = 200
 """Events opened before the event loop gets its turn: some 10 ms of work."""
 EVENTS_SCAN_MAX = 20_000

@@ -24,6 +24,13 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from mesh.errors import SettingsError
 from runtime.key_sources import KeySource, KeySources, parse_source, shorten_sources
+from runtime.limits import (
+    CHECKPOINT_EVENTS,
+    CHECKPOINT_EVERY_S,
+    COMPACT_KEEP_S,
+    ETCD_QUOTA_BYTES,
+    TRIM_KEEP_EVENTS,
+)
 
 DEFAULT_KEY_PREFIX = "/meshlog/"
 DEFAULT_TRUST_DOMAIN = "meshlog.local"
@@ -114,6 +121,20 @@ class LogSettings(ProcessSettings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DutySettings:
+    """How often the duties of API servers do their work. The defaults suit any cluster; tests take small numbers."""
+
+    checkpoint_events: int = CHECKPOINT_EVENTS
+    """A checkpoint after so many events."""
+    checkpoint_every_s: int = CHECKPOINT_EVERY_S
+    """And after so long, if there was an event."""
+    keep_events: int = TRIM_KEEP_EVENTS
+    """So many newest events stay in etcd, even if the archive has them."""
+    keep_revisions_s: int = COMPACT_KEEP_S
+    """etcd's own history is kept for so long, for watches to resume."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings(LogSettings):
     """`meshlog serve api`. `listen` speaks plain HTTP unless `http_tls` is given."""
 
@@ -133,6 +154,11 @@ class ApiSettings(LogSettings):
     it nothing is trimmed, and a lost cluster is lost."""
     archive_retention_days: int = DEFAULT_RETENTION_DAYS
     """How far back any moment can be restored; 0 keeps everything."""
+    maintenance_tls: TlsFiles | None = None
+    """Client certificate of etcd's user `maintenance`. Not set: `etcd-maintenance.crt` and `.key` beside `etcd_tls`."""
+    quota_bytes: int = ETCD_QUOTA_BYTES
+    """The etcd members' quota, for a release that does not tell it (etcd before 3.6)."""
+    duties: DutySettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +205,7 @@ class EtcdMemberSettings(ProcessSettings):
     initial_state: str = "new"
     heartbeat_ms: int = 100
     election_ms: int = 1000
-    quota_bytes: int = 4 * 1024**3
+    quota_bytes: int = ETCD_QUOTA_BYTES
     allow_first_look: bool = False
     """Accept etcd 3.5.0 to 3.5.2, which can corrupt data when killed under load. Only `up` and `demo` write this."""
 

@@ -168,7 +168,7 @@ class EtcdDriver:
         ]
         return await self._write_if(expected, fence, writes)
 
-    async def trim(self, upto: Position, *, expected: Mapping[str, int], fence: Fence) -> AppendResult:
+    async def trim(self, upto: Position, *, expected: Mapping[str, int], fence: Fence | None = None) -> AppendResult:
         first = self._log + f"{upto.epoch}/".encode()
         end = self._log + frame_name(upto).encode() + b"\0"
         return await self._write_if(expected, fence, [Delete(first, end)])

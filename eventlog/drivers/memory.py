@@ -231,7 +231,7 @@ class MemoryDriver:
         done = self._store.write_if(puts, expected, fence)
         return Committed(self._store.revision) if done else HeadMoved(None)
 
-    async def trim(self, upto: Position, *, expected: Mapping[str, int], fence: Fence) -> AppendResult:
+    async def trim(self, upto: Position, *, expected: Mapping[str, int], fence: Fence | None = None) -> AppendResult:
         await self._turn()
         if not self._store.write_if({}, expected, fence):
             return HeadMoved(None)
