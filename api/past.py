@@ -9,22 +9,25 @@ never do: tell a state whose events it has not all seen, or hold up the event lo
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
+import structlog
+
 from api.ports import EventHistory, StateHistory
-from eventlog.blobs import PartsOf, fetch
-from eventlog.checkpoints import newest_checkpoint
+from eventlog.archive.reader import ArchiveReader
+from eventlog.blobs import fetch
+from eventlog.checkpoints import OpenCheckpoint, newest_checkpoint, open_checkpoint
 from eventlog.driver import LogDriver, StoredFrame
 from eventlog.frames import decode_frame
 from eventlog.keys.keyring import Keyring
-from eventlog.records import Head, Record
-from eventlog.sealing import SealedEnvelope, open_envelope, parse_stored
+from eventlog.records import BlobRef, Record
+from eventlog.sealing import open_envelope, parse_stored
+from eventlog.signing import known_signers
 from mesh.checkpoint import from_documents
-from mesh.errors import Damaged, MissingKey, NotFound, NotReady
+from mesh.errors import Damaged, MissingKey, NotFound, Unavailable
 from mesh.events import Event
 from mesh.evolve import evolve
 from mesh.position import ORIGIN, Position
@@ -32,16 +35,18 @@ from mesh.state import State
 from projector.replica import event_of
 from runtime.limits import (
     HISTORY_BATCH_EVENTS,
-    HISTORY_PAGE_FRAMES,
+    HISTORY_STRETCH_GAP,
     PAST_CHECKPOINT_WORTH_EVENTS,
     PAST_FOLDS_AT_ONCE,
     PAST_STATE_EVERY_EVENTS,
     PAST_STATES_KEPT,
 )
 
+log = structlog.get_logger(__name__)
+
 
 class FrameSource(Protocol):
-    """Stored frames along the log's timeline, wherever they are kept."""
+    """Stored frames along the log's timeline, each after the one before it: `eventlog.timeline.Timeline`."""
 
     async def log_id(self) -> str: ...
 
@@ -50,53 +55,19 @@ class FrameSource(Protocol):
         ...
 
     def frames(self, after: Position, upto: Position | None) -> AsyncGenerator[StoredFrame, None]:
-        """Frames that hold what comes after `after`, up to `upto`; the first and the last may hold more than that."""
+        """Frames that hold what comes after `after`, up to `upto`."""
+        ...
+
+    async def parts(self, ref: BlobRef) -> Mapping[str, bytes]:
+        """A blob's stored parts by name."""
         ...
 
 
-class DriverFrames:
-    """A `FrameSource` over one store: what it still holds of its own epoch."""
-
-    def __init__(self, driver: LogDriver) -> None:
-        self._driver = driver
-
-    async def log_id(self) -> str:
-        return (await self._head()).log_id
-
-    async def begins(self) -> Position:
-        head = await self._head()
-        page = await self._driver.read_frames(Position(head.epoch, 0), 1)
-        if not page.frames:
-            return head.at
-        first = page.frames[0]
-        return Position(head.epoch, first.last.position - len(decode_frame(first.value, first.last)))
-
-    async def frames(self, after: Position, upto: Position | None) -> AsyncGenerator[StoredFrame, None]:
-        head = await self._head()
-        end = head.position if upto is None else upto.position
-        at = after.position
-        while at < end:
-            page = await self._driver.read_frames(Position(head.epoch, at), min(HISTORY_PAGE_FRAMES, end - at))
-            if not page.frames:
-                raise _not_kept(Position(head.epoch, at + 1))
-            for frame in page.frames:
-                yield frame
-                at = frame.last.position
-                if at >= end:
-                    return
-
-    async def _head(self) -> Head:
-        found = await self._driver.read_head()
-        if found is None:
-            raise NotReady("There is no log in the store yet: start an API server, which makes one")
-        return found.head
-
-
 class LogHistory:
-    """`EventHistory` over stored frames: each record opens only at its own place, and follows the one before it."""
+    """`EventHistory` over the timeline. `archive`: where it looks up old times quicker than by halving."""
 
-    def __init__(self, source: FrameSource, keyring: Keyring, parts_of: PartsOf) -> None:
-        self._source, self._keyring, self._parts_of = source, keyring, parts_of
+    def __init__(self, source: FrameSource, keyring: Keyring, archive: ArchiveReader | None = None) -> None:
+        self._source, self._keyring, self._archive = source, keyring, archive
 
     async def begins(self) -> Position:
         """See `EventHistory.begins`."""
@@ -107,60 +78,89 @@ class LogHistory:
         if upto.position <= after.position:
             return
         log_id = await self._source.log_id()
-        wanted, batch, link = after.position + 1, list[Event](), b""
+        batch: list[Event] = []
         async with aclosing(self._source.frames(after, upto)) as frames:
             async for frame in frames:
                 stored_records = decode_frame(frame.value, frame.last)
                 first = frame.last.position - len(stored_records) + 1
-                if first > wanted:
-                    raise _not_kept(Position(frame.last.epoch, wanted))
                 for number, stored in enumerate(stored_records, start=first):
-                    position = Position(frame.last.epoch, number)
-                    envelope = parse_stored(stored, position)
-                    if link not in (b"", envelope.previous_hash):
-                        raise Damaged(f"The log's chain is broken before {position}: run `meshlog fsck`")
-                    link = hashlib.sha256(stored).digest()
-                    if wanted <= number <= upto.position:
-                        batch.append(event_of(await self._open(envelope, log_id, position)))
-                        wanted = number + 1
+                    if after.position < number <= upto.position:
+                        batch.append(event_of(await self._open(stored, log_id, Position(frame.last.epoch, number))))
                     if len(batch) >= HISTORY_BATCH_EVENTS:
                         yield batch
                         batch = []
                         await asyncio.sleep(0)
-        if wanted <= upto.position:
-            raise _not_kept(Position(upto.epoch, wanted))
         if batch:
             yield batch
 
-    async def _open(self, envelope: SealedEnvelope, log_id: str, position: Position) -> Record:
+    async def position_at(self, time_us: int, now: State) -> Position:
+        """See `EventHistory.position_at`."""
+        if time_us >= now.time_us:
+            return now.position
+        begins = (await self.begins()).position
+        known, settled = await self._archived_at(time_us, now)
+        low, high = max(begins, known), now.position.position  # time(low) <= time_us < time(high)
+        while not settled and high - low > 1:
+            middle = (low + high) // 2
+            event = await event_at(self, now.at(middle), now)
+            low, high = (middle, high) if event.time_us <= time_us else (low, middle)
+        if low == begins and begins:
+            raise NotFound(f"That moment is before {now.at(begins + 1)}, with which the history that is kept begins")
+        return now.at(low) if low else ORIGIN
+
+    async def _archived_at(self, time_us: int, now: State) -> tuple[int, bool]:
+        """How far the archive's own index brings the search, and whether that settles it."""
+        if self._archive is None:
+            return 0, False
+        try:
+            index = await self._archive.load_if_any()
+            if index is None or index.log_id != await self._source.log_id() or index.epoch != now.position.epoch:
+                return 0, False
+            found = (await self._archive.position_at(time_us)).position
+        except (Unavailable, NotFound):  # etcd may still have all of it
+            return 0, False
+        return found, found < index.head.position
+
+    async def _open(self, stored: bytes, log_id: str, position: Position) -> Record:
+        envelope = parse_stored(stored, position)
         try:
             record = open_envelope(envelope, log_id, position, self._keyring)
         except MissingKey:  # drawn since the last load
             await self._keyring.load(log_id)
             record = open_envelope(envelope, log_id, position, self._keyring)
-        return await fetch(record, log_id, self._parts_of, self._keyring)
-
-
-def _not_kept(position: Position) -> NotFound:
-    return NotFound(
-        f"Position {position} of the log is neither in etcd nor in an archive that this server knows: it is older than "
-        "what is kept, or the archive is missing from the settings"
-    )
+        return await fetch(record, log_id, self._source.parts, self._keyring)
 
 
 class StoredCheckpoints:
-    """`StateHistory` over the checkpoints in one store."""
+    """`StateHistory` over the checkpoints in etcd, and, for what is older than those, in the archive."""
 
-    def __init__(self, driver: LogDriver, keyring: Keyring) -> None:
-        self._driver, self._keyring = driver, keyring
+    def __init__(self, driver: LogDriver, keyring: Keyring, archive: ArchiveReader | None = None) -> None:
+        self._driver, self._keyring, self._archive = driver, keyring, archive
 
     async def before(self, position: Position) -> State | None:
         """See `StateHistory.before`."""
         opened = await newest_checkpoint(self._driver, self._keyring, before=position)
+        if opened is None and self._archive is not None:
+            opened = await self._archived(self._archive, position)
         if opened is None:
             return None
         # Sealed and signed, so what it says is what was folded; it takes a while, so the loop is left alone.
         return await asyncio.to_thread(from_documents, opened.config, opened.secrets, verify=False)
+
+    async def _archived(self, archive: ArchiveReader, position: Position) -> OpenCheckpoint | None:
+        try:
+            index = await archive.load_if_any()
+            if index is None or index.head.position < position.position:
+                return None
+            ref = await archive.checkpoint_before(position)
+            if ref is None:
+                return None
+            manifest, parts = await archive.checkpoint(ref)
+        except Unavailable as failure:  # then it is folded from what etcd has
+            log.warning("the archive does not answer, folding without its checkpoints", reason=failure.message)
+            return None
+        await self._keyring.load(index.log_id)
+        return open_checkpoint(manifest, parts.__getitem__, self._keyring, known_signers(self._keyring))
 
 
 class PastStates:
@@ -209,31 +209,11 @@ class PastStates:
             self._kept.popitem(last=False)
 
 
-async def position_at(history: EventHistory, time_us: int, now: State) -> Position:
-    """The last position whose time is at or before `time_us`, found by halving; ORIGIN if it is before all of them.
-
-    NotFound when it is before all that is kept.
-    """
-    if time_us >= now.time_us:
-        return now.position
-    begins = await history.begins()
-    low, high = begins.position, now.position.position  # time(low) <= time_us < time(high), as far as is known
-    while high - low > 1:
-        middle = (low + high) // 2
-        event = await event_at(history, now.at(middle), now)
-        low, high = (middle, high) if event.time_us <= time_us else (low, middle)
-    if low == 0:
-        return ORIGIN
-    if low == begins.position:
-        raise NotFound(f"That moment is before {now.at(low + 1)}, with which the history that is kept begins")
-    return now.at(low)
-
-
 async def event_at(history: EventHistory, position: Position, now: State) -> Event:
     """The event at `position` of the timeline that led to `now`."""
     async for events in history.read(now.at(position.position - 1), position):
         return events[0]
-    raise _not_kept(position)
+    raise NotFound(f"Position {position} of the log is not kept any more")
 
 
 async def events_at(history: EventHistory, positions: Sequence[Position], now: State) -> dict[Position, Event]:
@@ -250,10 +230,10 @@ async def events_at(history: EventHistory, positions: Sequence[Position], now: S
 
 
 def _stretches(positions: Sequence[Position]) -> list[tuple[Position, Position]]:
-    """Sorted positions as stretches to read in one go: gaps smaller than a page are read over."""
+    """Sorted positions as stretches to read in one go: small gaps are read over."""
     stretches: list[tuple[Position, Position]] = []
     for position in positions:
-        if stretches and position.position - stretches[-1][1].position <= HISTORY_PAGE_FRAMES:
+        if stretches and position.position - stretches[-1][1].position <= HISTORY_STRETCH_GAP:
             stretches[-1] = (stretches[-1][0], position)
         else:
             stretches.append((position, position))

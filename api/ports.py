@@ -102,6 +102,13 @@ class EventHistory(Protocol):
         """The position after which every event up to the head can be read; the origin when nothing is left out."""
         ...
 
+    async def position_at(self, time_us: int, now: State) -> Position:
+        """The last position whose time is at or before `time_us`, on the timeline that led to `now`; or the origin.
+
+        NotFound when it is before all that is kept.
+        """
+        ...
+
     def read(self, after: Position, upto: Position) -> AsyncIterator[Sequence[Event]]:
         """Every event after `after` up to and with `upto`, opened and verified, in order, in batches.
 

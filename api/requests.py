@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from api.body import parse_object
 from api.calls import Answer, Call, query_members
-from api.past import position_at
 from api.ports import ApiPorts
 from api.routes import Found, Route, Router
 from identity.sigv4 import APPMESH, MESHLOG, Caller, SignedRequest
@@ -163,7 +162,7 @@ async def moment_of(ports: ApiPorts, value: int | str, now: State, member: str) 
     time_us = time_of(str(value), member)
     if time_us > ports.clock.now_us() + MOMENT_AHEAD_US:
         raise BadRequest(f"{member}: {str(value)[:80]} has not come yet, so nobody knows what will be then")
-    return await position_at(ports.history, time_us, now)
+    return await ports.history.position_at(time_us, now)
 
 
 async def bound_of(ports: ApiPorts, value: str, now: State, member: str, *, first: bool) -> Position:
@@ -174,7 +173,7 @@ async def bound_of(ports: ApiPorts, value: str, now: State, member: str, *, firs
     if is_position(value):
         position = position_of(value, now, member)
         return now.at(max(position.position - 1, 0)) if first else position
-    return await position_at(ports.history, time_of(value, member) - (1 if first else 0), now)
+    return await ports.history.position_at(time_of(value, member) - (1 if first else 0), now)
 
 
 async def in_time(ports: ApiPorts, reading: Awaitable[Result]) -> Result:

@@ -19,26 +19,30 @@ import structlog
 from prometheus_client import REGISTRY
 
 from api.app import create_app
-from api.past import DriverFrames, LogHistory, StoredCheckpoints
+from api.past import LogHistory, StoredCheckpoints
 from api.peers import Peers, PeerServer
-from api.ports import ApiPorts, Readiness, SignedIdentity, XdsEndpoint
+from api.ports import ApiPorts, KeyPorts, Readiness, SignedIdentity, XdsEndpoint
 from api.recent import RecentEvents
 from api.server import ApiServer, server_config
+from cli.serve_audit import make_audit
 from cluster import pki
 from cluster.etcd.choice import EtcdMember
 from cluster.etcd.connection import EtcdConnection
 from cluster.etcd.connection import TlsFiles as EtcdTls
 from cluster.frontends import FrontendRegistrations
 from cluster.members import Member, Registration, list_members
-from eventlog.blobs import parts_in
+from eventlog.archive.places import open_store
+from eventlog.archive.reader import ArchiveReader
 from eventlog.drivers.etcd import EtcdDriver
 from eventlog.follower import Follower
 from eventlog.keys.keyring import Keyring
 from eventlog.keys.opening import KeyCheck, keep_fresh
 from eventlog.keys.provider import KeyProvider
+from eventlog.keys.rotation import KeyRotation, holdings
 from eventlog.keys.sources import open_sources
 from eventlog.reads import HeadConfirmer
 from eventlog.records import KeyClass
+from eventlog.timeline import Timeline
 from eventlog.writer import LogWriter
 from identity.node_id import NodeId
 from mesh.errors import MeshlogError
@@ -123,7 +127,7 @@ def open_log(settings: LogSettings, clock: Clock, entropy: Entropy) -> LogAccess
     )
 
 
-def _member(settings: ProcessSettings) -> Member:
+def _member(settings: LogSettings, access: LogAccess) -> Member:
     return Member(
         role=settings.role,
         id=settings.id,
@@ -132,6 +136,7 @@ def _member(settings: ProcessSettings) -> Member:
         level=LEVEL,
         build=BUILD,
         peer=getattr(settings, "peer_advertise", None) or "",
+        keks=holdings(access.providers),
     )
 
 
@@ -250,11 +255,13 @@ async def run_api(settings: ApiSettings) -> None:
         peers = Peers(lambda: channel_credentials(settings.role_tls), clock)
         recent = RecentEvents()
         replica.subscribe(recent.folded)
+        audit = make_audit(settings, keys.log_id, access.driver, access.keyring, clock=clock, entropy=entropy)
+        reader = ArchiveReader(open_store(settings.archive)) if settings.archive else None
         ports = ApiPorts(
             replica=replica,
             writer=LogWriter(access.driver, access.keyring, clock, entropy),
-            history=LogHistory(DriverFrames(access.driver), access.keyring, parts_in(access.driver)),
-            checkpoints=StoredCheckpoints(access.driver, access.keyring),
+            history=LogHistory(Timeline(access.driver, reader), access.keyring, reader),
+            checkpoints=StoredCheckpoints(access.driver, access.keyring, reader),
             signer=_Signer(settings, entropy),
             xds_endpoints=lambda: [XdsEndpoint(zone, address) for zone, address in settings.frontends],
             clock=clock,
@@ -264,8 +271,12 @@ async def run_api(settings: ApiSettings) -> None:
             server_id=settings.id,
             readiness=readiness,
             members=members,
+            keys=KeyPorts(
+                KeyRotation(access.driver, access.keyring, access.providers, clock, entropy), access.keyring
+            ),
             peers=peers if settings.peer_listen else None,
             recent=recent,
+            audit=audit.ports if audit else None,
         )
         app = create_app(ports)
         server = ApiServer(
@@ -277,11 +288,15 @@ async def run_api(settings: ApiSettings) -> None:
             stack.push_async_callback(taker.stop, 0)
             stack.push_async_callback(peers.close)
             supervisor.start(peers.run(partial(_other_peers, access.connection, settings)), "peers")
-        registration = Registration(access.connection, settings.key_prefix, lambda: _member(settings), clock)
+        if archive:
+            archive.start(supervisor)
+        registration = Registration(access.connection, settings.key_prefix, lambda: _member(settings, access), clock)
         supervisor.start(replica.run(), "replica")
         supervisor.start(_keep_confirming(replica, clock), "confirm")
         supervisor.start(keep_fresh(access.keyring, keys.log_id, clock), "data keys")
         supervisor.start(registration.run(), "member")
+        if audit:
+            supervisor.start(audit.calls.run(), "audit")
         serving = supervisor.start(server.serve(), "http")
         serving.add_done_callback(lambda _: supervisor.stop())
         log.info("serving", role=settings.role, address=settings.listen)
@@ -290,6 +305,8 @@ async def run_api(settings: ApiSettings) -> None:
         finally:
             server.should_exit = True
             await asyncio.wait([serving], timeout=SHUTDOWN_GRACE_S)
+            if audit:
+                await audit.calls.close()
 
 
 async def _other_peers(connection: EtcdConnection, settings: ApiSettings) -> list[str]:
@@ -356,7 +373,7 @@ async def run_projector(settings: ProjectorSettings) -> None:
             return
         await feed.start(settings.listen, server_credentials(settings.role_tls))
         stack.push_async_callback(feed.stop, 0)
-        registration = Registration(access.connection, settings.key_prefix, lambda: _member(settings), clock)
+        registration = Registration(access.connection, settings.key_prefix, lambda: _member(settings, access), clock)
         supervisor.start(replica.run(), "replica")
         supervisor.start(feed.run(), "feed")
         supervisor.start(_know_projectors(access.connection, settings, known, clock), "projectors")

@@ -14,14 +14,14 @@ import pytest
 from botocore.config import Config
 
 from api.app import create_app
-from api.past import DriverFrames, LogHistory, StoredCheckpoints
+from api.past import LogHistory, StoredCheckpoints
 from api.ports import ApiPorts, AuditPorts, KeyPorts, Readiness, SignedIdentity, XdsEndpoint
 from api.recent import RecentEvents
 from api.refusals import RefusedCalls
 from api.server import ApiServer, server_config
 from cli.genesis import AdminKey, create_cluster_log
 from eventlog.archive.memory import MemoryObjectStore
-from eventlog.blobs import parts_in
+from eventlog.archive.reader import ArchiveReader
 from eventlog.drivers.memory import MemoryDriver, MemoryStore
 from eventlog.follower import Follower
 from eventlog.keys.file import FileKeyProvider, create_key_file
@@ -30,6 +30,7 @@ from eventlog.keys.rotation import KeyRotation, holdings
 from eventlog.reads import HeadConfirmer
 from eventlog.records import KeyClass, Record
 from eventlog.sealing import DataKey
+from eventlog.timeline import Timeline
 from eventlog.writer import LogWriter
 from identity.node_id import NodeId
 from mesh.errors import BadRequest, NoQuorum
@@ -176,12 +177,13 @@ async def _server(
         return log_id, (await keyring.sealing_keys(log_id, KeyClass.CONFIG))[0], None
 
     refused = RefusedCalls(archive, server_id, audit_keys, clock, entropy, region=REGION)
+    reader = ArchiveReader(archive)
     app = create_app(
         ApiPorts(
             replica=replica,
             writer=LogWriter(driver, keyring, clock, entropy, deadline_s=deadlines.get("append_s", 0.5)),
-            history=LogHistory(DriverFrames(driver), keyring, parts_in(driver)),
-            checkpoints=StoredCheckpoints(driver, keyring),
+            history=LogHistory(Timeline(driver, reader), keyring, reader),
+            checkpoints=StoredCheckpoints(driver, keyring, reader),
             signer=FakeSigner(),
             xds_endpoints=lambda: [XdsEndpoint("a", "127.0.0.1:18000"), XdsEndpoint("b", "127.0.0.1:18001")],
             clock=clock,
