@@ -7,6 +7,7 @@ epoch, writes nothing into the archive, and takes half a core at most.
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -64,7 +65,7 @@ class Folded(Protocol):
 
 
 class DrillMetrics:
-    """Prometheus metrics of the process that held the drill last."""
+    """Prometheus metrics, the same in every API server."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.ok = Gauge("meshlog_drill_ok", "1 if the last drill gave the log's own state, else 0", registry=registry)
@@ -123,7 +124,6 @@ class Drill:
         *,
         holder_id: str,
         interval_s: float,
-        metrics: DrillMetrics | None = None,
     ) -> None:
         self._store = store
         self._providers = providers
@@ -132,7 +132,6 @@ class Drill:
         self._clock = clock
         self._holder_id = holder_id
         self._interval_s = interval_s
-        self._metrics = metrics
 
     async def run(self, fence: Fence) -> None:
         """Drill when it is time, until cancelled. FenceFell once the duty was lost; NoQuorum."""
@@ -143,8 +142,6 @@ class Drill:
                 continue
             result = await self.once()
             await write_fenced(self._driver, {ENTRY: encode_result(result)}, fence, self._clock)
-            if self._metrics is not None:
-                self._metrics.told(result)
 
     async def once(self) -> DrillResult:
         """One drill. What goes wrong is in the result."""
@@ -203,5 +200,8 @@ class Drill:
 
 
 def status_document(result: DrillResult | None) -> dict[str, Any] | None:
-    """As /status and `meshlog backup list` show it."""
-    return None if result is None else asdict(result)
+    """As /status and `meshlog backup list` show it: the time in ISO 8601."""
+    if result is None:
+        return None
+    at = datetime.datetime.fromtimestamp(result.time_us // 1_000_000, datetime.UTC)
+    return {"time": at.isoformat().replace("+00:00", "Z")} | asdict(result)

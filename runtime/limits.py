@@ -383,7 +383,13 @@ DRILL_RETRY_S = 600.0
 """After a drill that failed; also the longest sleep between looks at when the next one is due."""
 
 DRILL_POLL_S = 1.0
-"""Between looks at the archive, at the log's readiness, and of the other servers at the last result."""
+"""Between looks at the archive, and at whether the log is folded."""
+
+DRILL_LOOK_S = 5.0
+"""Between looks of every API server at the last result: one small read."""
+
+DRILL_EVERY_S = 6 * 3600
+"""A restore that would not work is known within a quarter of a day; at a million events a drill takes two minutes."""
 
 RESTORE_ETCD_ASK_S = 3.0
 """For the old etcd to say where its head is; one that has lost its quorum never does."""
@@ -632,6 +638,10 @@ SPACE_ALARM_SHARE = 0.7
 DEFRAGMENT_FREE_BYTES = 64 * 1024**2
 """A member's file is rewritten when more than this, and more than what is used, is free in it; each rewriting stops
 that member for as long as copying what is used takes."""
+URGENT_FREE_SHARE = 0.05
+"""When nothing can be written, a file is rewritten if this share of it is free."""
+APPLIED_BEHIND_MAX = 1_000
+"""Raft entries that a member in step may be behind: a second of a busy cluster."""
 DEFRAGMENT_S = 120.0
 """One member's rewriting: 4 GiB on a slow disk."""
 COMPACT_S = 60.0
@@ -647,3 +657,6 @@ ARCHIVE_ALARM_S = 15.0
 
 ARCHIVE_SAMPLES = 256
 """Positions remembered with when they were reached, for those that the archive does not have yet."""
+
+CLI_KEYS_TOLD_S = 20.0
+"""How long `meshlog keys rotate --kek` waits for every member to tell that it has the new key: some renewals."""

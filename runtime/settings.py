@@ -28,6 +28,7 @@ from runtime.limits import (
     CHECKPOINT_EVENTS,
     CHECKPOINT_EVERY_S,
     COMPACT_KEEP_S,
+    DRILL_EVERY_S,
     ETCD_QUOTA_BYTES,
     TRIM_KEEP_EVENTS,
 )
@@ -132,6 +133,8 @@ class DutySettings:
     """So many newest events stay in etcd, even if the archive has them."""
     keep_revisions_s: int = COMPACT_KEEP_S
     """etcd's own history is kept for so long, for watches to resume."""
+    drill_every_s: int = DRILL_EVERY_S
+    """The archive is folded from nothing, and compared with the log, so often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,7 +70,6 @@ def drill(log: MemoryLog, objects: MemoryObjectStore, state: State | None = None
         CLOCK,
         holder_id="api-z1",
         interval_s=DAY_S,
-        metrics=DrillMetrics(CollectorRegistry()),
     )
 
 
@@ -141,6 +140,15 @@ def test_the_next_one_is_due_after_the_interval_and_sooner_after_a_failure() -> 
     assert due_in_s(last, clock.now_us(), DAY_S) == pytest.approx(DAY_S)
     assert due_in_s(replace(last, ok=False), clock.now_us(), DAY_S) == pytest.approx(DRILL_RETRY_S)
     assert due_in_s(last, clock.now_us() + int(2 * DAY_S * 1e6), DAY_S) == 0
+
+
+def test_a_failed_drill_can_be_alerted_on() -> None:
+    registry = CollectorRegistry()
+    metrics = DrillMetrics(registry)
+    for ok in (True, False):
+        metrics.told(replace(RESULT, ok=ok))
+        assert registry.get_sample_value("meshlog_drill_ok") == float(ok)
+    assert registry.get_sample_value("meshlog_drill_time_seconds") == 5.0
 
 
 def test_a_result_is_read_back_and_anything_else_is_damage() -> None:
