@@ -41,6 +41,7 @@ class Wish:
     region: str | None
     listen_host: str
     timeout_s: float
+    archive: str | None = None
 
 
 _REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a process bound everywhere is told as
@@ -63,13 +64,13 @@ class BringUp:
         """Return when every role is ready. Unavailable, TimedOut or SettingsError naming the role that is not."""
         with locked(self._layout):
             deadline_s = self._clock.monotonic_s() + wish.timeout_s
-            cluster, admin = self._files(wish)
+            cluster, admin = self.make_files(wish)
             try:
                 # Loading what speaks to etcd takes a second; etcd needs it too, to elect a leader.
                 loading = asyncio.to_thread(importlib.import_module, "cli.establish")
-                await asyncio.gather(self._ensure(cluster, ["etcd"], deadline_s), loading)
+                await asyncio.gather(self.ensure(cluster, ["etcd"], deadline_s), loading)
                 await self._establish(cluster, admin, deadline_s)
-                await self._ensure(cluster, ROLE_ORDER[1:], deadline_s)
+                await self.ensure(cluster, ROLE_ORDER[1:], deadline_s)
             except BaseException:
                 self.stop(cluster)
                 raise
@@ -86,8 +87,14 @@ class BringUp:
                 child.kill()
             child.wait()
 
-    def _files(self, wish: Wish) -> tuple[ClusterFile, AdminCredentials]:
+    def make_files(self, wish: Wish) -> tuple[ClusterFile, AdminCredentials]:
+        """The cluster's directory, as far as it is not there."""
         layout = self._layout
+        if layout.restore_journal.exists():
+            raise Conflict(
+                f"a restore of the cluster in {layout.root} was begun and is not done: finish it with `meshlog backup "
+                "restore`"
+            )
         binary = server.find_binary(self._environ)
         if layout.cluster_file.exists():
             cluster = layout.load()
@@ -115,7 +122,8 @@ class BringUp:
             for process in cluster.of_role("etcd")
         }
 
-    async def _ensure(self, cluster: ClusterFile, roles: Sequence[str], deadline_s: float) -> None:
+    async def ensure(self, cluster: ClusterFile, roles: Sequence[str], deadline_s: float) -> None:
+        """Start what of these roles is not running, and return when all of them are ready."""
         wanted = [process for role in roles for process in cluster.of_role(role)]
         for process in wanted:
             if running_pid(self._layout, process) is None:
@@ -209,6 +217,7 @@ def _new_plan(wish: Wish, entropy: Entropy) -> Plan:
         zones=zones,
         listeners=listeners,
         local=True,
+        archive=wish.archive,
     )
 
 

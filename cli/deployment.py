@@ -8,7 +8,7 @@ import rich_click as click
 
 from cli.credentials import load_credentials
 from cli.layout import ROLE_ORDER, Layout
-from cli.options import data_dir_option
+from cli.options import ARCHIVE_URLS, data_dir_option
 from cli.output import note
 from mesh.errors import Conflict, SettingsError, TimedOut, Unavailable
 from runtime.clock import SystemClock, SystemEntropy
@@ -35,6 +35,7 @@ PEER_PORTS = {"etcd": 2380, "api": 7418}
 @click.option("--region", default=DEFAULT_REGION, show_default=True, help="Region in ARNs.")
 @click.option("--trust-domain", default=DEFAULT_TRUST_DOMAIN, show_default=True, help="Trust domain of SPIFFE ids.")
 @click.option("--key-prefix", default=DEFAULT_KEY_PREFIX, show_default=True, help="Where the log is kept in etcd.")
+@click.option("--archive", metavar="URL", help=f"Where the log is archived, as every host reaches it. {ARCHIVE_URLS}")
 @click.option("--listen-host", help="Address that processes are bound to, 0.0.0.0 in containers.  [default: HOST]")
 def init(
     layout: Layout,
@@ -45,6 +46,7 @@ def init(
     region: str,
     trust_domain: str,
     key_prefix: str,
+    archive: str | None,
 ) -> None:
     """Make the files of a cluster on several hosts: trust roots, keys, certificates and settings.
 
@@ -78,9 +80,12 @@ def init(
         local=False,
         trust_domain=trust_domain,
         key_prefix=key_prefix,
+        archive=archive,
     )
     Provisioner(layout, plan, SystemClock(), SystemEntropy()).write()
     note(f"made the files of {len(hosts)} zones in {layout.root}")
+    if archive is None:
+        note("no --archive was given: a cluster that is lost can not be restored; set 'archive' in each api.toml")
     note("next: copy zones/<name> to each host, start its roles, and run `meshlog provision`")
 
 

@@ -4,6 +4,7 @@ cluster.json        account, region, zones, and every process with its addresses
 credentials.json    the admin key (0600)
 pki/ keys/ admin/   trust roots with their keys, key-encryption keys, the operator's etcd certificate: stays here
 zones/<zone>/       <role>.toml and <role>/ (certificates, keys, state, pid): complete, to be copied to the zone's host
+archive/            the log's archive, unless it is elsewhere: with keys/, what a lost cluster is made again from
 logs/<id>.log       what each process wrote to stderr
 """
 
@@ -132,11 +133,16 @@ class Layout:
     @property
     def directories(self) -> list[Path]:
         """Everything that is made under `root`, with `files`."""
-        return [self.root / name for name in ("zones", "logs", "admin", "keys", "pki")]
+        return [self.archive, self.restores, *(self.root / name for name in ("zones", "logs", "admin", "keys", "pki"))]
+
+    @property
+    def archive(self) -> Path:
+        """Where the log is archived, unless the settings say another place."""
+        return self.root.absolute() / "archive"
 
     @property
     def files(self) -> list[Path]:
-        return [self.cluster_file, self.credentials_file, self.lock_file]
+        return [self.cluster_file, self.credentials_file, self.restore_journal, self.lock_file]
 
     def load(self) -> ClusterFile:
         """Read `cluster.json`; SettingsError if there is none or it is of another format."""

@@ -13,7 +13,7 @@ from typing import Any
 import rich_click as click
 
 from cli.layout import ClusterFile, Layout
-from cli.options import data_dir_option
+from cli.options import ARCHIVE_URLS, data_dir_option
 from cli.output import columns, note, output_option, print_data
 from mesh.errors import SettingsError, Unavailable
 from runtime.clock import SystemClock, SystemEntropy
@@ -27,6 +27,7 @@ from runtime.limits import UP_TIMEOUT_S
 @data_dir_option
 @click.option("--account-id", help="Account of the admin key, twelve digits.  [default: 000000000000]")
 @click.option("--region", help="Region in ARNs.  [default: us-east-1]")
+@click.option("--archive", metavar="URL", help=f"Where the log is archived. {ARCHIVE_URLS}  [default: in the data-dir]")
 @click.option("--detach", is_flag=True, help="Return when every role is ready, and leave them running.")
 @click.option("--listen-host", default="127.0.0.1", show_default=True, help="Address that every process is bound to.")
 @click.option("--timeout", default=UP_TIMEOUT_S, show_default=True, help="Seconds until every role must be ready.")
@@ -88,6 +89,13 @@ def status(layout: Layout, *, output: str, exit_code: bool) -> int:
     }
     for node, said in sorted(held_back):
         click.echo(f"held back from {node}: {said}", err=True)
+    drills = [row["drill"] for row in processes if row.get("drill")]
+    if drills and not (last := max(drills, key=lambda drill: drill["time_us"]))["ok"]:
+        click.echo(f"the restore drill of {last['time']} failed: {last['reason']}", err=True)
+    for alarm in sorted({row["archive"]["alarm"] for row in processes if "alarm" in row.get("archive", {})}):
+        click.echo(f"archive: {alarm}", err=True)
+    for error in sorted({row["archive"]["error"] for row in processes if "error" in row.get("archive", {})}):
+        click.echo(f"archive: {error}", err=True)
     for row in processes:
         for one in row.get("refused", ()):
             what = f"{one['type']} {', '.join(one['resources'])}".strip()

@@ -17,6 +17,8 @@ from runtime.clock import SystemClock
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+ARCHIVE_URLS = "file:///DIR or s3://BUCKET/PREFIX?endpoint=URL&region=NAME; keys come from the environment."
+
 
 def data_dir_option(function: Function) -> Callable[..., Any]:
     """`--data-dir`, given to the command as `layout`."""

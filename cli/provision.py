@@ -76,6 +76,8 @@ class Plan:
     cluster_token: str = ""
     """Sets one etcd cluster apart from others. Empty: named after the account; a restore names another one."""
 
+    archive: str | None = None
+    """Where the log is archived. None: in the cluster's directory if all of it runs on this machine, else nowhere."""
     keks: Mapping[str, KeySources] = field(default_factory=dict)
     """Providers of key-encryption keys by class, where they are not key files."""
 
@@ -259,6 +261,7 @@ class Provisioner:
             **self._log_common(zone, "api", cluster),  # type: ignore[arg-type]
             proxy_authority=proxies,
             frontends=cluster.endpoints("frontend"),
+            archive=self._plan.archive or (self._layout.archive.as_uri() if self._plan.local else None),
             peer_listen=listener.bound(listener.peer_port) if listener.peer_port else None,
             peer_advertise=listener.told(listener.peer_port) if listener.peer_port else None,
         )
@@ -283,7 +286,8 @@ class Provisioner:
         path = self._layout.config(zone, settings.role)
         if path.exists() and settings.role != "etcd":
             # An operator may have changed it; etcd's names the binary, which may be another one now.
-            _fill_in(path, settings, _SINCE_ADDED)
+            for names in _SINCE_ADDED:
+                _fill_in(path, settings, names)
             return
         write_atomic(path, dump(relative_to(settings, path.parent)).encode(), PUBLIC)
 
@@ -316,8 +320,8 @@ def _token_of(account_id: str) -> str:
     return f"meshlog-{account_id}"
 
 
-_SINCE_ADDED = ("peer_listen", "peer_advertise")
-"""Settings that directories made by earlier builds lack."""
+_SINCE_ADDED = ("peer_listen", "peer_advertise"), ("archive",)
+"""Settings that directories made by earlier builds lack, those together that mean nothing alone."""
 
 
 def _fill_in(path: Path, settings: ProcessSettings, names: Sequence[str]) -> None:

@@ -24,7 +24,9 @@ from api.peers import Peers, PeerServer
 from api.ports import ApiPorts, KeyPorts, Readiness, SignedIdentity, XdsEndpoint
 from api.recent import RecentEvents
 from api.server import ApiServer, server_config
+from cli.serve_archive import make_archiving
 from cli.serve_audit import make_audit
+from cli.serve_drill import make_drill
 from cluster import pki
 from cluster.etcd.choice import EtcdMember
 from cluster.etcd.connection import EtcdConnection
@@ -237,8 +239,20 @@ async def run_api(settings: ApiSettings) -> None:
         keys = KeyCheck(access.driver, access.keyring, access.providers, clock)
         checks = {"keys": lambda: keys.waiting_for, **_folded(replica), "quorum": _confirmable(replica)}
 
+        archiving = make_archiving(
+            settings, access.connection, access.driver, access.keyring, position=lambda: replica.position,
+            clock=clock, entropy=entropy,
+        )  # fmt: skip
+
+        drill = make_drill(
+            settings, access.connection, access.driver, replica,
+            providers=key_providers(settings.kek, entropy), clock=clock,
+        )  # fmt: skip
+
         def status() -> Mapping[str, Any]:
-            return _status(settings, replica.position) | {"state_hash": state_hash(replica.state)}
+            said = _status(settings, replica.position) | {"state_hash": state_hash(replica.state)}
+            said |= {"drill": drill.status()} if drill else {}
+            return said | ({"archive": archiving.status()} if archiving else {})
 
         health = await _serve_health(stack, settings, checks, status)
         if not await supervisor.finish(supervisor.start(keys.run(), "keys")):
@@ -288,8 +302,10 @@ async def run_api(settings: ApiSettings) -> None:
             stack.push_async_callback(taker.stop, 0)
             stack.push_async_callback(peers.close)
             supervisor.start(peers.run(partial(_other_peers, access.connection, settings)), "peers")
-        if archive:
-            archive.start(supervisor)
+        if archiving:
+            archiving.start(supervisor)
+        if drill:
+            drill.start(supervisor)
         registration = Registration(access.connection, settings.key_prefix, lambda: _member(settings, access), clock)
         supervisor.start(replica.run(), "replica")
         supervisor.start(_keep_confirming(replica, clock), "confirm")

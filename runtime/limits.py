@@ -660,3 +660,7 @@ ARCHIVE_SAMPLES = 256
 
 CLI_KEYS_TOLD_S = 20.0
 """How long `meshlog keys rotate --kek` waits for every member to tell that it has the new key: some renewals."""
+
+# --- eventlog.proof
+PROOF_HASHES_A_LINE = 1_000
+"""Hashes in one line of a proof: lines of 43 KB, which every tool can show."""
