@@ -3,7 +3,8 @@
 GET  keys            {data_keys: [...], key_encryption_keys: [...], providers: [...], members: [...], to_do: [...]}
 POST keys/rotate     {class?: config|secrets|signing|all} → {drawn: [id]}
 POST keys/rewrap     {class?: config|secrets|all, to?: KEK-ID|SCHEME, force?: bool}
-                     → {rewrapped: [{id, kek}], left: [id]}
+                     → {rewrapped: [{id, kek}], left: [id], notes: [text]}
+                     `to` also makes the key the first one of this server's own key file
 
 A key-encryption key must be on every host before a data key is wrapped with it: members tell what they hold, and
 re-wrapping is refused while one lacks it.
@@ -22,6 +23,7 @@ from api.commands import CommandService
 from api.ports import ApiPorts, KeyPorts
 from api.requests import Fields, nothing, read_body, read_query, route, router_of
 from api.routes import Router
+from eventlog.keys.file import FileKeyProvider
 from eventlog.keys.rotation import KeyRow, ProviderRow, Target, held_as
 from eventlog.records import KeyClass
 from mesh.commands import RecordDataKeys
@@ -66,7 +68,7 @@ class KeysApi:
     async def _rotate(self, call: Call) -> Answer:
         drawn = [
             await self._keys.rotation.draw(self._log_id, key_class)
-            for key_class in _classes(call.members.get("class", KeyClass.CONFIG.value), tuple(KeyClass))
+            for key_class in _classes(call.members.get("class", _ALL), tuple(KeyClass))
         ]
         # So that the record of it is sealed with the new key already, and every reader loads it.
         await self._keys.keyring.load(self._log_id)
@@ -77,6 +79,7 @@ class KeysApi:
         members, rotation = call.members, self._keys.rotation
         done: list[dict[str, str]] = []
         left: list[str] = []
+        notes: list[str] = []
         position = (await confirmed_state(self._ports)).position
         rows = (await rotation.survey(self._log_id)).keys
         for key_class in _classes(members.get("class", _ALL), (KeyClass.CONFIG, KeyClass.SECRETS)):
@@ -87,9 +90,11 @@ class KeysApi:
             changed = [key_id for key_id in mine if await rotation.rewrap(self._log_id, key_id, target)]
             done += [{"id": key_id, "kek": target.kek_id} for key_id in changed]
             left += [key_id for key_id in mine if key_id not in changed]
+            if members.get("to") is not None:
+                notes += _prefer(target)
             command, origin = RecordDataKeys(tuple(changed), target.kek_id), origin_of(f"RewrapKeys:{key_class}", call)
             position = (await self._commands.submit(command, origin)).position
-        return Answer({"rewrapped": done, "left": left}, position)
+        return Answer({"rewrapped": done, "left": left, "notes": notes}, position)
 
     @property
     def _keys(self) -> KeyPorts:
@@ -132,6 +137,17 @@ def _refuse_lacking(members: Sequence[Mapping[str, Any]], key_class: KeyClass, t
             f"{', '.join(lacking)} cannot unwrap with {target.kek_id} of class '{key_class.value}', and would not "
             f"start again: {_how_to_give(target.scheme)}. They tell what they hold every few seconds; then call again"
         )
+
+
+def _prefer(target: Target) -> list[str]:
+    """What this server wraps from now on is wrapped by the target too; what to say if its file may not be written."""
+    if isinstance(target.provider, FileKeyProvider):
+        try:
+            target.provider.prefer(target.kek_id)
+        except OSError as failure:
+            said = f"{target.place} could not be written ({failure.strerror}), and still has another key first: run "
+            return [said + "`meshlog keys import --current` on its host"]
+    return []
 
 
 def _how_to_give(scheme: str) -> str:
@@ -203,7 +219,8 @@ def _to_do(keys: Sequence[KeyRow], providers: Sequence[ProviderRow], document: M
         elif kek["data_keys"] and not kek["current"]:
             found.append(
                 f"{kek['data_keys']} data keys of {what} are wrapped by {name}, not by the first key of this server's "
-                f"provider: run `meshlog keys rewrap --class {kek['class']}`, or make {name} the first"
+                f"provider: run `meshlog keys rewrap --class {kek['class']}`, or, if {name} is the newer one, make it "
+                "the first (`meshlog keys import --current`)"
             )
         elif not kek["data_keys"] and not kek["current"] and kek["scheme"] == "file":
             found.append(

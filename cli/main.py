@@ -43,9 +43,12 @@ COMMANDS: Mapping[str, Loaded] = {
     "audit": Loaded("cli.audit", "audit", "Show every call, accepted or refused, as CloudTrail does."),
     "fsck": Loaded("cli.check", "fsck", "Verify the whole log: contiguity, hashes, and that it opens."),
     "iam": Loaded("cli.iam", "iam", "Make, list and disable access keys."),
+    "backup": Loaded("cli.backup", "backup", "List and verify the archive; restore the cluster from it."),
+    "verify": Loaded("cli.verify", "verify", "Verify a proof of history, offline."),
     "proxy": Loaded("cli.proxy", "proxy", "Connect Envoys to the mesh."),
     "init": Loaded("cli.deployment", "init", "Make the files of a cluster on several hosts."),
     "provision": Loaded("cli.deployment", "provision", "Set up a new etcd cluster's access control and log."),
+    "keys": Loaded("cli.keys", "keys", "Rotate, re-wrap and bring back the keys of the log."),
     "serve": Loaded("cli.service", "serve", "Run one role as this process."),
 }
 ALIASES: Mapping[str, str] = {"history": "log"}

@@ -262,6 +262,14 @@ COMPILED_BYTES_MAX = 256 * 1024 * 1024
 """Their bytes. A cluster is about 250 bytes; route configurations of big gateways are what this bounds."""
 
 # --- replica
+FOLD_BATCH_RECORDS = 1024
+"""Records opened and folded before others get the loop: some 50 ms."""
+FOLD_IN_BULK_FROM = 256
+"""Records that come at once from which they are folded in bulk: fewer are told one by one to who follows changes."""
+FOLD_EVENTS_TOLD = 1024
+"""The last events of a bulk fold that listeners are told of; of the rest they hear only that they were many."""
+QUARANTINE_RACES_MAX = 100
+"""Appends of a quarantine that other writers may beat: replicas are halted then, so there are hardly any."""
 REPLICA_CONFIRM_RETRY_S = 0.1
 """Between quorum reads while etcd does not answer; one for all that wait, since they share reads."""
 

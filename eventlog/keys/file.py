@@ -79,6 +79,10 @@ class FileKeyProvider:
         except InvalidTag:
             raise self._damaged(wrapped.kek_id) from None
 
+    def prefer(self, kek_id: str) -> None:
+        """Make it the current key of this host's file. MissingKey; OSError if the file may not be written."""
+        make_current(self._path, self._class, kek_id)
+
     def _find(self, kek_id: str) -> bytes:
         kek = read_key_file(self._path, self._class).get(kek_id)
         if kek is None:
