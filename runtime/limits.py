@@ -646,8 +646,6 @@ SPACE_ALARM_SHARE = 0.7
 DEFRAGMENT_FREE_BYTES = 64 * 1024**2
 """A member's file is rewritten when more than this, and more than what is used, is free in it; each rewriting stops
 that member for as long as copying what is used takes."""
-URGENT_FREE_SHARE = 0.05
-"""When nothing can be written, a file is rewritten if this share of it is free."""
 APPLIED_BEHIND_MAX = 1_000
 """Raft entries that a member in step may be behind: a second of a busy cluster."""
 DEFRAGMENT_S = 120.0

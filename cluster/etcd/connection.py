@@ -250,6 +250,18 @@ class EtcdConnection:
         reason = f"{address}: {details}"
         return TxnRefused(reason) if verdict is Verdict.REFUSED else TxnUnknown(reason)
 
+    async def on_member(self, index: int, service: str, method: str, request: Any, timeout_s: float) -> Any:
+        """One call to one member, sent once. NoQuorum without a good answer, SettingsError if it refuses this user."""
+        call = self._stub(index, service, method).future(request, timeout=timeout_s)
+        try:
+            return await _finished(call)
+        except grpc.RpcError as error:
+            code, details = describe(error)
+            address = self.members[index].address
+            if judge(code, details) is Verdict.DENIED:
+                raise denied(f"{service}/{method}", address, details) from error
+            raise NoQuorum(f"etcd at {address} did not do {service}/{method}: {details}") from error
+
     async def _status(self, index: int) -> MemberStatus:
         member = self.members[index]
         call = self._stub(index, "Maintenance", "Status").future(protos.rpc.StatusRequest(), timeout=limits.ETCD_CALL_S)
@@ -267,6 +279,8 @@ class EtcdConnection:
             status.dbSize,
             status.dbSizeInUse,
             tuple(status.errors),
+            quota_bytes=status.dbSizeQuota,
+            applied_index=status.raftAppliedIndex,
         )
 
     def _stub(self, index: int, service: str, method: str) -> Any:

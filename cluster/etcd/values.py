@@ -109,7 +109,10 @@ class WatchUpdate(NamedTuple):
 
 
 class MemberStatus(NamedTuple):
-    """One member's own account of itself. Sizes in bytes; `error` is why it gave none."""
+    """One member's own account of itself. Sizes in bytes; `error` is why it gave none.
+
+    `quota_bytes` is 0 where a release does not tell it (etcd before 3.6).
+    """
 
     zone: str
     address: str
@@ -121,6 +124,8 @@ class MemberStatus(NamedTuple):
     db_in_use_bytes: int = 0
     alarms: Sequence[str] = ()
     error: str = ""
+    quota_bytes: int = 0
+    applied_index: int = 0
 
     @property
     def leads(self) -> bool:
