@@ -196,6 +196,10 @@ class Provisioner:
         leaf = pki.etcd_user_leaf(role)
         return self._leaf(pki.ETCD_ROOT, leaf, tls_files(self._layout.role(zone, role), "etcd-client"))
 
+    def _maintenance_tls(self, zone: str) -> TlsFiles:
+        leaf = pki.etcd_user_leaf("maintenance")
+        return self._leaf(pki.ETCD_ROOT, leaf, tls_files(self._layout.role(zone, "api"), "etcd-maintenance"))
+
     def _kek(self, zone: str, role: str, key_class: str) -> KeySources:
         """What the role has of a class: the provider that was asked for, or its own copy of the key file."""
         if key_class in self._plan.keks:
@@ -261,6 +265,7 @@ class Provisioner:
             **self._log_common(zone, "api", cluster),  # type: ignore[arg-type]
             proxy_authority=proxies,
             frontends=cluster.endpoints("frontend"),
+            maintenance_tls=self._maintenance_tls(zone),
             archive=self._plan.archive or (self._layout.archive.as_uri() if self._plan.local else None),
             peer_listen=listener.bound(listener.peer_port) if listener.peer_port else None,
             peer_advertise=listener.told(listener.peer_port) if listener.peer_port else None,

@@ -1,8 +1,10 @@
 """etcd's own users and rights: who may touch which keys. A cluster without access control becomes one with it.
 
 Users are named by the CN of their client certificate and have no password. `root` provisions and checks; `api` writes
-the log; `projector` reads it and registers itself under `members/`. Calling it again changes nothing, and so disturbs
-nobody: each grant would move etcd's auth revision and fail what is in flight. It never widens a right beyond `rights`.
+the log; `projector` reads it and registers itself under `members/`; `maintenance` compacts, rewrites files and lifts
+NOSPACE, which etcd lets only root's role do: API servers alone hold its certificate. Setting it up again changes
+nothing, and so disturbs nobody: each grant would move etcd's auth revision and fail what is in flight. It never widens
+a right beyond `rights`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from runtime.limits import ETCD_ADMIN_TIMEOUT_S
 from runtime.settings import TlsFiles
 
 ROOT = "root"
+MAINTENANCE = "maintenance"
 
 
 class Right(NamedTuple):
@@ -29,7 +32,7 @@ class Right(NamedTuple):
 
 
 def rights(key_prefix: str) -> Mapping[str, tuple[Right, ...]]:
-    """Least rights by user, `root` aside (it may do everything)."""
+    """Least rights by user, `root` and `maintenance` aside (they may do everything)."""
     return {
         "api": (Right(key_prefix, write=True),),
         "projector": (Right(key_prefix, write=False), Right(f"{key_prefix}members/", write=True)),
@@ -69,6 +72,7 @@ class _Access:
 
     def enable(self, wanted: Mapping[str, tuple[Right, ...]]) -> None:
         self._user(ROOT, ROOT)
+        self._user(MAINTENANCE, ROOT)
         for name, granted in wanted.items():
             self._role(name, granted)
             self._user(name, name)

@@ -155,6 +155,26 @@ def test_each_user_may_do_what_its_role_needs_and_no_more(members: Members) -> N
     assert put(root, "/elsewhere") == "ok"
 
 
+def test_the_space_is_kept_by_a_user_of_its_own(members: Members) -> None:
+    """etcd lets nobody but root's role compact and rewrite: API servers do it as `maintenance`, not as `api`."""
+
+    def compact(user: str) -> str:
+        newest = members.kv("root").Range(protos.rpc.RangeRequest(key=b"x"), timeout=5).header.revision
+        request = protos.rpc.CompactionRequest(revision=newest)
+        return outcome(lambda: members.kv(user).Compact(request, timeout=5))
+
+    def rewrite(user: str) -> str:
+        credentials = channel_credentials(members.issue(pki.etcd_user_leaf(user), user))
+        with grpc.secure_channel(members.addresses[0], credentials) as channel:
+            stub = protos.rpc.MaintenanceStub(channel)
+            return outcome(lambda: stub.Defragment(protos.rpc.DefragmentRequest(), timeout=10))
+
+    assert put(members.kv("maintenance"), "/elsewhere") == "ok"
+    assert compact("maintenance") == "ok"
+    assert rewrite("maintenance") == "ok"
+    assert rewrite("api") in ("PERMISSION_DENIED", "UNKNOWN"), "3.5 refuses without a code"
+
+
 def test_a_stranger_gets_nothing(members: Members) -> None:
     assert read(members.kv("somebody"), PREFIX + "head") == "PERMISSION_DENIED"
     # A member's own certificate serves and does not dial.
