@@ -63,6 +63,7 @@ class Batch:
         self.after = base
         self.members: list[Accepted | Refused | Repeated] = []
         self.records: list[NewRecord] = []
+        self.events: list[Event] = []
         self.size_bytes = 0
 
     @property
@@ -103,8 +104,13 @@ class Batch:
             return Place.NO_ROOM
         decided = Decided(self.after, decision.events)
         # Also the proof that every replica can fold it: what cannot be folded must never get into the log.
-        self.after = self._folded(records)
+        events = self._events(records)
+        after = self.after
+        for event in events:
+            after = evolve(after, event)
+        self.after = after
         self.records += records
+        self.events += events
         self.size_bytes += size_bytes
         self.members.append(Accepted(ticket, decided, self.after.position, ticket.doubt))
         ticket.doubt = self.at
@@ -126,12 +132,12 @@ class Batch:
         self.members.append(Refused(ticket, refusal))
         return Place.TAKEN
 
-    def _folded(self, records: Iterable[NewRecord]) -> State:
-        """The state after `records`; Poison if they cannot be folded."""
-        state, time_us = self.after, max(self.base.time_us, self.wall_us)
+    def _events(self, records: Iterable[NewRecord]) -> list[Event]:
+        """The records as every replica will fold them: at their very positions and times."""
+        time_us = max(self.base.time_us, self.wall_us)
         place = self.after.position if self.records else self.at
-        for number, new in enumerate(records, start=1):
-            event = Event(
+        return [
+            Event(
                 position=Position(place.epoch, place.position + number),
                 time_us=time_us,
                 wall_us=self.wall_us,
@@ -144,8 +150,8 @@ class Batch:
                 token=Token(new.token.digest, new.token.body) if new.token else None,
                 data=new.data,
             )
-            state = evolve(state, event)
-        return state
+            for number, new in enumerate(records, start=1)
+        ]
 
 
 def data_bytes(data: Any) -> int:

@@ -167,7 +167,9 @@ class CommandService:
     async def _append(self, todo: Append) -> None:
         group = self._group
         try:
-            result = await self._writer.append(todo.head, todo.records, todo.base.time_us, todo.wall_us)
+            sealed = await self._writer.seal(todo.head, todo.records, todo.base.time_us, todo.wall_us)
+            self._replica.expect(sealed.txn.head, todo.base, todo.events, todo.after)
+            result = await self._writer.send(sealed)
         except OutcomeUnknown:
             group.unknown()
         except MeshlogError as error:

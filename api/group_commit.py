@@ -28,6 +28,7 @@ from api.outcomes import ConfirmFirst, Outcome, Ticket, Verdict, failed, final, 
 from eventlog.records import HeadRef, NewRecord
 from mesh.commands import Command, Create, Delete, TagResource, UntagResource, Update
 from mesh.errors import CallerError, MeshlogError, TooManyRequests
+from mesh.events import Event
 from mesh.position import Position
 from mesh.state import State
 from runtime.limits import (
@@ -46,13 +47,14 @@ TRANSFERABLE = (Create, Update, Delete, TagResource, UntagResource)
 class Append(NamedTuple):
     """Append `records` as one frame right after `head`, with times from `base` and `wall_us`.
 
-    `base` is the state at `head`, `after` the one that the records lead to.
+    `base` is the state at `head`, `after` the one that the records, as `events`, lead to.
     """
 
     head: HeadRef
     records: tuple[NewRecord, ...]
     wall_us: int
     base: State
+    events: tuple[Event, ...]
     after: State
 
 
@@ -155,7 +157,7 @@ class GroupCommit:
             self._queue.popleft()
         if batch.records:
             self._flight = batch
-            return Append(head, tuple(batch.records), wall_us, state, batch.after)
+            return Append(head, tuple(batch.records), wall_us, state, tuple(batch.events), batch.after)
         for member in batch.members:
             assert isinstance(member, Refused)  # noqa: S101 - nothing was accepted
             member.ticket.refusal = member.refusal

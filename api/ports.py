@@ -16,9 +16,9 @@ from api.trail import Attempt
 from eventlog.archive.store import ObjectStore
 from eventlog.keys.keyring import Keyring
 from eventlog.keys.rotation import KeyRotation
-from eventlog.records import HeadRef, NewRecord, Record
+from eventlog.records import Head, HeadRef, NewRecord, Record
 from eventlog.sealing import KeyFinder
-from eventlog.writer import Appended, LostRace
+from eventlog.writer import Appended, LostRace, SealedAppend
 from identity.node_id import NodeId
 from mesh.events import Event
 from mesh.position import Position
@@ -59,6 +59,10 @@ class Replica(Protocol):
         """Return when `position` is folded; NotReady when it is not in time, or the replica has halted."""
         ...
 
+    def expect(self, head: Head, base: State, events: Sequence[Event], after: State) -> None:
+        """Say what the fold of a frame will be that is about to be appended: `events` lead from `base` to `after`."""
+        ...
+
     def advance(self, records: Sequence[Record], head: HeadRef) -> bool:
         """Fold what this process has just committed, without waiting for the watch to bring it.
 
@@ -70,9 +74,11 @@ class Replica(Protocol):
 class Writer(Protocol):
     """`eventlog.writer.LogWriter`."""
 
-    async def append(
-        self, expected: HeadRef, records: Sequence[NewRecord], previous_time_us: int, wall_us: int | None = None
-    ) -> Appended | LostRace: ...
+    async def seal(
+        self, expected: HeadRef, records: Sequence[NewRecord], previous_time_us: int, wall_us: int
+    ) -> SealedAppend: ...
+
+    async def send(self, sealed: SealedAppend) -> Appended | LostRace: ...
 
 
 class Declined(NamedTuple):

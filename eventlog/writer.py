@@ -31,6 +31,13 @@ class Appended(NamedTuple):
     records: tuple[Record, ...]
 
 
+class SealedAppend(NamedTuple):
+    """An append that is ready to be sent: `txn.head` is the head that it would make."""
+
+    txn: AppendTxn
+    records: tuple[Record, ...]
+
+
 class LostRace(NamedTuple):
     """It is not in the log and never will be: another writer was first. Catch up to `head` and decide again."""
 
@@ -56,19 +63,18 @@ class LogWriter:
         self._blobs = BlobWriter(driver, clock, entropy, deadline_s)
 
     async def append(
-        self, expected: HeadRef, records: Sequence[NewRecord], previous_time_us: int, wall_us: int | None = None
+        self, expected: HeadRef, records: Sequence[NewRecord], previous_time_us: int
     ) -> Appended | LostRace:
-        """Append `records` as one frame right after `expected`, all or none.
+        """Append `records` as one frame right after `expected`, all or none: `seal`, and `send`."""
+        return await self.send(await self.seal(expected, records, previous_time_us, self._clock.now_us()))
 
-        `previous_time_us` is the time of the last record at `expected` (0 for none): log time never goes back. All
-        records get the later of it and `wall_us`, the writer's own clock (None: as it is now). Raises
-        OutcomeUnknown (it may or may not land: find out by the token before telling anybody), NoQuorum (certainly not
-        written), LimitExceeded, BadRequest, TimelineMoved or MissingKey. Cancelled, its outcome is unknown: shield it.
+    async def send(self, sealed: SealedAppend) -> Appended | LostRace:
+        """Append what was sealed, all or none.
+
+        Raises OutcomeUnknown (it may or may not land: find out by the token before telling anybody), NoQuorum
+        (certainly not written), LimitExceeded or TimelineMoved. Cancelled, its outcome is unknown: shield it.
         """
-        if not records:
-            raise ValueError("an append needs at least one record")
-        wall_us = self._clock.now_us() if wall_us is None else wall_us
-        placed, txn = await self._seal(expected, records, previous_time_us, wall_us)
+        txn, placed = sealed
         machine = AppendMachine(txn, self._clock.monotonic_s() + self._deadline_s)
         action: AppendAction = machine.start()
         while True:
@@ -97,9 +103,17 @@ class LogWriter:
             return machine.on_read_failed(failure.message, self._clock.monotonic_s())
         return machine.on_next_frame(page.frames)
 
-    async def _seal(
+    async def seal(
         self, expected: HeadRef, records: Sequence[NewRecord], previous_time_us: int, wall_us: int
-    ) -> tuple[tuple[Record, ...], AppendTxn]:
+    ) -> SealedAppend:
+        """Seal `records` as one frame to stand right after `expected`.
+
+        `previous_time_us` is the time of the last record at `expected` (0 for none): log time never goes back. All
+        records get the later of it and `wall_us`, the writer's own clock. Raises LimitExceeded, BadRequest or
+        MissingKey; NoQuorum or OutcomeUnknown where data had to be stored beside the log (and the log is as it was).
+        """
+        if not records:
+            raise ValueError("an append needs at least one record")
         time_us = max(previous_time_us, wall_us)
         point = expected.head
         placed: list[Record] = []
@@ -114,7 +128,7 @@ class LogWriter:
             placed.append(record)
             stored_records.append(stored)
             point = new_head(point, [stored])
-        return tuple(placed), AppendTxn(expected, encode_frame(stored_records), point)
+        return SealedAppend(AppendTxn(expected, encode_frame(stored_records), point), tuple(placed))
 
     def _salts(self) -> tuple[bytes, bytes]:
         return self._entropy.token_bytes(SALT_BYTES), self._entropy.token_bytes(SALT_BYTES)

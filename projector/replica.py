@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -63,6 +63,15 @@ def event_of(record: Record) -> Event:
     )
 
 
+class _Expected(NamedTuple):
+    """What the fold of a frame will be, if it comes to be appended."""
+
+    head: Head
+    base: State
+    events: tuple[Event, ...]
+    after: State
+
+
 class Replica:
     """The fold of one log, in memory. `run` belongs under the role's Supervisor, the rest in the same loop."""
 
@@ -75,6 +84,7 @@ class Replica:
         self._confirmed_begun_s = -math.inf
         self._listeners: dict[int, FoldListener] = {}
         self._waiters: list[tuple[Position, int, asyncio.Future[None]]] = []
+        self._expected: _Expected | None = None
         self._keys = itertools.count()
 
     @property
@@ -129,6 +139,14 @@ class Replica:
                     self._caught_up = self._caught_up or batch.caught_up
         except IntegrityError as failure:
             self._halt(failure)
+
+    def expect(self, head: Head, base: State, events: Sequence[Event], after: State) -> None:
+        """Tell what a frame that is about to be appended will fold to: `events`, up to `head`, lead `base` to `after`.
+
+        Whoever brings that frame, an own `advance` or the watch, is then spared the folding. The head's hash covers
+        every byte of the frame, so no other can be taken for it.
+        """
+        self._expected = _Expected(head, base, tuple(events), after)
 
     def advance(self, records: Sequence[Record], head: HeadRef) -> bool:
         """Fold what this process itself has appended, without waiting for the watch to bring it.
@@ -204,6 +222,12 @@ class Replica:
             return
         self._check_same(head.head)
         before, state, events = self._state, self._state, []
+        expected = self._expected
+        if expected is not None and expected.head == head.head and expected.base is state:
+            self._expected = None
+            self._state, self._head = expected.after, head
+            self._publish(before, expected.events)
+            return
         try:
             for record in records:
                 if record.position <= state.position:

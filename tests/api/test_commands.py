@@ -34,8 +34,10 @@ from mesh.errors import (
     TooManyRequests,
     Unavailable,
 )
+from mesh.evolve import evolve
 from mesh.kinds import mesh_key
-from projector.replica import Replica
+from mesh.state import State, state_hash
+from projector.replica import Replica, event_of
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.limits import COMMAND_QUEUE_MAX
 from runtime.supervise import Supervisor
@@ -79,9 +81,13 @@ class World:
     def __init__(self, store: MemoryStore, writers: list[Writer], read: Callable[[], AsyncIterator[Record]]) -> None:
         self.store, self.writers, self._read = store, writers, read
 
+    async def records(self) -> list[Record]:
+        """Every record of the log, opened."""
+        return [record async for record in self._read()]
+
     async def log(self) -> list[tuple[str, str]]:
         """(type, mesh) of every record but the admin key."""
-        found = [(record.type, record.data or {}) async for record in self._read()]
+        found = [(record.type, record.data or {}) for record in await self.records()]
         return [(kind, data["key"][1]) for kind, data in found if "key" in data]
 
 
@@ -154,6 +160,13 @@ async def test_many_writers_of_one_resource_lose_no_update(tmp_path: Path) -> No
         answers = await settled(*calls)
         versions = sorted(answer.resource.version for answer in answers)
         assert versions == list(range(2, 92))
+        for writer in it.writers:
+            await writer.replica.wait_for(max(answer.position for answer in answers), 5.0)
+        # What the writers took for folded before they sent it is what the log folds to (I4).
+        folded = State()
+        for record in await it.records():
+            folded = evolve(folded, event_of(record))
+        assert {state_hash(writer.replica.state) for writer in it.writers} == {state_hash(folded)}
 
 
 async def test_a_token_with_another_body_is_a_conflict(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from eventlog.drivers.memory import Fault, MemoryDriver, MemoryStore
 from eventlog.follower import Follower
 from eventlog.reads import HeadConfirmer
 from eventlog.records import HeadRef, NewRecord, Record
-from eventlog.writer import Appended, LogWriter, LostRace
+from eventlog.writer import Appended, LogWriter, LostRace, SealedAppend
 from mesh.commands import Command, Create, Delete, idempotency_token
 from mesh.errors import Conflict, NotFound, OutcomeUnknown, Unavailable
 from mesh.kinds import mesh_key
@@ -44,15 +44,18 @@ class LosingWriter:
         self.loses = False
         self.appended = 0
 
-    async def append(
-        self, expected: HeadRef, records: Sequence[NewRecord], previous_time_us: int, wall_us: int | None = None
-    ) -> Appended | LostRace:
+    async def seal(
+        self, expected: HeadRef, records: Sequence[NewRecord], previous_time_us: int, wall_us: int
+    ) -> SealedAppend:
+        return await self._inner.seal(expected, records, previous_time_us, wall_us)
+
+    async def send(self, sealed: SealedAppend) -> Appended | LostRace:
         if self.loses:
             head = await self._driver.read_head()
             assert head is not None
             return LostRace(head)
         self.appended += 1
-        return await self._inner.append(expected, records, previous_time_us, wall_us)
+        return await self._inner.send(sealed)
 
 
 @dataclass
