@@ -1,0 +1,179 @@
+"""Every moment of a long history can be had again: from etcd, from the archive, over a restore, equal to the fold."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any, cast
+
+import pytest
+
+from api.calls import Call
+from api.ports import ApiPorts
+from api.recent import RecentEvents
+from api.rewind import RewindApi
+from identity.sigv4 import Caller
+from mesh.documents import resource_document
+from mesh.errors import NotFound
+from mesh.events import Event
+from mesh.position import ORIGIN, Position
+from mesh.state import State, state_hash
+from tests.api.conftest import REGION
+from tests.api.pasts import MESHES, Past, long_past
+from tests.eventlog.archive.archives import make_archived
+from tests.mesh.worlds import ACCOUNT, PRINCIPAL
+
+EVENTS = 2_000
+EVERY = int(os.environ.get("MESHLOG_EVERY_MOMENT", "37"))
+"""Each so many-th moment is looked at; 1 looks at all of them, for a few minutes."""
+
+
+@pytest.fixture(scope="module")
+def past() -> Past:
+    return asyncio.run(long_past(EVENTS))
+
+
+async def read(past: Past, after: int, upto: int) -> list[Event]:
+    now = past.now
+    return [event async for events in past.history().read(now.at(after), now.at(upto)) for event in events]
+
+
+async def test_the_history_is_what_the_tests_below_are_about(past: Past) -> None:
+    assert len(past.states) == EVENTS + 1
+    assert past.now.position == Position(2, EVENTS)
+    in_etcd = past.archived.frames()
+    assert in_etcd[0].last.position > EVENTS * 0.7, "most of it is in the archive alone"
+    assert await past.history().begins() == ORIGIN
+    assert len({len(state.resources) for state in past.states}) > 10
+
+
+async def test_every_kth_moment_equals_an_oracle_fold(past: Past) -> None:
+    states, numbers = past.past(), list(range(0, EVENTS + 1, EVERY))
+    past.random.shuffle(numbers)
+    for number in numbers:
+        found = await states.at(past.now.at(number), past.now)
+        expected = past.states[number]
+        assert state_hash(found) == state_hash(expected), number
+        assert (found.resources, found.of_mesh, found.deleted) == (
+            expected.resources, expected.of_mesh, expected.deleted,
+        ), number  # fmt: skip
+
+
+async def test_a_cold_reader_has_every_moment_too(past: Past) -> None:
+    for number in (1, EVENTS // 4, EVENTS // 2, EVENTS // 2 + 1, EVENTS - 1):
+        assert state_hash(await past.past().at(past.now.at(number), past.now)) == state_hash(past.states[number])
+
+
+async def test_get_at_through_the_api_equals_the_oracle(past: Past) -> None:
+    api = Asked(past)
+    numbers = list(range(0, EVENTS + 1, 5 * EVERY))
+    past.random.shuffle(numbers)
+    for number in numbers:
+        state = past.states[number]
+        found = await api.ask("resources", kind="mesh", at=str(number))
+        assert [document["meshName"] for document in found["resources"]] == [
+            mesh.key.name for mesh in state.meshes(ACCOUNT)
+        ]
+        for mesh in state.meshes(ACCOUNT):
+            found = await api.ask("resources", mesh=mesh.key.name, at=str(number))
+            told = {document["metadata"]["arn"].split(":")[-1]: shape(document) for document in found["resources"]}
+            inside = state.in_mesh(ACCOUNT, mesh.key.name)
+            assert told == {each.key.path: resource_document(each, REGION) for each in inside}
+            assert found["at"]["position"] == number
+            for document in found["resources"]:
+                assert document["last_change"]["position"] <= number
+
+
+async def test_diff_through_the_api_is_the_difference_of_the_folds(past: Past) -> None:
+    api = Asked(past)
+    for _ in range(6):
+        one, other = (past.random.randint(1, EVENTS) for _ in range(2))
+        mesh = past.random.choice(MESHES)
+        answer = await api.ask("diff", **{"from": str(one), "to": str(other), "mesh": mesh})
+        before, after = (contents(past.states[number], mesh) for number in (one, other))
+        told = {change["resource"]: (change["before"], change["after"]) for change in answer["changes"]}
+        assert {path: (bare(old), bare(new)) for path, (old, new) in told.items()} == {
+            path: (before.get(path), after.get(path))
+            for path in before.keys() | after.keys()
+            if before.get(path) != after.get(path)
+        }
+        events = {event.position.position: event for event in await read(past, min(one, other), max(one, other))}
+        for change in answer["changes"]:
+            event = events[change["last_change"]["position"]]
+            assert (change["last_change"]["actor"], change["last_change"]["type"]) == (event.actor, event.type)
+
+
+async def test_a_time_is_the_last_event_at_or_before_it(past: Past) -> None:
+    history, times = past.history(), [state.time_us for state in past.states]
+    for number in range(1, EVENTS + 1, 5 * EVERY):
+        for time_us in (times[number], times[number] - 1):
+            last = max(n for n in range(EVENTS + 1) if times[n] <= time_us)
+            assert (await history.position_at(time_us, past.now)).position == last
+    assert await history.position_at(times[1] - 1, past.now) == ORIGIN
+    assert await history.position_at(times[-1] + 10**12, past.now) == past.now.position
+
+
+async def test_any_stretch_is_read_whole_and_in_order(past: Past) -> None:
+    for _ in range(15):
+        low = past.random.randint(0, EVENTS)
+        high = past.random.randint(low, EVENTS)
+        assert [event.position.position for event in await read(past, low, high)] == list(range(low + 1, high + 1))
+
+
+async def test_what_is_kept_nowhere_is_said() -> None:
+    past = Past(await make_archived())
+    await past.grow(60)
+    past.archived.etcd.trim(past.archived.frames()[5].last)
+    begins = (await past.history().begins()).position
+    with pytest.raises(NotFound, match="neither in etcd nor in an archive"):
+        await past.past().at(Position(1, begins + 1), past.now)
+    with pytest.raises(NotFound, match="is before 1"):
+        await past.history().position_at(past.states[1].time_us - 1, past.now)
+
+
+def shape(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in ("tags", "last_change")}
+
+
+def bare(side: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if side is None else {"spec": side["spec"], "tags": side["tags"]}
+
+
+def contents(state: State, mesh: str) -> dict[str, Any]:
+    return {
+        each.key.path: {"spec": resource_document(each, REGION)["spec"], "tags": dict(each.tags)}
+        for each in state.in_mesh(ACCOUNT, mesh)
+    }
+
+
+class Asked:
+    """The handlers, asked without HTTP."""
+
+    def __init__(self, past: Past) -> None:
+        self._router = RewindApi(cast(ApiPorts, _Ports(past)), cast(Any, None)).router()
+
+    async def ask(self, name: str, **members: Any) -> Any:
+        """The whole answer, all its pages together."""
+        found = self._router.find("GET", f"/meshlog/v1/{name}")
+        assert found is not None
+        caller = Caller(ACCOUNT, PRINCIPAL, "key", True, REGION)
+        document: Any = (await found.route.handle(Call("request", "", caller, members))).document
+        assert document["next"] is None
+        return document
+
+
+class _Ports:
+    """Of `ApiPorts`, what looking back needs."""
+
+    def __init__(self, past: Past) -> None:
+        self.replica = _Still(past.now)
+        self.history, self.checkpoints, self.recent = past.history(), past.checkpoints(), RecentEvents()
+        self.clock, self.region, self.read_deadline_s = past.archived.log.clock, REGION, 10.0
+
+
+class _Still:
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    async def confirmed(self, timeout_s: float) -> Position:
+        return self.state.position
