@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import rich_click as click
 
 from cli.layout import Layout
 from cli.options import data_dir_option
 from cli.output import note, output_option, print_data
-from mesh.errors import MeshlogError, SettingsError
+from mesh.errors import MeshlogError, NotReady, SettingsError
 from runtime.clock import SystemClock, SystemEntropy
 
 if TYPE_CHECKING:
+    from eventlog.archive.store import ObjectStore
+    from eventlog.driver import LogDriver
     from eventlog.fsck import FsckReport
+    from eventlog.keys.keyring import Keyring
 
 _DEFAULT = "default"
 _COUNTS = (
@@ -34,19 +38,52 @@ _COUNTS = (
     help="Check the archive too, and that it and etcd tell one history: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL, "
     f"or '{_DEFAULT}' for the cluster's own.",
 )
+@click.option(
+    "--prove",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write a proof of the history, which `meshlog verify` checks without the cluster. With the cluster's archive, "
+    "unless --archive names another.",
+)
+@click.option("--position", type=click.IntRange(min=1), help="Prove this record alone: small, whatever the history.")
+@click.option("--hashes-only", is_flag=True, help="Prove with hashes in place of sealed records: small, shows less.")
 @output_option("table", "json", "yaml")
-def fsck(layout: Layout, *, without_keys: bool, archive: str | None, output: str) -> int:
+def fsck(
+    layout: Layout,
+    *,
+    without_keys: bool,
+    archive: str | None,
+    prove: Path | None,
+    position: int | None,
+    hashes_only: bool,
+    output: str,
+) -> int:
     """Verify the whole log. Exits with 1 and names the place if anything is wrong.
 
     Reads etcd itself, not an API server: frames, hashes, keys, blobs, and that every checkpoint is what the records
-    before it add up to.
+    before it add up to. With --prove, a log that is clean is then proven, in a file.
     """
-    report = asyncio.run(_check(layout, archive, with_keys=not without_keys))
+    if prove is None and (position is not None or hashes_only):
+        raise SettingsError("--position and --hashes-only say what to prove: name the file with --prove")
+    if position is not None and hashes_only:
+        raise SettingsError("--position proves one record by its bytes; --hashes-only has none: leave one out")
+    if prove is not None and without_keys:
+        raise SettingsError("a proof is signed with the cluster's signing key: leave out --without-keys")
+    asked = _Proof(prove, position, hashes_only) if prove is not None else None
+    report = asyncio.run(_check(layout, archive, asked, with_keys=not without_keys))
     print_data(report, output, lambda: _text(report), list)
     return 0 if report["clean"] else MeshlogError.exit_code
 
 
-async def _check(layout: Layout, archive: str | None, *, with_keys: bool) -> dict[str, Any]:
+class _Proof(NamedTuple):
+    """What to prove, and where to write it."""
+
+    file: Path
+    position: int | None
+    hashes_only: bool
+
+
+async def _check(layout: Layout, archive: str | None, prove: _Proof | None, *, with_keys: bool) -> dict[str, Any]:
     from cli.establish import api_settings  # noqa: PLC0415
     from cli.serve import etcd_connection, key_providers  # noqa: PLC0415
     from eventlog.archive.places import open_store  # noqa: PLC0415
@@ -58,7 +95,7 @@ async def _check(layout: Layout, archive: str | None, *, with_keys: bool) -> dic
 
     entropy = SystemEntropy()
     settings = api_settings(layout, layout.load())
-    url = settings.archive if archive == _DEFAULT else archive
+    url = settings.archive if archive == _DEFAULT or (prove and archive is None) else archive
     if archive is not None and url is None:
         raise SettingsError("this cluster's settings name no archive: say where it is with --archive URL")
     connection = etcd_connection(settings, SystemClock(), entropy)
@@ -75,11 +112,45 @@ async def _check(layout: Layout, archive: str | None, *, with_keys: bool) -> dic
             driver, keyring, _progress("etcd"), fold=StateFold(), archived=found.head if found else None
         )
         report.archive = found
+        if prove is not None and keyring is not None and report.clean:
+            await _prove(prove, driver, keyring, None if url is None else open_store(url))
     finally:
         connection.close()
     if sys.stderr.isatty():
         note("")
     return _document(report)
+
+
+async def _prove(asked: _Proof, driver: LogDriver, keyring: Keyring, store: ObjectStore | None) -> None:
+    """Write the proof beside its place, verify it as anybody would, and only then put it there."""
+    from eventlog import verify_proof  # noqa: PLC0415
+    from eventlog.archive.reader import ArchiveReader  # noqa: PLC0415
+    from eventlog.proof import Sources, write_proof  # noqa: PLC0415
+    from eventlog.signing import signing_key  # noqa: PLC0415
+
+    head = await driver.read_head()
+    if head is None:
+        raise NotReady("There is no log in etcd: there is nothing to prove")
+    clock, entropy = SystemClock(), SystemEntropy()
+    signer = await signing_key(driver, keyring, head.head.log_id, clock, entropy)
+    reader = None if store is None else ArchiveReader(store)
+    if reader is not None:
+        await reader.load()
+    unverified = asked.file.with_name(asked.file.name + ".part")
+    with unverified.open("w+b") as out:
+        await write_proof(
+            Sources(driver, reader),
+            signer,
+            out.write,
+            made_us=clock.now_us(),
+            position=asked.position,
+            hashes_only=asked.hashes_only,
+        )
+        out.seek(0)
+        found = verify_proof.verify(out, {signer.name: signer.public})
+    unverified.replace(asked.file)
+    note(verify_proof.report(found))
+    note(f"written to {asked.file}; anybody can check it: meshlog verify {asked.file}")
 
 
 def _document(report: FsckReport) -> dict[str, Any]:

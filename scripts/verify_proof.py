@@ -1,0 +1,1 @@
+../eventlog/verify_proof.py
