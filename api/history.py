@@ -23,6 +23,7 @@ from mesh.events import (
     LOG_RESTORED,
     MESH_ROLLED_BACK,
     PROXY_IDENTITY_ISSUED,
+    RECORD_QUARANTINED,
     RESOURCE_CREATED,
     RESOURCE_DELETED,
     RESOURCE_UPDATED,
@@ -190,6 +191,13 @@ def _rolled_back(data: Mapping[str, Any], key: ResourceKey | None) -> str:
     return f"{_path(key)} back to {epoch}.{position}: {len(data['changes'])} resources changed"
 
 
+def _quarantined(data: Mapping[str, Any]) -> str:
+    if not data:
+        return "quarantined: this record does not count"
+    epoch, position = data["position"]
+    return f"record {epoch}.{position} quarantined: {data['reason']}"
+
+
 _SUMMARIES: Mapping[str, Callable[[Mapping[str, Any], ResourceKey | None], str]] = {
     RESOURCE_CREATED: lambda _, key: f"{_path(key)} created",
     RESOURCE_UPDATED: lambda _, key: f"{_path(key)} updated",
@@ -203,4 +211,5 @@ _SUMMARIES: Mapping[str, Callable[[Mapping[str, Any], ResourceKey | None], str]]
     DATA_KEYS_REWRAPPED: lambda data, _: f"{len(data['keys'])} data keys wrapped by {data['kek']}",
     LEVEL_RAISED: lambda data, _: f"cluster level {data['level']}",
     LOG_RESTORED: lambda data, _: f"log restored to {data['from_epoch']}.{data['position']} ({data['to']})",
+    RECORD_QUARANTINED: lambda data, _: _quarantined(data),
 }

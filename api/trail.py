@@ -24,6 +24,7 @@ from mesh.events import (
     LOG_RESTORED,
     MESH_ROLLED_BACK,
     PROXY_IDENTITY_ISSUED,
+    RECORD_QUARANTINED,
     RESOURCE_CREATED,
     RESOURCE_DELETED,
     RESOURCE_UPDATED,
@@ -52,6 +53,7 @@ _OPERATIONS: Mapping[str, str] = {
     DATA_KEYS_REWRAPPED: "RewrapKeys",
     LEVEL_RAISED: "RaiseLevel",
     LOG_RESTORED: "RestoreLog",
+    RECORD_QUARANTINED: "QuarantineRecord",
 }
 _VERBS: Mapping[str, str] = {RESOURCE_CREATED: "Create", RESOURCE_UPDATED: "Update", RESOURCE_DELETED: "Delete"}
 

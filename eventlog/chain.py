@@ -15,7 +15,7 @@ from eventlog.driver import StoredFrame
 from eventlog.frames import decode_frame
 from eventlog.records import Head
 from eventlog.sealing import SealedEnvelope, parse_stored
-from mesh.errors import Damaged, IntegrityError
+from mesh.errors import Damaged, IntegrityError, LogTrimmed
 from mesh.position import Position
 
 
@@ -65,7 +65,8 @@ class Chain:
         first = frame.last.position - len(stored_records) + 1
         point = self.point
         if frame.last.epoch != point.epoch or first != point.position + 1:
-            raise Damaged(
+            later = frame.last.epoch == point.epoch and first > point.position + 1
+            raise (LogTrimmed if later else Damaged)(
                 f"The log is broken after {point.at}: the next frame holds {first} to {frame.last.position} of epoch "
                 f"{frame.last.epoch}; run `meshlog fsck` and restore from the archive"
             )

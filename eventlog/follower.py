@@ -7,8 +7,9 @@ fit then is damage. Nothing is ever skipped.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import NamedTuple
 
 import structlog
@@ -18,12 +19,13 @@ from eventlog.blobs import fetch, parts_in
 from eventlog.chain import Chain, ChainedRecord
 from eventlog.driver import Compacted, FramePage, LogDriver, StoredFrame, WatchBatch
 from eventlog.keys.keyring import Keyring
+from eventlog.quarantine import Quarantined, quarantined_by, stand_in
 from eventlog.records import Head, HeadRef, Record, genesis_head
 from eventlog.sealing import open_envelope
-from mesh.errors import Damaged, IntegrityError, MissingKey, NotReady, TimelineMoved, Unavailable
+from mesh.errors import Damaged, IntegrityError, LogTrimmed, MissingKey, NotReady, TimelineMoved, Unavailable
 from mesh.position import Position
 from runtime.clock import Clock, Entropy
-from runtime.limits import FOLLOW_PAGE_FRAMES, FOLLOW_RETRY_MAX_S, FOLLOW_RETRY_S
+from runtime.limits import FOLD_BATCH_RECORDS, FOLLOW_PAGE_FRAMES, FOLLOW_RETRY_MAX_S, FOLLOW_RETRY_S
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +96,8 @@ class FollowMachine:
             self._target = page.head
         records, failure = chain.extend(page.frames)
         if failure is None and not page.more:
+            if chain.point.position < self.head.head.position:
+                return Step(records, _trimmed(chain.point.at, self.head.head.at))
             try:
                 held = chain.settle(self.head.head)
             except Damaged as broken:
@@ -156,23 +160,50 @@ class Follower:
         self._entropy = entropy
         self.contact_s: float | None = None
 
-    async def follow(self, after: Head | None = None) -> AsyncGenerator[FollowBatch, None]:
+    async def follow(
+        self, after: Head | None = None, quarantined: Mapping[Position, Quarantined] = MappingProxyType({})
+    ) -> AsyncGenerator[FollowBatch, None]:
         """Yield what comes after `after` (None: from the first record), and go on for ever.
 
-        A store that does not answer, or has no log yet, is waited for. Raises TimelineMoved, Damaged, WrongKey or
+        In place of `quarantined` records come their stand-ins. A store that does not answer, or has no log yet, is
+        waited for. Raises TimelineMoved, Damaged (LogTrimmed if records are not there any more), WrongKey or
         MissingKey, naming the position, after everything before it was yielded. Close it with `aclose`.
         """
-        machine = FollowMachine(after)
+        async with aclosing(self._steps(FollowMachine(after))) as steps:
+            async for step, reached in steps:
+                async with aclosing(self._give(step, reached, quarantined)) as batches:
+                    async for batch in batches:
+                        yield batch
+
+    async def quarantines(self, after: Head | None) -> AsyncGenerator[Quarantined, None]:
+        """Yield what the records after `after` put in quarantine, and go on for ever, past whatever does not open.
+
+        Raises what makes the chain itself unsound: TimelineMoved, Damaged, LogTrimmed.
+        """
+        async with aclosing(self._steps(FollowMachine(after))) as steps:
+            async for step, _reached in steps:
+                for chained in step.records:
+                    try:
+                        named = quarantined_by(await self._opened(chained))
+                    except IntegrityError:
+                        continue
+                    if named is not None:
+                        yield named
+                if step.failure is not None:
+                    raise step.failure
+
+    async def _steps(self, machine: FollowMachine) -> AsyncGenerator[tuple[Step, HeadRef | None], None]:
+        """What is proven next, and the log's head if that reaches it; for ever."""
         pause_s = FOLLOW_RETRY_S
         while True:
             try:
                 async with aclosing(self._list(machine)) as listing:
-                    async for batch in listing:
-                        yield batch
+                    async for step in listing:
+                        yield step
                 pause_s = FOLLOW_RETRY_S
                 async with aclosing(self._watch(machine)) as changes:
-                    async for batch in changes:
-                        yield batch
+                    async for step in changes:
+                        yield step
             except Compacted:
                 log.info("store compacted, listing again", after=machine.next_revision)
             except Unavailable as failure:
@@ -180,21 +211,18 @@ class Follower:
                 await self._clock.sleep(pause_s * (0.5 + self._entropy.jitter()))
                 pause_s = min(2 * pause_s, FOLLOW_RETRY_MAX_S)
 
-    async def _list(self, machine: FollowMachine) -> AsyncGenerator[FollowBatch, None]:
+    async def _list(self, machine: FollowMachine) -> AsyncGenerator[tuple[Step, HeadRef | None], None]:
         position = machine.begin_listing(await self._driver.read_head())
         revision: int | None = None
         while True:
             page = await self._driver.read_frames(position, FOLLOW_PAGE_FRAMES, revision)
             self.contact_s = self._clock.monotonic_s()
-            step = machine.on_page(page, first=revision is None)
-            async with aclosing(self._give(step, None if page.more else machine.head)) as batches:
-                async for batch in batches:
-                    yield batch
+            yield machine.on_page(page, first=revision is None), None if page.more else machine.head
             if not page.more:
                 return
             revision, position = page.revision, page.frames[-1].last
 
-    async def _watch(self, machine: FollowMachine) -> AsyncGenerator[FollowBatch, None]:
+    async def _watch(self, machine: FollowMachine) -> AsyncGenerator[tuple[Step, HeadRef | None], None]:
         async with aclosing(self._driver.watch(machine.next_revision)) as changes:
             async for change in changes:
                 self.contact_s = self._clock.monotonic_s()
@@ -203,36 +231,42 @@ class Follower:
                     log.warning("watch does not continue the log, listing again", reason=step.relist)
                     return
                 if step.records or step.failure:
-                    async with aclosing(self._give(step, machine.head)) as batches:
-                        async for batch in batches:
-                            yield batch
+                    yield step, machine.head
 
-    async def _give(self, step: Step, reached: HeadRef | None) -> AsyncGenerator[FollowBatch, None]:
+    async def _give(
+        self, step: Step, reached: HeadRef | None, quarantined: Mapping[Position, Quarantined]
+    ) -> AsyncGenerator[FollowBatch, None]:
         """Open the step's records and yield them: with `reached`, up to that head. Then raise what went wrong."""
         failure = step.failure
         opened: list[Record] = []
-        for chained in step.records:
-            log_id, at = chained.as_head.log_id, chained.as_head.at
+        for number, chained in enumerate(step.records):
             try:
-                try:
-                    record = open_envelope(chained.envelope, log_id, at, self._keyring)
-                except MissingKey:
-                    # A data key drawn since the last load.
-                    await self._load_new_keys(log_id)
-                    record = open_envelope(chained.envelope, log_id, at, self._keyring)
-                if record.blob is not None:
-                    record = await self._fetch(record, log_id)
+                named = quarantined.get(chained.as_head.at) if quarantined else None
+                opened.append(await self._opened(chained) if named is None else stand_in(named))
             except IntegrityError as broken:
                 failure = broken
                 break
-            opened.append(record)
+            if len(opened) == FOLD_BATCH_RECORDS and number + 1 < len(step.records):
+                yield FollowBatch(tuple(opened), HeadRef(chained.as_head, chained.mod_revision), caught_up=False)
+                opened = []
+                await self._clock.sleep(0)
         if reached is not None and failure is None:
             yield FollowBatch(tuple(opened), reached, caught_up=True)
         elif opened:
-            last = step.records[len(opened) - 1]
+            last = next(chained for chained in step.records if chained.as_head.at == opened[-1].position)
             yield FollowBatch(tuple(opened), HeadRef(last.as_head, last.mod_revision), caught_up=False)
         if failure is not None:
             raise failure
+
+    async def _opened(self, chained: ChainedRecord) -> Record:
+        log_id, at = chained.as_head.log_id, chained.as_head.at
+        try:
+            record = open_envelope(chained.envelope, log_id, at, self._keyring)
+        except MissingKey:
+            # A data key drawn since the last load.
+            await self._load_new_keys(log_id)
+            record = open_envelope(chained.envelope, log_id, at, self._keyring)
+        return record if record.blob is None else await self._fetch(record, log_id)
 
     async def _fetch(self, record: Record, log_id: str) -> Record:
         # Waits here for the store, for the reason that `_load_new_keys` does.
@@ -251,3 +285,10 @@ class Follower:
             except Unavailable as failure:
                 log.warning("store does not answer, cannot load data keys", reason=failure.message)
                 await self._clock.sleep(FOLLOW_RETRY_S)
+
+
+def _trimmed(known: Position, head: Position) -> LogTrimmed:
+    return LogTrimmed(
+        f"The log goes from {known} to {head}, but the records between are not in the store: run `meshlog fsck` and "
+        "restore from the archive"
+    )

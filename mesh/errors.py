@@ -155,6 +155,10 @@ class Damaged(IntegrityError):
     """Stored bytes fail their hash, their authentication tag or the chain."""
 
 
+class LogTrimmed(Damaged):
+    """Records are not in the store where they are looked for: trimmed away, or lost. A newer checkpoint may do."""
+
+
 class WrongKey(IntegrityError):
     """The key at hand is not the one that sealed this (the key-commitment tag differs)."""
 

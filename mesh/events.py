@@ -20,6 +20,9 @@ gives them their meaning. Data shapes, by type:
                          the first of an epoch: this timeline goes on from that position of an earlier epoch, whose
                          record has that hash (hex). `to` is what was asked for, `known` the last position that
                          anybody knew of the timeline that was left (None: nobody was left to ask)
+    RecordQuarantined    {position: [epoch, position], time_us, reason}         see eventlog.quarantine
+                         an operator's word that a record before it does not count. It changes no state, nor does the
+                         stand-in of the same type that every reader is given in that record's place
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ DATA_KEYS_DRAWN = "DataKeysDrawn"
 DATA_KEYS_REWRAPPED = "DataKeysRewrapped"
 LEVEL_RAISED = "LevelRaised"
 LOG_RESTORED = "LogRestored"
+RECORD_QUARANTINED = "RecordQuarantined"
 
 EVENT_TYPES = (
     RESOURCE_CREATED,
@@ -57,6 +61,7 @@ EVENT_TYPES = (
     DATA_KEYS_REWRAPPED,
     LEVEL_RAISED,
     LOG_RESTORED,
+    RECORD_QUARANTINED,
 )
 
 LEVEL = 1

@@ -21,6 +21,7 @@ from mesh.events import (
     LOG_RESTORED,
     MESH_ROLLED_BACK,
     PROXY_IDENTITY_ISSUED,
+    RECORD_QUARANTINED,
     RESOURCE_CREATED,
     RESOURCE_DELETED,
     RESOURCE_UPDATED,
@@ -190,6 +191,10 @@ def _log_restored(state: State, data: Data) -> Folded:
     return state.but(lineage=(*state.lineage, base)), None
 
 
+def _nothing(state: State, data: Data) -> Folded:  # noqa: ARG001 - one shape for the table
+    return state, None
+
+
 FOLDS: Mapping[str, Callable[[State, Data], Folded]] = {
     RESOURCE_CREATED: _created,
     RESOURCE_UPDATED: _updated,
@@ -203,5 +208,6 @@ FOLDS: Mapping[str, Callable[[State, Data], Folded]] = {
     DATA_KEYS_REWRAPPED: _data_keys,
     LEVEL_RAISED: _level_raised,
     LOG_RESTORED: _log_restored,
+    RECORD_QUARANTINED: _nothing,
 }
 """One small function for each type of event."""

@@ -13,6 +13,7 @@ from mesh.events import (
     LOG_RESTORED,
     MESH_ROLLED_BACK,
     PROXY_IDENTITY_ISSUED,
+    RECORD_QUARANTINED,
     RESOURCE_CREATED,
     RESOURCE_DELETED,
     RESOURCE_UPDATED,
@@ -34,6 +35,7 @@ OF_NONE = frozenset(
         DATA_KEYS_REWRAPPED,
         LEVEL_RAISED,
         LOG_RESTORED,
+        RECORD_QUARANTINED,
     }
 )
 """Tags, credentials, keys and levels change no spec. (A level is looked at by itself.)"""

@@ -23,6 +23,7 @@ EXPECTED = {
     "NotReady": ("ServiceUnavailableException", 503, 7),
     "IntegrityError": ("InternalServerErrorException", 500, 1),
     "Damaged": ("InternalServerErrorException", 500, 1),
+    "LogTrimmed": ("InternalServerErrorException", 500, 1),
     "WrongKey": ("InternalServerErrorException", 500, 1),
     "MissingKey": ("InternalServerErrorException", 500, 1),
     "Poison": ("InternalServerErrorException", 500, 1),
