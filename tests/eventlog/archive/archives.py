@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -34,7 +34,10 @@ from tests.eventlog.logs import BOTH, Log, SeededEntropy, make_log, new_record
 SMALL = Shape(manifests=4, merge_bytes=3_000, segment_bytes=10_000, leaf_entries=5)
 """Rolls up all the time, so that a short test has every kind of object."""
 
-DUTY = "duties/archive"
+DUTY = "archive"
+QUIET_TURNS = 40
+"""Turns of the event loop in which an archiver looks at the log some times."""
+
 _numbers = count(1)
 
 
@@ -88,13 +91,30 @@ class FaultyPort:
         return lambda *arguments, **named: self._faults.call(name, lambda: found(*arguments, **named))
 
 
+class CountingStore(MemoryObjectStore):
+    """Counts what changes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes = 0
+
+    async def put_new(self, name: str, data: bytes) -> bool:
+        placed = await super().put_new(name, data)
+        self.changes += placed
+        return placed
+
+    async def delete(self, name: str) -> None:
+        self.changes += name in self.objects
+        await super().delete(name)
+
+
 @dataclass
 class Archived:
     """A log and its archive."""
 
     log: Log
     etcd: MemoryStore
-    store: MemoryObjectStore
+    store: CountingStore
 
     async def append(self, records: int = 1, frames: int = 1) -> None:
         """`frames` frames of `records` records each, a second apart."""
@@ -149,15 +169,16 @@ class Archived:
         )
 
     async def ship(self, archiver: Archiver | None = None, fence: Fence | None = None) -> None:
-        """Let an archiver run until the archive has the whole log and there is nothing left to do."""
+        """Let an archiver run until the archive has the whole log and nothing more changes, or it ends by itself."""
         archiver = archiver or self.archiver()
         task = asyncio.ensure_future(archiver.run(fence or self.etcd.grant(DUTY)))
-        quiet = 0
-        objects: Mapping[str, bytes] = {}
-        while not task.done() and quiet < 400:
+        quiet, before = 0, -1
+        while not task.done() and quiet < QUIET_TURNS:
             await asyncio.sleep(0)
-            same = objects == self.store.objects and archiver.status.position == self.log.head.head.at
-            quiet, objects = quiet + 1 if same else 0, dict(self.store.objects)
+            quiet = (
+                quiet + 1 if before == self.store.changes and archiver.status.position == self.log.head.head.at else 0
+            )
+            before = self.store.changes
         if not task.done():
             task.cancel()
         with suppress(asyncio.CancelledError):
@@ -231,4 +252,4 @@ async def restored(archived: Archived, base: Head) -> Archived:
 
 async def make_archived(seed: str = "seed") -> Archived:
     etcd = MemoryStore()
-    return Archived(await make_log(MemoryDriver(etcd), seed), etcd, MemoryObjectStore())
+    return Archived(await make_log(MemoryDriver(etcd), seed), etcd, CountingStore())
