@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import random
 from typing import Any
 
 import pytest
 
-from tests.api.canary import NAMES, get, make_canary, post, route
-from tests.api.conftest import ADMIN, Cloud, call
+from api import changes as api_changes
+from api.commands import Origin
+from mesh.commands import Command, Create, Update, idempotency_token
+from mesh.frozen import thaw
+from mesh.kinds import ResourceKey, mesh_key
+from tests.api.canary import MESHLOG, NAMES, get, make_canary, post, route
+from tests.api.conftest import ACCOUNT, ADMIN, Cloud, call
+from tests.api.signing import ask
 
 EVENTS = "/meshlog/v1/events"
 ROLLBACK = "/meshlog/v1/rollback"
@@ -120,3 +128,93 @@ async def test_a_bad_rollback_is_named(canary: Cloud) -> None:
         assert reply.status == status, (body, reply)
         assert named in reply.document["message"]
     assert len(await canary.records()) == 7
+
+
+@pytest.mark.parametrize("name", [DIFF, f"{DIFF}/xds", RESOURCES])
+async def test_what_is_asked_wrongly_is_named(canary: Cloud, name: str) -> None:
+    wrong = {
+        DIFF: ["", "from=x", "from=99", "from=1&to=2026-01-01", "from=1&x=y"],
+        f"{DIFF}/xds": ["from=1", "node=mesh/m/virtualNode/v1", "from=1&node=what"],
+        RESOURCES: ["kind=vn", "kind=virtualNode", "kind=mesh&at=9999-01-01T00:00Z", "mesh=m&at=1.2.3"],
+    }
+    for query in wrong[name]:
+        reply = await ask(canary.server, "GET", f"{name}?{query}", b"", MESHLOG)
+        assert (reply.status, reply.code) == (400, "BadRequestException"), query
+
+
+async def test_a_long_diff_comes_in_pages(canary: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_changes, "DIFF_PAGE_MAX", 2)
+    paths: list[str] = []
+    page = await get(canary, f"{DIFF}?from=0")
+    paths += [change["resource"] for change in page["changes"]]
+    while page["next"]:
+        page = await get(canary, f"{DIFF}?from=0&after={page['next']}")
+        assert len(page["changes"]) <= 2
+        paths += [change["resource"] for change in page["changes"]]
+    assert paths == sorted(paths)
+    assert len(paths) == 6
+    listed: list[str] = []
+    after = ""
+    while after is not None:
+        page = await get(canary, f"{RESOURCES}?mesh=m&at=1.8&after={after}")
+        listed += [resource["metadata"]["arn"].rpartition(":")[2] for resource in page["resources"]]
+        after = page["next"]
+    assert listed == [path for path in paths if path != "mesh/other"]
+
+
+async def test_who_was_shown_something_else_is_told_to_look_again(canary: Cloud) -> None:
+    plan = (await post(canary, ROLLBACK, mesh="m", to=6, dry_run=True)).document
+    await canary.server.call("create_mesh", meshName="elsewhere")
+    await canary.server.call("update_route", **NAMES, spec=route(5, 5))
+    reply = await post(canary, ROLLBACK, mesh="m", to=6, seen=plan["seen"])
+    assert (reply.status, reply.code) == (409, "ConflictException")
+    assert "mesh m was changed at 1.10" in reply.document["message"]
+    plan = (await post(canary, ROLLBACK, mesh="m", to=6, dry_run=True)).document
+    assert (await post(canary, ROLLBACK, mesh="m", to=6, seen=plan["seen"])).document["position"] == 11
+
+
+async def test_before_an_event_and_named_resources(canary: Cloud) -> None:
+    await canary.server.call("update_virtual_node", meshName="m", virtualNodeName="v1", spec={"backends": []})
+    reply = await post(canary, ROLLBACK, mesh="m", before=7, only=["route/r/all"])
+    assert [change["resource"] for change in reply.document["changes"]] == ["mesh/m/virtualRouter/r/route/all"]
+    assert reply.document["to"]["position"] == 6
+    record = (await canary.records())[-1]
+    assert record.data is not None
+    assert record.data["only"] == [[ACCOUNT, "m", "route", "r", "all"]]
+    both = await post(canary, ROLLBACK, mesh="m", before=7, to=6)
+    assert (both.status, "before" in both.document["message"]) == (400, True)
+
+
+async def test_hundreds_of_large_resources_go_back_at_once(cloud: Cloud) -> None:
+    """500 resources of 2 KiB that do not compress: several times what a frame holds."""
+    random_text = random.Random(5)  # noqa: S311 - of a test
+    keys = [ResourceKey(ACCOUNT, "m", "virtualNode", "", f"n{number}") for number in range(500)]
+
+    def spec(number: int) -> dict[str, Any]:
+        attributes = [{"key": f"k{n}", "value": random_text.randbytes(480).hex()} for n in range(2)]
+        instance = {"namespaceName": "ns", "serviceName": f"s{number}", "attributes": attributes}
+        return {"serviceDiscovery": {"awsCloudMap": instance}}
+
+    old = {key: spec(number) for number, key in enumerate(keys)}
+    assert min(len(json.dumps(each)) for each in old.values()) >= 2_000
+    commands: list[Command] = [Create(mesh_key(ACCOUNT, "m"), {})]
+    commands += [Create(key, each) for key, each in old.items()]
+    commands += [Update(key, spec(0)) for key in keys]
+    for number, command in enumerate(commands):
+        await submit(cloud, command, f"t{number}")
+    reply = await post(cloud, ROLLBACK, mesh="m", to=2 + len(keys))
+    assert reply.status == 200, reply.document
+    assert len(reply.document["changes"]) == len(keys)
+    assert any(name.startswith("blob/") for name in cloud.store.entries)
+    state = cloud.server.replica.state
+    assert {key: thaw(state.resources[key].spec) for key in keys} == old
+    undone = await post(cloud, ROLLBACK, mesh="m", before=reply.document["position"])
+    assert undone.status == 200
+    assert thaw(cloud.server.replica.state.resources[keys[7]].spec) != old[keys[7]]
+    assert len((await post(cloud, ROLLBACK, mesh="m", to=2, dry_run=True)).document["changes"]) == len(keys)
+
+
+async def submit(cloud: Cloud, command: Command, token: str) -> None:
+    mark = idempotency_token(ACCOUNT, ADMIN.principal, "Test", token, {})
+    origin = Origin(ACCOUNT, ADMIN.principal, "", token, "Test", mark)
+    await cloud.server.app.state.commands.submit(command, origin)
