@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 ROOMS := api bench chaos cli cluster eventlog identity mesh projector proxy runtime xds
 
-.PHONY: help setup setup-dev demo test test-fast lint format chaos bench lock clean
+.PHONY: help setup setup-dev demo test test-fast lint format chaos bench bench-log lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ chaos: setup-dev ## the chaos suite, long form, with a report
 
 bench: setup-dev ## write-to-ACK latency, hop by hop, beside its yardstick; JSON lines
 	$(BIN)/python -m bench.write_to_ack
+
+bench-log: setup-dev ## the log's figures, each beside its yardstick of the same run; JSON lines
+	$(BIN)/python -m bench.log
 
 lock: ## write the hash-locked requirements anew from pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
