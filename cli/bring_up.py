@@ -59,6 +59,8 @@ class BringUp:
         self._environ = environ
         self._say = say
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self.again_by = "meshlog up"
+        """The command that goes on where this one gave up."""
 
     async def run(self, wish: Wish) -> ClusterFile:
         """Return when every role is ready. Unavailable, TimedOut or SettingsError naming the role that is not."""
@@ -147,7 +149,7 @@ class BringUp:
                 raise Unavailable(
                     f"{found.process.id} ended with code {code} before it was ready. The end of its log:\n"
                     f"{log_tail(self._layout, found.process.id)}\n"
-                    f"Mend what it says and run `meshlog up` again; the whole log is "
+                    f"Mend what it says and run `{self.again_by}` again; the whole log is "
                     f"{self._layout.log_file(found.process.id)}"
                 )
 
@@ -157,7 +159,7 @@ class BringUp:
         return (
             f"{first.process.id} is not ready in time{others}: {first.reason}. The end of its log:\n"
             f"{log_tail(self._layout, first.process.id)}\n"
-            "Run `meshlog up` again, with a longer --timeout on a slow machine"
+            f"Run `{self.again_by}` again, with a longer --timeout on a slow machine"
         )
 
     async def _establish(self, cluster: ClusterFile, admin: AdminCredentials, deadline_s: float) -> None:

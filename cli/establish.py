@@ -12,7 +12,10 @@ from cli.genesis import AdminKey, create_cluster_log
 from cli.layout import ClusterFile, Layout
 from cli.serve import etcd_connection, key_providers
 from cluster.etcd.access import enable_access
+from eventlog.archive.places import open_store
+from eventlog.archive.reader import ArchiveReader
 from eventlog.drivers.etcd import EtcdDriver
+from mesh.errors import Conflict
 from runtime.clock import Clock, Entropy
 from runtime.settings import ApiSettings, load
 
@@ -27,10 +30,24 @@ async def establish(
     connection = etcd_connection(settings, clock, entropy)
     try:
         driver = EtcdDriver(connection, settings.key_prefix)
+        await _check_not_lost(driver, settings)
         key = AdminKey(admin.access_key_id, admin.secret_access_key, admin.account_id)
         await create_cluster_log(driver, key_providers(settings.kek, entropy), key, clock, entropy)
     finally:
         connection.close()
+
+
+async def _check_not_lost(driver: EtcdDriver, settings: ApiSettings) -> None:
+    """Conflict where etcd has no log and the archive has one: a new one would be an empty mesh in its place (I7)."""
+    if settings.archive is None or await driver.read_head() is not None:
+        return
+    store = open_store(settings.archive)
+    index = await ArchiveReader(store).load_if_any()
+    if index is not None:
+        raise Conflict(
+            f"etcd has no log, but the archive in {store.place} has one, up to {index.head.at}: restore it with "
+            "`meshlog backup restore --to latest`, or give a new cluster an archive of its own"
+        )
 
 
 def api_settings(layout: Layout, cluster: ClusterFile) -> ApiSettings:
