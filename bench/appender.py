@@ -115,8 +115,9 @@ class Meshlog:
     async def prepare(self, round_: dict[str, Any]) -> None:
         """A resource for each caller."""
         self._round += 1
-        with contextlib.suppress(Conflict):  # another appender has made it
-            await self._submit(Create(MESH, {}), "mesh")
+        if MESH not in self._replica.state.resources:
+            with contextlib.suppress(Conflict):  # another appender has made it
+                await self._submit(Create(MESH, {}), "mesh")
         spec = self._spec(0)
         missing = [key for key in map(self._key, range(round_["callers"])) if key not in self._replica.state.resources]
         await asyncio.gather(*(self._submit(Create(key, spec), key.name) for key in missing))
