@@ -273,7 +273,9 @@ class Verifier:
         if not isinstance(document, list) or len(document) != 5 or not isinstance(document[1], bytes):
             raise ProofError(f"{name} is no signed document")
         _, body, signer, public, signature = document
-        self.signatures.check(signer, public, signature, purpose + body, name)
+        if data[-66:-64] != SIGNATURE_SUFFIX:
+            raise ProofError(f"{name} is no signed document")
+        self.signatures.check(signer, public, signature, purpose + data[:-64], name)
         fields = Unpacker(body).whole()
         if not isinstance(fields, list) or len(fields) < 5:
             raise ProofError(f"{name} is not of the form that Meshlog signs")

@@ -8,7 +8,7 @@ A manifest says how far the archive reaches, and what it adds. Some are roll-ups
 is held, in leaves (complete stretches of the index, objects of their own) and a tail. So reading the newest manifests
 back to the last roll-up gives the whole index, and those before it are not needed any more.
 
-    signed = msgpack [1, body, signer's name, public key, signature over purpose + body]
+    signed = msgpack [1, body, signer's name, public key, signature over purpose + all bytes before it]
 
 Nothing here reads or writes an object. Everything that is read raises Damaged, naming the object.
 """
@@ -294,6 +294,15 @@ def decode_mark(value: bytes) -> Mark:
     return mark
 
 
+def signer_of(name: str, data: bytes) -> tuple[str, bytes]:
+    """Whose signature a manifest or claim carries, and the public key that it was verified with."""
+    try:
+        _, _, signer, public, _ = msgpack.unpackb(data)
+    except (ValueError, TypeError, msgpack.UnpackException) as failure:
+        raise unreadable(name) from failure
+    return signer, public
+
+
 def unreadable(name: str) -> Damaged:
     return Damaged(f"{name} in the archive is not readable: its bytes were changed; put it back from a copy")
 
@@ -324,7 +333,8 @@ def _holdings(fields: Any) -> Holdings:
 
 def _sign(purpose: bytes, document: tuple[Any, ...], signer: SigningKey) -> bytes:
     body = _pack(document)
-    return _pack([FORMAT, body, signer.name, signer.public, signer.sign(purpose + body)])
+    unsigned = _pack([FORMAT, body, signer.name, signer.public, bytes(SIGNATURE_BYTES)])[:-SIGNATURE_BYTES]
+    return unsigned + signer.sign(purpose + unsigned)
 
 
 def _open(purpose: bytes, name: str, data: bytes, trusted: Mapping[str, bytes] | None) -> Any:
@@ -344,7 +354,7 @@ def _open(purpose: bytes, name: str, data: bytes, trusted: Mapping[str, bytes] |
     if not sound:
         raise unreadable(name)
     try:
-        verify(public, signature, purpose + body)
+        verify(public, signature, purpose + data[:-SIGNATURE_BYTES])
         check_signer(signer, public, trusted)
     except Damaged as failure:
         raise Damaged(f"{name} in the archive: {failure.message}") from failure

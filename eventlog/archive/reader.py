@@ -28,6 +28,8 @@ from eventlog.archive.manifest import (
     object_name,
     open_claim,
     open_manifest,
+    public_key_name,
+    signer_of,
     unreadable,
 )
 from eventlog.archive.store import ObjectStore
@@ -277,7 +279,14 @@ class ArchiveReader:
         rollup = open_manifest(name, data, self._trusted).rollup
         names = [manifest_name(epoch, seq) for seq in range(rollup, newest + 1)]
         values = [*[await self._get(each) for each in names[:-1]], data]
-        return index_of(open_chain(names, values, self._trusted), hash_of(data), claims)
+        chain = open_chain(names, values, self._trusted)
+        for signer, public in {signer_of(*each) for each in zip(names, values, strict=True)}:
+            if await self._get(public_key_name(signer)) != public:
+                raise Damaged(
+                    f"{public_key_name(signer)} in the archive is not the key that manifests of that signer are signed "
+                    "with: one of them was replaced"
+                )
+        return index_of(chain, hash_of(data), claims)
 
     # -- what may have been dropped since the index was read
 

@@ -10,12 +10,15 @@ from enum import Enum
 from itertools import count
 from typing import Any, cast
 
+import msgpack
+
 from eventlog.archive.archiver import MARK, Archiver
 from eventlog.archive.manifest import EpochClaim, Mark, claim_name, decode_mark, object_name, seal_claim
 from eventlog.archive.memory import MemoryObjectStore
 from eventlog.archive.reader import ArchiveReader
 from eventlog.archive.shipment import Shape
 from eventlog.archive.store import ObjectStore
+from eventlog.blobs import BLOB_FORMAT, part_name
 from eventlog.checkpoints import CheckpointPlace, manifest_name, seal_checkpoint
 from eventlog.checkpoints import part_name as checkpoint_part_name
 from eventlog.driver import Committed, Fence, LogDriver, StoredFrame
@@ -183,6 +186,22 @@ class Archived:
             task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+    async def run_until(self, archiver: Archiver, reached: Callable[[], bool]) -> None:
+        """Let an archiver run until something is so."""
+        task = asyncio.ensure_future(archiver.run(self.etcd.grant(DUTY)))
+        while not reached():
+            await asyncio.sleep(0)
+            assert not task.done()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    async def part(self, blob_id: bytes) -> None:
+        """Put a blob's only part into etcd, as a writer would at the head."""
+        at = self.log.head.head.at
+        fields = [BLOB_FORMAT, *at, 1, 1, "config-1", bytes(32), bytes(32), b"sealed"]
+        await self.log.driver.write_entries({part_name(blob_id, 0): msgpack.packb(fields)})
 
     def mark(self) -> Mark | None:
         entry = self.etcd.entries.get(MARK)
