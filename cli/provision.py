@@ -34,6 +34,7 @@ from runtime.settings import (
     ProjectorSettings,
     TlsFiles,
     dump,
+    load,
     relative_to,
     split_address,
 )
@@ -245,8 +246,12 @@ class Provisioner:
         hosts = [listener.host]
         client = self._leaf(pki.ETCD_ROOT, pki.etcd_member_leaf(member, hosts), tls_files(directory, "client"))
         peer = self._leaf(pki.ETCD_ROOT, pki.etcd_peer_leaf(member, hosts), tls_files(directory, "peer"))
+        path = self._layout.config(zone, role)
+        before = load(EtcdMemberSettings, path, {}) if path.exists() else None
+        kept = {name: getattr(before, name) for name in _OPERATORS_OWN} if before is not None else {}
+        common = self._common(zone, role) | kept
         return EtcdMemberSettings(
-            **self._common(zone, role),  # type: ignore[arg-type]
+            **common,  # type: ignore[arg-type]
             peer_listen=listener.bound(listener.peer_port),
             peer_advertise=listener.told(listener.peer_port),
             members=tuple(EtcdPeer(process_id(role, name), other.told(other.peer_port)) for name, other in peers),
@@ -324,6 +329,9 @@ class Provisioner:
 def _token_of(account_id: str) -> str:
     return f"meshlog-{account_id}"
 
+
+_OPERATORS_OWN = ("quota_bytes", "heartbeat_ms", "election_ms", "log_level")
+"""Of an etcd member's settings: what is kept as it is in the file, when the rest is written anew."""
 
 _SINCE_ADDED = ("peer_listen", "peer_advertise"), ("archive",)
 """Settings that directories made by earlier builds lack, those together that mean nothing alone."""

@@ -27,6 +27,7 @@ from api.server import ApiServer, server_config
 from cli.serve_archive import make_archiving
 from cli.serve_audit import make_audit
 from cli.serve_drill import make_drill
+from cli.serve_upkeep import Upkeep, UpkeepParts
 from cluster import pki
 from cluster.etcd.choice import EtcdMember
 from cluster.etcd.connection import EtcdConnection
@@ -44,8 +45,8 @@ from eventlog.keys.rotation import KeyRotation, holdings
 from eventlog.keys.sources import open_sources
 from eventlog.reads import HeadConfirmer
 from eventlog.records import KeyClass
+from eventlog.signing import known_signers
 from eventlog.timeline import Timeline
-from eventlog.writer import LogWriter
 from identity.node_id import NodeId
 from mesh.errors import MeshlogError
 from mesh.events import LEVEL
@@ -55,6 +56,7 @@ from projector.feed.client import FeedClient, secure_channels
 from projector.feed.server import FeedServer
 from projector.projection import Projection
 from projector.replica import Replica
+from projector.reproduction import Reproduction
 from runtime.clock import Clock, Entropy, SystemClock, SystemEntropy
 from runtime.health import Check, HealthServer
 from runtime.limits import (
@@ -96,6 +98,7 @@ class LogAccess:
     keyring: Keyring
     replica: Replica
     follower: Callable[[], Follower]
+    reproduction: Reproduction
 
 
 def etcd_connection(settings: LogSettings, clock: Clock, entropy: Entropy) -> EtcdConnection:
@@ -124,9 +127,10 @@ def open_log(settings: LogSettings, clock: Clock, entropy: Entropy) -> LogAccess
     def follower() -> Follower:
         return Follower(driver, keyring, clock, entropy)
 
-    return LogAccess(
-        connection, driver, providers, keyring, Replica(follower(), HeadConfirmer(driver), clock), follower
-    )
+    replica = Replica(follower(), HeadConfirmer(driver), clock)
+    reproduction = Reproduction(driver, lambda: known_signers(keyring), clock)
+    replica.subscribe(reproduction.folded)
+    return LogAccess(connection, driver, providers, keyring, replica, follower, reproduction)
 
 
 def _member(settings: LogSettings, access: LogAccess) -> Member:
@@ -139,6 +143,7 @@ def _member(settings: LogSettings, access: LogAccess) -> Member:
         build=BUILD,
         peer=getattr(settings, "peer_advertise", None) or "",
         keks=holdings(access.providers),
+        reproduced=str(access.reproduction.newest or ""),
     )
 
 
@@ -237,7 +242,15 @@ async def run_api(settings: ApiSettings) -> None:
         supervisor = await stack.enter_async_context(Supervisor())
         supervisor.stop_on_signals()
         keys = KeyCheck(access.driver, access.keyring, access.providers, clock)
+        upkeep = Upkeep(
+            settings,
+            UpkeepParts(access.connection, access.driver, access.keyring, replica, access.reproduction),
+            clock,
+            entropy,
+        )
+        stack.callback(upkeep.close)
         checks = {"keys": lambda: keys.waiting_for, **_folded(replica), "quorum": _confirmable(replica)}
+        checks |= upkeep.checks()
 
         archiving = make_archiving(
             settings, access.connection, access.driver, access.keyring, position=lambda: replica.position,
@@ -250,7 +263,7 @@ async def run_api(settings: ApiSettings) -> None:
         )  # fmt: skip
 
         def status() -> Mapping[str, Any]:
-            said = _status(settings, replica.position) | {"state_hash": state_hash(replica.state)}
+            said = _status(settings, replica.position) | {"state_hash": state_hash(replica.state)} | upkeep.status()
             said |= {"drill": drill.status()} if drill else {}
             return said | ({"archive": archiving.status()} if archiving else {})
 
@@ -273,7 +286,7 @@ async def run_api(settings: ApiSettings) -> None:
         reader = ArchiveReader(open_store(settings.archive)) if settings.archive else None
         ports = ApiPorts(
             replica=replica,
-            writer=LogWriter(access.driver, access.keyring, clock, entropy),
+            writer=upkeep.writer(),
             history=LogHistory(Timeline(access.driver, reader), access.keyring, reader),
             checkpoints=StoredCheckpoints(access.driver, access.keyring, reader),
             signer=_Signer(settings, entropy),
@@ -285,9 +298,7 @@ async def run_api(settings: ApiSettings) -> None:
             server_id=settings.id,
             readiness=readiness,
             members=members,
-            keys=KeyPorts(
-                KeyRotation(access.driver, access.keyring, access.providers, clock, entropy), access.keyring
-            ),
+            keys=KeyPorts(KeyRotation(access.driver, access.keyring, access.providers, clock, entropy), access.keyring),
             peers=peers if settings.peer_listen else None,
             recent=recent,
             audit=audit.ports if audit else None,
@@ -302,6 +313,7 @@ async def run_api(settings: ApiSettings) -> None:
             stack.push_async_callback(taker.stop, 0)
             stack.push_async_callback(peers.close)
             supervisor.start(peers.run(partial(_other_peers, access.connection, settings)), "peers")
+        upkeep.start(supervisor)
         if archiving:
             archiving.start(supervisor)
         if drill:
@@ -311,6 +323,7 @@ async def run_api(settings: ApiSettings) -> None:
         supervisor.start(_keep_confirming(replica, clock), "confirm")
         supervisor.start(keep_fresh(access.keyring, keys.log_id, clock), "data keys")
         supervisor.start(registration.run(), "member")
+        supervisor.start(access.reproduction.run(), "reproduction")
         if audit:
             supervisor.start(audit.calls.run(), "audit")
         serving = supervisor.start(server.serve(), "http")
@@ -394,6 +407,7 @@ async def run_projector(settings: ProjectorSettings) -> None:
         supervisor.start(feed.run(), "feed")
         supervisor.start(_know_projectors(access.connection, settings, known, clock), "projectors")
         supervisor.start(registration.run(), "member")
+        supervisor.start(access.reproduction.run(), "reproduction")
         log.info("serving", role=settings.role, address=settings.listen)
         await supervisor.wait()
 

@@ -15,6 +15,7 @@ from cli.layout import ROLE_ORDER, ClusterFile, Layout
 from cli.main import main
 from cli.ports import LOWEST, free_ports, usable_range
 from cli.provision import Listener, Plan, Provisioner, plan_of, process_id, with_peer_ports
+from cli.serve_upkeep import maintenance_files
 from mesh.errors import SettingsError
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.settings import (
@@ -264,3 +265,34 @@ def test_a_cluster_token_is_kept(tmp_path: Path) -> None:
     cluster, _ = Provisioner(Layout(tmp_path), named, At(), ENTROPY).write()
     etcd = {p.zone: load(EtcdMemberSettings, tmp_path / p.config, {}) for p in cluster.of_role("etcd")}
     assert plan_of(cluster, etcd) == named
+
+
+def test_an_etcd_members_quota_is_the_operators_to_set(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "cluster")
+    Provisioner(layout, plan(), At(), ENTROPY).write()
+    path = layout.config("z1", "etcd")
+    made = load(EtcdMemberSettings, path, {})
+    path.write_text(path.read_text().replace(f"quota_bytes = {made.quota_bytes}", "quota_bytes = 33554432"))
+    Provisioner(layout, plan(), At(), ENTROPY).write()
+    assert load(EtcdMemberSettings, path, {}).quota_bytes == 33_554_432
+    assert load(EtcdMemberSettings, layout.config("z2", "etcd"), {}).quota_bytes == made.quota_bytes
+
+
+def test_directories_of_before_get_the_certificate_for_maintenance(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "cluster")
+    Provisioner(layout, plan(), At(), ENTROPY).write()
+    path, directory = layout.config("z1", "api"), layout.role("z1", "api")
+    text = path.read_text()
+    before, table, after = text.partition("\n[maintenance_tls]\n")
+    assert table
+    path.write_text(before + after.partition("\n\n")[2])
+    for file in directory.glob("etcd-maintenance*"):
+        file.unlink()
+    assert load(ApiSettings, path, {}).maintenance_tls is None
+    assert maintenance_files(load(ApiSettings, path, {})) is None
+    Provisioner(layout, plan(), At(), ENTROPY).write()
+    found = maintenance_files(load(ApiSettings, path, {}))
+    assert found is not None
+    assert x509.load_pem_x509_certificate(found.certificate.read_bytes()).subject.rfc4514_string() == "CN=maintenance"
+    for role in ("projector", "frontend", "etcd"):
+        assert not list(layout.role("z1", role).glob("etcd-maintenance*")), role
