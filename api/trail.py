@@ -40,7 +40,10 @@ HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"
 UNKNOWN_OPERATION = "UnknownOperation"
 NOT_RECORDED = "RefusalsNotRecorded"
 _VERSION = "1.11"
-_SHOWN = re.compile(r".*Name|meshOwner|resourceArn|limit|nextToken|clientToken|mesh|to|only|dry_run|account|node|after")
+_SHOWN = re.compile(
+    r".*Name|meshOwner|resourceArn|limit|nextToken|clientToken|"
+    r"mesh|to|only|at|since|until|dry_run|account|node|after|user|admin|access_key_id"
+)
 _CLAIMED = re.compile(r"Credential=([A-Za-z0-9]{4,128})/", re.ASCII)
 _READS = ("Describe", "List", "Get")
 _SOURCES = {APPMESH: "appmesh.amazonaws.com", MESHLOG: "meshlog"}

@@ -1,15 +1,22 @@
-"""I6: nothing of a mesh is readable in any etcd member's files, and fsck finds the log whole."""
+"""I6: nothing of a mesh and no secret is readable in any etcd member's files, in the archive, in logs, metrics or
+errors; and fsck finds log and archive whole."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from chaos import checks
-from chaos.cluster import Cluster
+from chaos.cluster import Cluster, meshlog_argv, wait_for
 from chaos.example import node_spec
 from tests.e2e.conftest import Connect
 
@@ -103,13 +110,116 @@ def test_no_name_host_or_spec_is_in_any_members_files(members_files: list[Path],
     assert containing(members_files, word) == []
 
 
+@dataclass(frozen=True)
+class Planted:
+    """Secrets that the cluster was given: the key that its admin signs with, and one drawn for somebody."""
+
+    secrets: tuple[str, ...]
+    refused: int
+
+
+@pytest.fixture(scope="module")
+def planted(cluster: Cluster, connect: Connect, written: None) -> Planted:
+    """A new key, and calls that are refused with the words in them, until their audit is in the archive."""
+    drawn = json.loads(cluster.run("iam", "key", "create", "--user", "tamarind", "-o", "json"))
+    client = connect()
+    with pytest.raises(ClientError):
+        client.create_mesh(meshName=MESH, tags=[{"key": "owner", "value": "team-saffron"}])
+    with pytest.raises(ClientError):
+        client.describe_virtual_node(meshName=MESH, virtualNodeName=f"{NODE}-2")
+    for index in range(3):
+        request = urllib.request.Request(f"{connect.urls[index]}/v20190125/meshes/{MESH}")
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(request, timeout=10)
+    refusals = wait_for(lambda: _refusals(cluster, 5), 30, "the audit of five refused calls")
+    secrets = (connect.environment["AWS_SECRET_ACCESS_KEY"], drawn["secret_access_key"])
+    return Planted(secrets, refusals)
+
+
+def _refusals(cluster: Cluster, at_least: int) -> int | None:
+    lines = cluster.run("audit", "--status", "refused", "--mesh", MESH).splitlines()
+    return len(lines) if len(lines) >= at_least else None
+
+
+@pytest.fixture(scope="module")
+def archive_files(cluster: Cluster, planted: Planted) -> list[Path]:
+    return [path for path in (cluster.data_dir / "archive").rglob("*") if path.is_file()]
+
+
+def test_the_search_reads_the_whole_archive(cluster: Cluster, archive_files: list[Path]) -> None:
+    """The control again: record ids of keys are in plain, and there is at least one object of each kind."""
+    assert {"objects", "manifests", "epochs", "keys", "audit"} <= {
+        path.relative_to(cluster.data_dir / "archive").parts[0] for path in archive_files
+    }
+    assert containing(archive_files, "signing-")
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_no_name_host_or_spec_is_in_the_archive_or_its_audit(archive_files: list[Path], word: str) -> None:
+    assert containing(archive_files, word) == []
+
+
+def test_no_secret_is_at_rest_anywhere(cluster: Cluster, planted: Planted, archive_files: list[Path]) -> None:
+    logs = [path for path in (cluster.data_dir / "logs").rglob("*") if path.is_file()]
+    contents.cache_clear()
+    for secret in planted.secrets:
+        assert containing([*etcd_files(cluster), *archive_files, *logs], secret) == []
+
+
+def test_nothing_is_in_the_metrics_of_any_process(cluster: Cluster, planted: Planted) -> None:
+    told = []
+    for process in cluster.processes():
+        with urllib.request.urlopen(f"http://{process.extra['health']}/metrics", timeout=10) as answer:
+            told.append(answer.read().decode())
+    assert any("meshlog_audit_refused_total" in text for text in told)
+    for word in (*WORDS[:12], *planted.secrets):
+        assert [text for text in told if word in text] == []
+
+
+def test_nothing_is_in_what_a_failing_command_says(cluster: Cluster, planted: Planted, tmp_path: Path) -> None:
+    """Commands that read the log itself, with the wrong keys or none: they name keys and positions, nothing else."""
+    archive = f"file://{cluster.data_dir / 'archive'}"
+    commands = (
+        ("backup", "verify", "--archive", archive, "--keys", str(tmp_path)),
+        ("fsck", "--archive", f"file://{tmp_path}"),
+        ("fsck", "--prove", str(tmp_path / "proof"), "--position", "999999"),
+        ("get", "vn", "nobody", "--mesh", "nowhere"),
+        ("rollback", "--mesh", "nowhere", "--to", "1", "--yes"),
+    )
+    for command in commands:
+        ran = subprocess.run(
+            [*meshlog_argv(), *command, "--data-dir", str(cluster.data_dir)],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert ran.returncode != 0, command
+        assert ran.stderr + ran.stdout
+        for word in (*WORDS[:5], *WORDS[7:13], *planted.secrets):
+            assert word not in ran.stderr + ran.stdout, command
+
+
+def test_a_proof_holds_nothing_in_plain(cluster: Cluster, planted: Planted, tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    cluster.run("fsck", "--prove", str(proof))
+    for word in (*WORDS[:12], *planted.secrets):
+        assert containing([proof], word) == []
+    subprocess.run([*meshlog_argv(), "verify", str(proof)], check=True, capture_output=True, timeout=60)
+
+
 def test_no_secret_and_no_host_is_in_any_log(cluster: Cluster, connect: Connect, written: None) -> None:
     logs = [path for path in (cluster.data_dir / "logs").rglob("*") if path.is_file()]
     assert logs
-    for word in (HOST, PREFIX, connect.environment["AWS_SECRET_ACCESS_KEY"], "PRIVATE KEY"):
+    for word in (HOST, PREFIX, MESH, NODE, connect.environment["AWS_SECRET_ACCESS_KEY"], "PRIVATE KEY"):
         assert containing(logs, word) == []
 
 
 def test_fsck_is_clean(cluster: Cluster, written: None) -> None:
     verdict = checks.fsck_clean(*cluster.fsck())
     assert verdict.ok, verdict.detail
+
+
+def test_fsck_finds_the_archive_and_etcd_to_tell_one_history(cluster: Cluster, planted: Planted) -> None:
+    report = json.loads(cluster.run("fsck", "--archive", "default", "-o", "json"))
+    assert report["clean"]
+    assert report["archive"]["clean"]
+    assert report["archive"]["audit_segments"] >= 3
+    assert report["archive"]["position"] >= 6
