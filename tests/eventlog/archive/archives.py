@@ -207,8 +207,8 @@ class Archived:
         entry = self.etcd.entries.get(MARK)
         return None if entry is None else decode_mark(entry.value)
 
-    async def reader(self) -> ArchiveReader:
-        reader = ArchiveReader(self.store)
+    async def reader(self, faults: Faults | None = None) -> ArchiveReader:
+        reader = ArchiveReader(cast(ObjectStore, FaultyPort(self.store, faults)) if faults else self.store)
         await reader.load()
         return reader
 
