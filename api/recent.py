@@ -20,6 +20,7 @@ from mesh.events import (
 )
 from mesh.position import Position
 from mesh.state import State
+from projector.replica import are_all
 from runtime.limits import RECENT_EVENTS_KEPT
 
 
@@ -30,6 +31,8 @@ class RecentEvents:
         self._events: deque[Event] = deque(maxlen=kept)
 
     def folded(self, before: State, after: State, events: Sequence[Event]) -> None:  # noqa: ARG002 - a listener's shape
+        if not are_all(before, events):
+            self._events.clear()
         newest = events[-(self._events.maxlen or 0) :]
         self._events.extend(replace(event, data=_SLIM.get(event.type, _whole)(event.data)) for event in newest)
 

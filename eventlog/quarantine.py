@@ -27,10 +27,16 @@ _SCHEMA = 1
 
 
 class Quarantined(NamedTuple):
-    """A record that does not count, and the log time that is taken for its own (0 where nobody could read it)."""
+    """A record that does not count, the log time that is taken for its own (0 where nobody could read it), and the
+    position of the record that says so."""
 
     position: Position
     time_us: int
+    by: Position
+
+    def voids(self, at: Position) -> bool:
+        """Whether a fold up to there may have counted it: one that came to `by` left it out."""
+        return self.position <= at < self.by
 
 
 class Operator(NamedTuple):
@@ -48,18 +54,18 @@ def quarantined_by(record: Record) -> Quarantined | None:
     try:
         data = record.data or {}
         epoch, number = data["position"]
-        named = Quarantined(Position(epoch, number), data["time_us"])
+        named = Quarantined(Position(epoch, number), data["time_us"], record.position)
     except (KeyError, TypeError, ValueError) as failure:
         raise Damaged(f"Record {record.position} quarantines nothing that can be read: run a newer build") from failure
     sound = all(type(value) is int for value in (*named.position, named.time_us))
-    if not sound or named.position >= record.position:
+    if not sound or not named.voids(named.position):
         raise Damaged(f"Record {record.position} does not quarantine a record before it")
     return named
 
 
 def stand_in(quarantined: Quarantined) -> Record:
     """What every reader gets in the record's place: folding it moves position and time."""
-    at, time_us = quarantined
+    at, time_us, _by = quarantined
     return Record(at, time_us, 0, RECORD_QUARANTINED, _SCHEMA, "", "", "", "", None, {}, KeyClass.CONFIG)
 
 
@@ -75,7 +81,14 @@ async def read_stored(driver: LogDriver, position: Position) -> bytes:
 
 
 async def quarantine(
-    driver: LogDriver, keyring: Keyring, writer: LogWriter, named: Quarantined, *, reason: str, operator: Operator
+    driver: LogDriver,
+    keyring: Keyring,
+    writer: LogWriter,
+    *,
+    position: Position,
+    time_us: int,
+    reason: str,
+    operator: Operator,
 ) -> Appended:
     """Append the record that puts another one in quarantine. Needs no fold: the head says all that an append needs.
 
@@ -89,7 +102,7 @@ async def quarantine(
         "",
         operator.request_id,
         None,
-        {"position": [*named.position], "time_us": named.time_us, "reason": reason},
+        {"position": [*position], "time_us": time_us, "reason": reason},
     )
     for _ in range(QUARANTINE_RACES_MAX):
         head = await driver.read_head()

@@ -21,6 +21,7 @@ from mesh.position import Position
 from mesh.state import State
 from projector.envoy.changes import changed_keys
 from projector.feed.port import Subscription
+from projector.replica import are_all
 from projector.snapshot import NodeSnapshot
 from runtime.limits import LEFT_NODES_MAX
 from runtime.logging import where
@@ -169,7 +170,7 @@ class Projection:
                 entry.known = replace(entry.known, alarms=(*_without_earlier(entry.known.alarms, node), alarm))
 
     def _folded(self, before: State, after: State, events: Sequence[Event]) -> None:
-        if before.level != after.level:
+        if before.level != after.level or not are_all(before, events):
             affected = set(self._nodes)
         else:
             # What cannot be compiled may not have read all that it depends on: any change may be its cure.

@@ -1,8 +1,11 @@
 """The one log follower: proven records in, the cluster's state out. API servers and projectors each run one.
 
-It follows, turns records into events, folds them and tells who waits or listens. On an IntegrityError it halts: the
-last good state stays, nothing more is folded or confirmed, and `halted` says where and what to do (I7). It must never
-skip a record, fold one twice, or give a position as confirmed that it has not folded.
+It begins with a checkpoint, follows, turns records into events, folds them and tells who waits or listens. On an
+IntegrityError it halts: the last good state stays, nothing more is folded or confirmed, and `halted` says where and
+what to do (I7). It goes on past a record that cannot be opened or folded once a later one quarantines it; one that is
+folded already when it is quarantined is taken out again, by folding anew from a checkpoint before it. It must never
+skip a record that is not quarantined, fold one twice, show an older state than before, or give a position as confirmed
+that it has not folded.
 """
 
 from __future__ import annotations
@@ -11,56 +14,56 @@ import asyncio
 import heapq
 import itertools
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
 import structlog
 
 from eventlog.follower import FollowBatch
+from eventlog.quarantine import RECORD_QUARANTINED, Quarantined, quarantined_by
 from eventlog.records import Head, HeadRef, Record
-from mesh.errors import IntegrityError, MeshlogError, NotReady, TimelineMoved, Unavailable
-from mesh.events import Event, Token
+from mesh.errors import Damaged, IntegrityError, LogTrimmed, MeshlogError, NotReady, TimelineMoved, Unavailable
+from mesh.events import Event
 from mesh.evolve import evolve
 from mesh.position import Position
 from mesh.state import State
+from projector.beginning import Begin, from_nothing
+from projector.bulk_fold import BulkFold, event_of
 from runtime.clock import Clock
-from runtime.limits import REPLICA_CONFIRM_RETRY_S
+from runtime.limits import FOLD_IN_BULK_FROM, REPLICA_CONFIRM_RETRY_S
 from runtime.logging import where
 
 log = structlog.get_logger(__name__)
 
+__all__ = ["FoldListener", "HeadReader", "LogFollower", "Replica", "are_all", "event_of"]
+
 FoldListener = Callable[[State, State, Sequence[Event]], None]
-"""Called in the loop after each fold with the state before, the state after and the events between. Must not block."""
+"""Called in the loop after each fold with the state before, the state after and the events between. Must not block.
+
+Of many events folded at once only the last are told, and of a state made anew maybe none: see `are_all`.
+"""
+
+
+def are_all(before: State, events: Sequence[Event]) -> bool:
+    """Whether these are all events since `before`. If not, anything may have changed."""
+    return bool(events) and events[0].position.position == before.position.position + 1
 
 
 class LogFollower(Protocol):
     """What a replica needs of `eventlog.follower.Follower`."""
 
-    def follow(self, after: Head | None = None) -> AsyncGenerator[FollowBatch, None]: ...
+    def follow(
+        self, after: Head | None, quarantined: Mapping[Position, Quarantined]
+    ) -> AsyncGenerator[FollowBatch, None]: ...
+
+    def quarantines(self, after: Head | None) -> AsyncGenerator[Quarantined, None]: ...
 
 
 class HeadReader(Protocol):
     """What a replica needs of `eventlog.reads.HeadConfirmer`."""
 
     async def confirm(self) -> HeadRef: ...
-
-
-def event_of(record: Record) -> Event:
-    """The record as the fold takes it."""
-    return Event(
-        position=record.position,
-        time_us=record.time_us,
-        wall_us=record.wall_us,
-        type=record.type,
-        schema=record.schema,
-        account=record.account,
-        actor=record.actor,
-        source_ip=record.source_ip,
-        request_id=record.request_id,
-        token=Token(record.token.digest, record.token.body) if record.token is not None else None,
-        data=record.data,
-    )
 
 
 class _Expected(NamedTuple):
@@ -72,12 +75,25 @@ class _Expected(NamedTuple):
     after: State
 
 
+class _TakeOut(Exception):  # noqa: N818 - what a record asks for, not an error
+    """A record that is in the fold is quarantined."""
+
+    def __init__(self, named: Quarantined) -> None:
+        super().__init__(str(named.position))
+        self.named = named
+
+
 class Replica:
     """The fold of one log, in memory. `run` belongs under the role's Supervisor, the rest in the same loop."""
 
-    def __init__(self, follower: LogFollower, confirmer: HeadReader, clock: Clock) -> None:
-        self._follower, self._confirmer, self._clock = follower, confirmer, clock
+    def __init__(self, follower: LogFollower, confirmer: HeadReader, clock: Clock, begin: Begin = from_nothing) -> None:
+        self._follower, self._confirmer, self._clock, self._begin = follower, confirmer, clock, begin
         self._state = State()
+        self._bulk = BulkFold()
+        self._after: Head | None = None
+        self._quarantined: dict[Position, Quarantined] = {}
+        self._passed_over: tuple[str, ...] = ()
+        self._failure: IntegrityError | None = None
         self._head: HeadRef | None = None
         self._caught_up = False
         self._halted: str | None = None
@@ -111,8 +127,13 @@ class Replica:
 
     @property
     def halted(self) -> str | None:
-        """Why and where the fold stopped for good, and what to do; None while it goes on."""
+        """Why and where the fold stopped, and what to do; None while it goes on."""
         return self._halted
+
+    @property
+    def alarms(self) -> Sequence[str]:
+        """What an operator should know although the fold goes on: checkpoints that did not open."""
+        return self._passed_over
 
     @property
     def confirmed_age_s(self) -> float:
@@ -130,15 +151,22 @@ class Replica:
         return end
 
     async def run(self) -> None:
-        """Follow and fold until cancelled; returns only when halted."""
-        try:
-            # Replicas of a log begin at its first record; `follow` waits for etcd by itself.
-            async with aclosing(self._follower.follow(None)) as batches:
-                async for batch in batches:
-                    self._fold(batch.records, batch.head)
-                    self._caught_up = self._caught_up or batch.caught_up
-        except IntegrityError as failure:
-            self._halt(failure)
+        """Begin, follow and fold until cancelled; returns only when halted for good."""
+        trouble: Exception | None = None
+        while True:
+            try:
+                await (self._begin_anew() if trouble is None else self._mend(trouble))
+            except LogTrimmed as gap:
+                if gap is trouble:
+                    return self._halt(gap)
+                trouble = gap
+                continue
+            except IntegrityError as failure:
+                return self._halt(failure)
+            try:
+                await self._follow()
+            except (_TakeOut, IntegrityError) as stopped:
+                trouble = stopped
 
     def expect(self, head: Head, base: State, events: Sequence[Event], after: State) -> None:
         """Tell what a frame that is about to be appended will fold to: `events`, up to `head`, lead `base` to `after`.
@@ -156,7 +184,7 @@ class Replica:
         that halts it.
         """
         self._check_halted()
-        if records and records[0].position.position > self.position.position + 1:
+        if self._bulk.going or (records and records[0].position.position > self.position.position + 1):
             return False
         try:
             self._fold(records, head)
@@ -215,7 +243,101 @@ class Replica:
         self._confirmed_begun_s = max(self._confirmed_begun_s, begun_s)
         return found.head.at
 
-    # --- inside
+    # --- inside: beginning, following, and going on after trouble
+
+    async def _begin_anew(self) -> None:
+        """Fold anew from the newest beginning that is not void; what is shown meanwhile stays."""
+        while True:
+            try:
+                beginning = await self._begin(self._usable)
+                break
+            except Unavailable as failure:
+                log.warning("store does not answer, cannot read checkpoints", reason=failure.message)
+                await self._clock.sleep(REPLICA_CONFIRM_RETRY_S)
+        self._passed_over = beginning.passed_over
+        self._after = beginning.after
+        self._bulk.begin(beginning.state)
+
+    def _usable(self, checkpoint: Position) -> bool:
+        return not any(named.voids(checkpoint) for named in self._quarantined.values())
+
+    async def _follow(self) -> None:
+        async with aclosing(self._follower.follow(self._after, self._quarantined)) as batches:
+            async for batch in batches:
+                if self._failure is not None:
+                    raise self._failure
+                self._take(batch)
+
+    def _take(self, batch: FollowBatch) -> None:
+        if not self._bulk.going and batch.caught_up and len(batch.records) < FOLD_IN_BULK_FROM:
+            self._fold(batch.records, batch.head)
+        else:
+            if not self._bulk.going:
+                self._bulk.begin(self._state)
+            for record in batch.records:
+                self._check_quarantine(record)
+                self._bulk.fold(record)
+            if batch.caught_up:
+                self._settle(batch.head)
+        self._after = batch.head.head
+        self._caught_up = self._caught_up or batch.caught_up
+
+    def _settle(self, head: HeadRef | None) -> Position:
+        """Show what is folded in bulk, if it is not older than what is shown; gives how far that is."""
+        if not self._bulk.going:
+            return self.position
+        before, (state, events) = self._state, self._bulk.end()
+        if state.position >= before.position:
+            self._state = state
+            if head is not None:
+                self._check_same(head.head)
+                self._head = head
+            self._publish(before, events)
+        return state.position
+
+    def _check_quarantine(self, record: Record) -> None:
+        if record.type == RECORD_QUARANTINED and record.position not in self._quarantined:
+            named = quarantined_by(record)
+            if named is not None and named.position not in self._quarantined:
+                raise _TakeOut(named)
+
+    async def _mend(self, trouble: Exception) -> None:
+        """Make it possible to follow again; raises what stays in the way."""
+        match trouble:
+            case _TakeOut(named=named):
+                log.warning("a folded record was quarantined, folding anew without it", position=str(named.position))
+                self._quarantined[named.position] = named
+                await self._begin_anew()
+            case LogTrimmed():
+                folded = self._settle(None)
+                await self._begin_anew()
+                if self._bulk.position <= folded:
+                    self._bulk.end()
+                    raise _no_way_on(trouble, folded, self._passed_over) from trouble
+                log.warning("records are gone from the store, going on from a checkpoint", at=str(self._bulk.position))
+                self._failure = self._halted = None
+            case TimelineMoved():
+                raise trouble
+            case IntegrityError():
+                await self._wait_for_quarantine(trouble)
+            case _:
+                raise trouble
+
+    async def _wait_for_quarantine(self, failure: IntegrityError) -> None:
+        """Halt until the record after what is folded is quarantined. Raises what makes the chain itself unsound."""
+        folded = self._settle(None)
+        self._halt(failure)
+        async with aclosing(self._follower.quarantines(self._after)) as quarantines:
+            async for named in quarantines:
+                if named.position.position == folded.position + 1:
+                    break
+        log.warning("going on past a quarantined record", position=str(named.position))
+        self._quarantined[named.position] = named
+        self._failure = self._halted = None
+        if folded < self.position:
+            await self._begin_anew()
+
+    # --- inside: folding and telling
 
     def _fold(self, records: Sequence[Record], head: HeadRef) -> None:
         if self._halted is not None:
@@ -234,6 +356,7 @@ class Replica:
                     continue
                 if record.position.position != state.position.position + 1:
                     raise TimelineMoved(f"the log goes from {state.position} to {record.position}: run `meshlog fsck`")
+                self._check_quarantine(record)
                 event = event_of(record)
                 state = evolve(state, event)
                 events.append(event)
@@ -271,6 +394,7 @@ class Replica:
     def _halt(self, failure: IntegrityError) -> None:
         if self._halted is not None:
             return
+        self._failure = failure
         self._halted = f"the fold stopped after {self.position}: {failure.message}"
         log.error("the replica halted", position=str(self.position), error=failure.message, kind=type(failure).__name__)
         for _position, _key, waiter in self._waiters:
@@ -281,3 +405,8 @@ class Replica:
     def _check_halted(self) -> None:
         if self._halted is not None:
             raise NotReady(self._halted)
+
+
+def _no_way_on(gap: LogTrimmed, folded: Position, passed_over: Sequence[str]) -> Damaged:
+    tried = "; ".join(passed_over) or "there is none beyond it"
+    return Damaged(f"{gap.message} (no checkpoint in the store leads on from {folded}: {tried})")

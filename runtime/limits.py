@@ -268,6 +268,8 @@ FOLD_IN_BULK_FROM = 256
 """Records that come at once from which they are folded in bulk: fewer are told one by one to who follows changes."""
 FOLD_EVENTS_TOLD = 1024
 """The last events of a bulk fold that listeners are told of; of the rest they hear only that they were many."""
+COLLECTION_PAUSE_MAX_S = 30.0
+"""How long a load may keep garbage collections off: the garbage of half a minute does no harm, that of a day would."""
 QUARANTINE_RACES_MAX = 100
 """Appends of a quarantine that other writers may beat: replicas are halted then, so there are hardly any."""
 REPLICA_CONFIRM_RETRY_S = 0.1

@@ -7,7 +7,7 @@ something definite that the log does not bear out (I7).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from api.commands import CommandService, Origin, Outcome
 from eventlog.driver import AppendTxn
 from eventlog.drivers.memory import Fault, MemoryDriver, MemoryStore
 from eventlog.follower import FollowBatch, Follower
+from eventlog.quarantine import Quarantined
 from eventlog.reads import HeadConfirmer
 from eventlog.records import Head, HeadRef, Record
 from eventlog.writer import LogWriter
@@ -36,6 +37,7 @@ from mesh.errors import (
 )
 from mesh.evolve import evolve
 from mesh.kinds import mesh_key
+from mesh.position import Position
 from mesh.state import State, state_hash
 from projector.replica import Replica, event_of
 from runtime.clock import SystemClock, SystemEntropy
@@ -55,10 +57,15 @@ class GatedFollower:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def follow(self, after: Head | None = None) -> AsyncGenerator[FollowBatch, None]:
-        async for batch in self._inner.follow(after):
+    async def follow(
+        self, after: Head | None, quarantined: Mapping[Position, Quarantined]
+    ) -> AsyncGenerator[FollowBatch, None]:
+        async for batch in self._inner.follow(after, quarantined):
             await self.gate.wait()
             yield batch
+
+    def quarantines(self, after: Head | None) -> AsyncGenerator[Quarantined, None]:
+        return self._inner.quarantines(after)
 
 
 class Writer:

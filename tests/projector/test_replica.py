@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from eventlog.follower import FollowBatch
+from eventlog.quarantine import Quarantined
 from eventlog.records import Head, HeadRef
 from mesh.errors import NoQuorum, NotReady, Poison, TimelineMoved
 from mesh.events import Event
@@ -216,10 +217,16 @@ class ToldFollower:
     def __init__(self, *batches: FollowBatch) -> None:
         self._batches = batches
 
-    async def follow(self, after: Head | None = None) -> AsyncGenerator[FollowBatch, None]:
+    async def follow(
+        self, after: Head | None, quarantined: Mapping[Position, Quarantined]
+    ) -> AsyncGenerator[FollowBatch, None]:
         for batch in self._batches:
             yield batch
         await asyncio.Event().wait()
+
+    async def quarantines(self, after: Head | None) -> AsyncGenerator[Quarantined, None]:
+        await asyncio.Event().wait()
+        yield Quarantined(Position(1, 1), 0, Position(1, 2))
 
 
 class ToldHead:

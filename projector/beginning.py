@@ -1,0 +1,76 @@
+"""Where a fold begins: the newest checkpoint that opens, or nothing, and then the log's records after it.
+
+A checkpoint that is damaged is passed over for an older one, and named: the log after the older one says the same, as
+far as it is still there; if it is not, the fold stops at the gap. It must never give a state that is not what a
+checkpoint, verified and opened, says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import structlog
+
+from eventlog.checkpoints import OpenCheckpoint, list_checkpoints, read_checkpoint
+from eventlog.driver import LogDriver
+from eventlog.keys.keyring import Keyring
+from eventlog.records import Head
+from mesh.checkpoint import from_documents
+from mesh.errors import Damaged
+from mesh.position import Position
+from mesh.state import State, state_hash
+
+log = structlog.get_logger(__name__)
+
+
+class Beginning(NamedTuple):
+    """A state, the point of the log to follow after (None: from the first record), and the checkpoints passed over."""
+
+    state: State
+    after: Head | None
+    passed_over: tuple[str, ...] = ()
+
+
+Usable = Callable[[Position], bool]
+"""Whether a checkpoint at that point of the log may be used."""
+
+Begin = Callable[[Usable], Awaitable[Beginning]]
+"""Gives the newest beginning that is usable."""
+
+
+def from_checkpoints(driver: LogDriver, keyring: Keyring) -> Begin:
+    """Begin with the newest sound checkpoint in the store. MissingKey, WrongKey and NoQuorum are raised."""
+
+    async def begin(usable: Usable) -> Beginning:
+        passed_over: list[str] = []
+        for at in reversed(await list_checkpoints(driver)):
+            if not usable(at):
+                continue
+            try:
+                opened = await read_checkpoint(driver, keyring, at)
+                state = None if opened is None else await _state_of(opened)
+            except Damaged as damage:
+                log.error("a checkpoint is damaged, using an older one", at=str(at), reason=damage.message)  # noqa: TRY400
+                passed_over.append(damage.message)
+                continue
+            if opened is not None and state is not None:
+                return Beginning(state, opened.manifest.at, tuple(passed_over))
+        return Beginning(State(), None, tuple(passed_over))
+
+    return begin
+
+
+async def _state_of(opened: OpenCheckpoint) -> State:
+    # Sealed and signed, so its items are what was folded. It takes a while: not in the loop.
+    state = await asyncio.to_thread(from_documents, opened.config, opened.secrets, verify=False)
+    manifest = opened.manifest
+    if state_hash(state) != manifest.state_hash or state.position != manifest.state_at:
+        raise Damaged(f"The checkpoint at {manifest.at.at} holds another state than its manifest says: delete it")
+    return state
+
+
+async def from_nothing(usable: Usable) -> Beginning:  # noqa: ARG001 - a `Begin`
+    """Begin with the log's first record."""
+    return Beginning(State(), None)

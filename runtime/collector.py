@@ -1,0 +1,31 @@
+"""Python's cyclic garbage collector, put off while a lot of what stays is loaded: it would look at all of it again and
+again, for a third of the time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+from runtime.limits import COLLECTION_PAUSE_MAX_S
+
+
+class CollectionPause:
+    """`begin` stops collections, `end` lets them go on, and takes what was loaded out of their sight. At most for
+    COLLECTION_PAUSE_MAX_S, whatever happens in between."""
+
+    def __init__(self) -> None:
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Called again, it changes nothing."""
+        if self._timer is None and gc.isenabled():
+            gc.disable()
+            self._timer = asyncio.get_running_loop().call_later(COLLECTION_PAUSE_MAX_S, gc.enable)
+
+    def end(self) -> None:
+        """Called without a `begin`, it changes nothing."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            gc.freeze()
+            gc.enable()
