@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import signal
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import rich_click as click
@@ -84,22 +85,8 @@ def status(layout: Layout, *, output: str, exit_code: bool) -> int:
     }
     processes = document["processes"]
     print_data(document, output, lambda: columns(processes, titles), lambda: [row["id"] for row in processes])
-    held_back = {
-        (node, said) for row in processes for node, all_said in row.get("alarms", {}).items() for said in all_said
-    }
-    for node, said in sorted(held_back):
-        click.echo(f"held back from {node}: {said}", err=True)
-    drills = [row["drill"] for row in processes if row.get("drill")]
-    if drills and not (last := max(drills, key=lambda drill: drill["time_us"]))["ok"]:
-        click.echo(f"the restore drill of {last['time']} failed: {last['reason']}", err=True)
-    for alarm in sorted({row["archive"]["alarm"] for row in processes if "alarm" in row.get("archive", {})}):
-        click.echo(f"archive: {alarm}", err=True)
-    for error in sorted({row["archive"]["error"] for row in processes if "error" in row.get("archive", {})}):
-        click.echo(f"archive: {error}", err=True)
-    for row in processes:
-        for one in row.get("refused", ()):
-            what = f"{one['type']} {', '.join(one['resources'])}".strip()
-            click.echo(f"refused by a proxy of {one['node']}: {what}, as of position {one['position']}", err=True)
+    for remark in _remarks(processes):
+        click.echo(remark, err=True)
     return Unavailable.exit_code if exit_code and not document["ready"] else 0
 
 
@@ -123,6 +110,31 @@ def env(layout: Layout, *, zone: str | None, output: str) -> None:
     }
     lines = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())
     print_data(values, "table" if output == "shell" else output, lambda: lines, list)
+
+
+def _remarks(processes: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What is not as it should be, each thing once, whoever says it."""
+    held_back = {
+        (node, said) for row in processes for node, all_said in row.get("alarms", {}).items() for said in all_said
+    }
+    for node, said in sorted(held_back):
+        yield f"held back from {node}: {said}"
+    drills = [row["drill"] for row in processes if row.get("drill")]
+    if drills and not (last := max(drills, key=lambda drill: drill["time_us"]))["ok"]:
+        yield f"the restore drill of {last['time']} failed: {last['reason']}"
+    for kind in ("alarm", "error"):
+        for said in sorted({row["archive"][kind] for row in processes if kind in row.get("archive", {})}):
+            yield f"archive: {said}"
+    warned: dict[str, list[str]] = {}
+    for row in processes:
+        for said in row.get("warnings", ()):
+            warned.setdefault(said, []).append(row["id"])
+    for said, ids in warned.items():
+        yield f"{', '.join(ids)}: {said}"
+    for row in processes:
+        for one in row.get("refused", ()):
+            what = f"{one['type']} {', '.join(one['resources'])}".strip()
+            yield f"refused by a proxy of {one['node']}: {what}, as of position {one['position']}"
 
 
 def _remove(layout: Layout) -> None:

@@ -14,7 +14,20 @@ from cli.layout import ClusterFile, Layout, ProcessEntry
 from cli.processes import running_pid, serve_argv
 from runtime.limits import PROBE_TIMEOUT_S
 
-_SHOWN = ("epoch", "state_hash", "level", "build", "proxies", "frontends", "alarms", "refused", "archive", "drill")
+_SHOWN = (
+    "epoch",
+    "state_hash",
+    "level",
+    "build",
+    "proxies",
+    "frontends",
+    "alarms",
+    "refused",
+    "archive",
+    "drill",
+    "space",
+    "warnings",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -394,6 +394,7 @@ async def run_projector(settings: ProjectorSettings) -> None:
                 "state_hash": state_hash(replica.state),
                 "frontends": feed.frontends,
                 "alarms": alarms,
+                "warnings": [said for said in (access.reproduction.disagreement,) if said],
             }
 
         keys = KeyCheck(access.driver, access.keyring, access.providers, clock)
