@@ -26,7 +26,7 @@ from eventlog.keys.wrapping import (
 )
 from eventlog.records import KeyClass
 from eventlog.sealing import KEY_BYTES, DataKey
-from mesh.errors import BadRequest, Damaged, MeshlogError, MissingKey, NoQuorum, NotFound
+from mesh.errors import BadRequest, Damaged, IntegrityError, MeshlogError, MissingKey, NoQuorum, NotFound
 from runtime.clock import Clock, Entropy
 from runtime.limits import KEKS_TOLD_MAX, KEY_WRITE_TRIES
 
@@ -160,7 +160,8 @@ class KeyRotation:
     async def rewrap(self, log_id: str, key_id: str, target: Target) -> bool:
         """Wrap one data key by `target`; False if it is already. It stays as it is if anything goes wrong.
 
-        One that has gone from the store is written again, if this server still has it in memory.
+        One that has gone from the store, or that does not open any more since its key-encryption key is lost, is
+        written again if this server still has it in memory.
         """
         for _ in range(KEY_WRITE_TRIES):
             entry = await self._driver.read_entry(f"datakey/{key_id}")
@@ -169,7 +170,7 @@ class KeyRotation:
             present = parse_wrapped(key_id, entry.value)
             if (present.scheme, present.wrapped.kek_id) == (target.scheme, target.kek_id):
                 return False
-            key = await unwrap_data_key(key_id, entry.value, log_id, self._providers)
+            key = await self._open(log_id, key_id, entry)
             if key is None:
                 raise self._not_given(present.key_class)
             value = await _wrap_proven(key, log_id, target)
@@ -177,6 +178,14 @@ class KeyRotation:
                 return True
             # Another server was first, or the answer was lost: what is stored now decides.
         raise NoQuorum(f"Data key {key_id} could not be re-wrapped, since etcd gave no certain answer: try again")
+
+    async def _open(self, log_id: str, key_id: str, entry: Entry) -> DataKey | None:
+        try:
+            return await unwrap_data_key(key_id, entry.value, log_id, self._providers)
+        except IntegrityError:
+            if key_id in self._keyring.loaded:
+                return self._keyring.loaded[key_id]
+            raise
 
     async def _bring_back(self, log_id: str, key_id: str, target: Target) -> bool:
         key = self._keyring.loaded.get(key_id)

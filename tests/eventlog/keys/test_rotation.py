@@ -202,6 +202,24 @@ async def test_a_key_that_etcd_lost_comes_back_from_a_server_that_has_it(place: 
         await place.rotation().rewrap(place.log_id, "config-never", await rotation.choose(KeyClass.CONFIG, None))
 
 
+async def test_a_lost_key_encryption_key_loses_nothing_while_a_server_has_the_data_keys(place: Place) -> None:
+    keyring = place.keyring()
+    await keyring.load(place.log_id)
+    place.path.unlink()
+    kek_id = place.new_kek(current=True)
+    with pytest.raises(MissingKey):
+        await place.keyring().load(place.log_id)
+    (key_id,) = [key_id for key_id in await place.key_ids() if key_id.startswith("config-")]
+    target = await place.rotation().choose(KeyClass.CONFIG, None)
+    with pytest.raises(MissingKey):
+        await place.rotation().rewrap(place.log_id, key_id, target)  # a server that never had it
+    assert await place.rotation(keyring=keyring).rewrap(place.log_id, key_id, target)
+    assert await under(place, kek_id) == [key_id]
+    fresh = place.keyring()
+    await fresh.load(place.log_id)
+    assert fresh.loaded == keyring.loaded
+
+
 async def test_what_to_wrap_with_is_named_by_key_or_by_kind_and_told_if_unknown(place: Place) -> None:
     rotation, kek_id = place.rotation(), place.new_kek(current=False)
     assert (await rotation.choose(KeyClass.SIGNING, "file")).place.endswith("secrets.kek")
