@@ -176,6 +176,45 @@ async def test_many_writers_of_one_resource_lose_no_update(tmp_path: Path) -> No
         assert {state_hash(writer.replica.state) for writer in it.writers} == {state_hash(folded)}
 
 
+async def test_commands_that_arrive_together_are_one_frame_and_each_knows_its_own_position(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        (writer,) = it.writers
+        frames = len(it.store.frames)
+        answers = await asyncio.gather(*(writer.do(create(f"m{number}")) for number in range(20)))
+        assert len(it.store.frames) == frames + 1
+        records = {record.position: record for record in await it.records()}
+        assert len({answer.position for answer in answers}) == 20
+        for number, answer in enumerate(answers):
+            assert (records[answer.position].data or {})["key"][1] == f"m{number}"
+
+
+async def test_an_idle_server_commits_at_once_and_what_piles_up_meanwhile_is_the_next_frame(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        (writer,) = it.writers
+        sent: list[int] = []
+        others: list[asyncio.Future[Outcome]] = []
+
+        def note(txn: AppendTxn) -> Fault:
+            if not sent:  # while the first is on its way, more arrive
+                others.extend(asyncio.ensure_future(writer.do(create(f"m{number}"))) for number in range(5))
+            sent.append(txn.head.position - txn.expected.head.position)
+            return Fault.NONE
+
+        it.store.fault_of = note
+        await writer.do(create("first"))
+        await asyncio.gather(*others)
+        assert sent == [1, 5]
+
+
+async def test_one_command_that_cannot_be_written_takes_no_other_along(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        (writer,) = it.writers
+        await writer.do(create("m"))
+        big = Update(mesh_key(ACCOUNT, "m"), {"egressFilter": {"type": 2**70}})  # no integer of msgpack
+        answers = await settled(writer.do(create("a")), writer.do(big), writer.do(create("b")))
+        assert [type(answer).__name__ for answer in answers] == ["Outcome", "BadRequest", "Outcome"]
+
+
 async def test_a_token_with_another_body_is_a_conflict(tmp_path: Path) -> None:
     async with world(tmp_path) as it:
         (writer,) = it.writers
