@@ -52,6 +52,7 @@ from mesh.errors import MeshlogError
 from mesh.events import LEVEL
 from mesh.position import Position
 from mesh.state import state_hash
+from projector.beginning import from_checkpoints
 from projector.feed.client import FeedClient, secure_channels
 from projector.feed.server import FeedServer
 from projector.projection import Projection
@@ -127,7 +128,7 @@ def open_log(settings: LogSettings, clock: Clock, entropy: Entropy) -> LogAccess
     def follower() -> Follower:
         return Follower(driver, keyring, clock, entropy)
 
-    replica = Replica(follower(), HeadConfirmer(driver), clock)
+    replica = Replica(follower(), HeadConfirmer(driver), clock, from_checkpoints(driver, keyring))
     reproduction = Reproduction(driver, lambda: known_signers(keyring), clock)
     replica.subscribe(reproduction.folded)
     return LogAccess(connection, driver, providers, keyring, replica, follower, reproduction)
@@ -394,7 +395,7 @@ async def run_projector(settings: ProjectorSettings) -> None:
                 "state_hash": state_hash(replica.state),
                 "frontends": feed.frontends,
                 "alarms": alarms,
-                "warnings": [said for said in (access.reproduction.disagreement,) if said],
+                "warnings": [said for said in (access.reproduction.disagreement, *replica.alarms) if said],
             }
 
         keys = KeyCheck(access.driver, access.keyring, access.providers, clock)

@@ -136,7 +136,7 @@ class Upkeep:
     def status(self) -> dict[str, Any]:
         """For /status: `space`, and what an operator has to know as `warnings`."""
         found: dict[str, Any] = {}
-        warnings = [self._clock_objection(), self._parts.reproduction.disagreement]
+        warnings = [self._clock_objection(), self._parts.reproduction.disagreement, *self._parts.replica.alarms]
         if self._space is not None:
             found["space"] = {**self._space._asdict(), "share": round(self._space.share, 4)}
             warnings.append(self._space.alarm)
