@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 ROOMS := api bench chaos cli cluster eventlog identity mesh projector proxy runtime xds
 
-.PHONY: help setup setup-dev demo test test-fast lint format chaos bench bench-log lock clean
+.PHONY: help setup setup-dev demo test test-fast test-transit lint format chaos bench bench-log bench-restore lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,12 +26,15 @@ help: ## this list
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	@rm -f .venv/.dev-* && touch $@
 
-.cache/bin/etcd: scripts/build_etcd.sh scripts/etcd/go.mod scripts/etcd/go.sum scripts/etcd/main.go
-	scripts/build_etcd.sh $@
+.cache/bin/%: scripts/%/go.mod scripts/%/go.sum scripts/%/main.go | scripts/build_go.sh
+	scripts/build_go.sh scripts/$* $@
+
+.cache/bin/vault-transit: scripts/build_vault_transit.sh scripts/vault_transit/go.mod scripts/vault_transit/go.sum scripts/vault_transit/main.go
+	scripts/build_vault_transit.sh $@
 
 setup: .venv/.run-$(shell sha256sum requirements.lock pyproject.toml | sha256sum | cut -c1-12) ## .venv with meshlog, envoy and a first-look etcd
 
-setup-dev: .venv/.dev-$(shell sha256sum requirements-dev.lock pyproject.toml | sha256sum | cut -c1-12) .cache/bin/etcd ## the same, the test tools, and the pinned etcd (built once)
+setup-dev: .venv/.dev-$(shell sha256sum requirements-dev.lock pyproject.toml | sha256sum | cut -c1-12) .cache/bin/etcd .cache/bin/s3 ## the same, the test tools, and the pinned etcd and S3 server (built once)
 	@scripts/system_tools.sh
 
 demo: setup ## a cluster, real Envoys, a canary, the loss of a zone, a rollback; cleans up after itself
@@ -39,6 +42,9 @@ demo: setup ## a cluster, real Envoys, a canary, the loss of a zone, a rollback;
 
 test: setup-dev ## the whole default suite, on real etcd and real Envoys
 	scripts/test.sh
+
+test-transit: setup-dev .cache/bin/vault-transit ## the key provider tests against Vault's own Transit engine, built once (two minutes)
+	MESHLOG_TEST_TRANSIT=.cache/bin/vault-transit $(BIN)/python -m pytest tests/eventlog/keys -k vault
 
 test-fast: setup-dev ## what needs neither a cluster nor an Envoy
 	$(BIN)/python -m pytest -m "not e2e and not netns"
@@ -61,6 +67,9 @@ bench: setup-dev ## write-to-ACK latency, hop by hop, beside its yardstick; JSON
 
 bench-log: setup-dev ## the log's figures, each beside its yardstick of the same run; JSON lines
 	$(BIN)/python -m bench.log
+
+bench-restore: setup-dev ## total loss of etcd at 10 000 events: what is missing afterwards, and how long it took
+	$(BIN)/python -m bench.restore
 
 lock: ## write the hash-locked requirements anew from pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -30,6 +30,7 @@ from mesh.errors import Damaged, MeshlogError, MissingKey, SettingsError, Unavai
 from runtime.limits import KEY_ANSWER_BYTES, KEY_CALL_PAUSE_S, KEY_CALL_S, KEY_CALL_TRIES, KEY_CONNECT_S
 
 _CIPHERTEXT = re.compile(r"vault:v([1-9]\d{0,8}):([A-Za-z0-9+/]+={0,2})")
+_VERSION = re.compile(r"[1-9]\d{0,8}", re.ASCII)
 _PASSING = frozenset({307, 408, 412, 429, 472, 473, 500, 502, 503, 504})
 """Sealed, standby, rate limited, not replicated yet, or a gateway in between."""
 
@@ -73,7 +74,8 @@ class VaultKeyProvider:
     async def unwrap(self, wrapped: WrappedKey, context: bytes) -> bytes:
         """Unwrap with the version that wrapped, for as long as Vault allows it (min_decryption_version)."""
         key, _, version = wrapped.kek_id.rpartition(":v")
-        if key != f"{self._mount}/{self._name}" or not version.isdigit():
+        # Vault takes version 0 for version 1: two names of one key, so that a changed id would go unnoticed.
+        if key != f"{self._mount}/{self._name}" or not _VERSION.fullmatch(version):
             raise MissingKey(
                 f"The key-encryption key {wrapped.kek_id} of class '{self._class.value}' is not {self.place}: set the "
                 "source that wrapped it beside this one, or re-wrap the data keys first"

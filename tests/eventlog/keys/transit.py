@@ -73,7 +73,7 @@ class Transit:
         if name not in self.keys:
             raise RefusedError(400, "encryption key not found")
         version, _, text = body["ciphertext"].removeprefix("vault:v").partition(":")
-        key = self.keys[name].get(int(version))
+        key = self.keys[name].get(int(version) or 1)  # as Vault does: keys once began at version 0
         if key is None:
             raise RefusedError(400, "invalid ciphertext: version is too new")
         if int(version) < self.oldest.get(name, 1):
