@@ -72,7 +72,7 @@ def _homes(*states: State) -> set[tuple[str, str]]:
 def page_of(
     keys: Iterable[ResourceKey], document_of: Callable[[ResourceKey], dict[str, Any]], after_path: str
 ) -> tuple[dict[ResourceKey, dict[str, Any]], str | None]:
-    """The documents of `keys` (sorted by path) beyond `after_path`, and the path to go on after (None: that was all)."""
+    """The documents of `keys` (sorted by path) beyond `after_path`, and the path to go on after (None: no more)."""
     page: dict[ResourceKey, dict[str, Any]] = {}
     size_bytes, last = 0, after_path
     for key in keys:

@@ -23,11 +23,12 @@ from eventlog.checkpoints import OpenCheckpoint, newest_checkpoint, open_checkpo
 from eventlog.driver import LogDriver, StoredFrame
 from eventlog.frames import decode_frame
 from eventlog.keys.keyring import Keyring
+from eventlog.quarantine import RECORD_QUARANTINED, Quarantined, quarantined_by, stand_in
 from eventlog.records import BlobRef, Record
 from eventlog.sealing import open_envelope, parse_stored
 from eventlog.signing import known_signers
 from mesh.checkpoint import from_documents
-from mesh.errors import Damaged, MissingKey, NotFound, Unavailable
+from mesh.errors import Damaged, IntegrityError, MissingKey, NotFound, Poison, Unavailable
 from mesh.events import Event
 from mesh.evolve import evolve
 from mesh.position import ORIGIN, Position
@@ -85,7 +86,12 @@ class LogHistory:
                 first = frame.last.position - len(stored_records) + 1
                 for number, stored in enumerate(stored_records, start=first):
                     if after.position < number <= upto.position:
-                        batch.append(event_of(await self._open(stored, log_id, Position(frame.last.epoch, number))))
+                        position = Position(frame.last.epoch, number)
+                        try:
+                            record = await self._open(stored, log_id, position)
+                        except IntegrityError as broken:
+                            record = await self._stand_in(broken, position)
+                        batch.append(event_of(record))
                     if len(batch) >= HISTORY_BATCH_EVENTS:
                         yield batch
                         batch = []
@@ -130,6 +136,30 @@ class LogHistory:
             record = open_envelope(envelope, log_id, position, self._keyring)
         return await fetch(record, log_id, self._source.parts, self._keyring)
 
+    async def quarantine_of(self, position: Position) -> Quarantined | None:
+        """See `EventHistory.quarantine_of`."""
+        log_id = await self._source.log_id()
+        async with aclosing(self._source.frames(position, None)) as frames:
+            async for frame in frames:
+                stored_records = decode_frame(frame.value, frame.last)
+                first = frame.last.position - len(stored_records) + 1
+                for number, stored in enumerate(stored_records, start=first):
+                    try:
+                        named = quarantined_by(await self._open(stored, log_id, Position(frame.last.epoch, number)))
+                    except IntegrityError:
+                        continue
+                    if named is not None and named.position == position:
+                        return named
+                await asyncio.sleep(0)
+        return None
+
+    async def _stand_in(self, broken: IntegrityError, position: Position) -> Record:
+        """What is given in place of a record that does not open, if it is quarantined; else raises why not."""
+        named = await self.quarantine_of(position)
+        if named is None:
+            raise broken
+        return stand_in(named)
+
 
 class StoredCheckpoints:
     """`StateHistory` over the checkpoints in etcd, and, for what is older than those, in the archive."""
@@ -163,8 +193,20 @@ class StoredCheckpoints:
         return open_checkpoint(manifest, parts.__getitem__, self._keyring, known_signers(self._keyring))
 
 
+class _TakenOut(Exception):  # noqa: N818 - what an event asks for, not an error
+    """An event that may be in the fold already is quarantined."""
+
+    def __init__(self, named: Quarantined) -> None:
+        super().__init__(str(named.position))
+        self.named = named
+
+
 class PastStates:
-    """The state after any position of the log, folded from the nearest one that is known."""
+    """The state after any position of the log, folded from the nearest one that is known.
+
+    It is what a replica had there: an event that was quarantined by then does not count, one that was quarantined later
+    does, unless it is one that nobody could fold.
+    """
 
     def __init__(self, history: EventHistory, checkpoints: StateHistory) -> None:
         self._history, self._checkpoints = history, checkpoints
@@ -177,32 +219,66 @@ class PastStates:
             return now
         if position.position == 0:
             return State()
+        taken_out: dict[Position, Quarantined] = {}
         async with self._turns:
-            state = await self._base(position)
-            unsaved = 0
-            async for events in self._history.read(state.position, position):
-                for event in events:
-                    state = evolve(state, event)
-                unsaved += len(events)
-                if unsaved >= PAST_STATE_EVERY_EVENTS:  # so that a fold that runs out of time goes on from here
-                    self._keep(state)
-                    unsaved = 0
-            if state.position != position:
-                raise Damaged(f"the log was folded to {state.position} on the way to {position}: run `meshlog fsck`")
-            self._keep(state)
-            return state
+            while True:
+                try:
+                    return await self._fold(position, now, taken_out)
+                except _TakenOut as found:
+                    taken_out[found.named.position] = found.named
 
-    async def _base(self, position: Position) -> State:
-        lately = max((at for at in self._kept if at <= position), default=ORIGIN)
-        if lately.position and position.position - lately.position <= PAST_CHECKPOINT_WORTH_EVENTS:
+    async def _fold(self, position: Position, now: State, taken_out: Mapping[Position, Quarantined]) -> State:
+        state = await self._base(position, now, taken_out)
+        unsaved = 0
+        async for events in self._history.read(state.position, position):
+            for event in events:
+                state = await self._next(state, event, taken_out)
+            unsaved += len(events)
+            if unsaved >= PAST_STATE_EVERY_EVENTS:  # so that a fold that runs out of time goes on from here
+                self._keep(state, taken_out)
+                unsaved = 0
+        if state.position != position:
+            raise Damaged(f"the log was folded to {state.position} on the way to {position}: run `meshlog fsck`")
+        self._keep(state, taken_out)
+        return state
+
+    async def _next(self, state: State, event: Event, taken_out: Mapping[Position, Quarantined]) -> State:
+        named = taken_out.get(event.position)
+        if named is None:
+            if event.type == RECORD_QUARANTINED and event.data:
+                quarantined = Quarantined(Position(*event.data["position"]), event.data["time_us"], event.position)
+                if quarantined.position not in taken_out:
+                    raise _TakenOut(quarantined)
+            try:
+                return evolve(state, event)
+            except Poison as poison:
+                named = await self._history.quarantine_of(event.position)
+                if named is None:
+                    raise poison from None
+        return evolve(state, event_of(stand_in(named)))
+
+    async def _base(self, position: Position, now: State, taken_out: Mapping[Position, Quarantined]) -> State:
+        limit = position
+        while True:
+            state = await self._nearest(limit)
+            void = [named.position for named in taken_out.values() if named.voids(state.position)]
+            if not void:
+                return state
+            limit = now.at(min(void).position - 1)
+
+    async def _nearest(self, limit: Position) -> State:
+        lately = max((at for at in self._kept if at <= limit), default=ORIGIN)
+        if lately.position and limit.position - lately.position <= PAST_CHECKPOINT_WORTH_EVENTS:
             self._kept.move_to_end(lately)
             return self._kept[lately]
-        checkpoint = await self._checkpoints.before(position)
+        checkpoint = await self._checkpoints.before(limit)
         if checkpoint is not None and checkpoint.position > lately:
             return checkpoint
         return self._kept.get(lately, State())
 
-    def _keep(self, state: State) -> None:
+    def _keep(self, state: State, taken_out: Mapping[Position, Quarantined]) -> None:
+        if any(named.voids(state.position) for named in taken_out.values()):
+            return  # on the way to another position; what was here counted the event
         self._kept[state.position] = state
         self._kept.move_to_end(state.position)
         while len(self._kept) > PAST_STATES_KEPT:

@@ -16,6 +16,7 @@ from api.trail import Attempt
 from eventlog.archive.store import ObjectStore
 from eventlog.keys.keyring import Keyring
 from eventlog.keys.rotation import KeyRotation
+from eventlog.quarantine import Quarantined
 from eventlog.records import Head, HeadRef, NewRecord, Record
 from eventlog.sealing import KeyFinder
 from eventlog.writer import Appended, LostRace, SealedAppend
@@ -115,9 +116,14 @@ class EventHistory(Protocol):
         """
         ...
 
+    async def quarantine_of(self, position: Position) -> Quarantined | None:
+        """The word of a later record that the one at `position` does not count; None if there is none."""
+        ...
+
     def read(self, after: Position, upto: Position) -> AsyncIterator[Sequence[Event]]:
         """Every event after `after` up to and with `upto`, opened and verified, in order, in batches.
 
+        In place of one that does not open, and is quarantined, comes what stands in for it.
         NotFound when part of it is not kept any more.
         """
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -12,12 +13,20 @@ from api.calls import Call
 from api.ports import ApiPorts
 from api.recent import RecentEvents
 from api.rewind import RewindApi
+from eventlog.append import new_head
+from eventlog.driver import AppendTxn, Committed
+from eventlog.frames import encode_frame
+from eventlog.quarantine import Operator, Quarantined, quarantine, stand_in
+from eventlog.records import HeadRef, KeyClass, NewRecord
+from eventlog.sealing import place_record, seal_record
 from identity.sigv4 import Caller
 from mesh.documents import resource_document
-from mesh.errors import NotFound
+from mesh.errors import Damaged, NotFound, Poison
 from mesh.events import Event
+from mesh.evolve import evolve
 from mesh.position import ORIGIN, Position
 from mesh.state import State, state_hash
+from projector.replica import event_of
 from tests.api.conftest import REGION
 from tests.api.pasts import MESHES, Past, long_past
 from tests.eventlog.archive.archives import make_archived
@@ -177,3 +186,88 @@ class _Still:
 
     async def confirmed(self, timeout_s: float) -> Position:
         return self.state.position
+
+
+async def test_past_a_record_that_nobody_can_fold_once_it_is_quarantined() -> None:
+    past = Past(await make_archived())
+    await past.grow(50)
+    poison = await append_unfoldable(past)
+    with pytest.raises(Poison):
+        await past.past().at(poison, replace(past.now, position=Position(1, 90)))
+    time_us = past.now.time_us
+    await set_aside(past, poison, time_us)
+    after = past.states[-1]
+    for number in range(40, len(past.states) - 1):
+        found = await past.past().at(Position(1, number), after)
+        assert state_hash(found) == state_hash(past.states[number]), number
+    assert [event.type for event in await read(past, 50, 52)] == ["NeverHeardOf", "RecordQuarantined"]
+
+
+async def test_past_a_record_that_no_longer_opens_once_it_is_quarantined() -> None:
+    past = Past(await make_archived())
+    await past.grow(50)
+    broken = await append_unopenable(past)
+    with pytest.raises(Damaged):
+        await past.past().at(broken, replace(past.now, position=Position(1, 90)))
+    await set_aside(past, broken, past.now.time_us)
+    found = await past.past().at(broken, past.now)
+    assert (found.position, found.resources) == (broken, past.states[50].resources)
+    assert [event.position.position for event in await read(past, 49, 52)] == [50, 51, 52]
+
+
+async def test_a_change_that_was_quarantined_counts_until_then_and_no_longer() -> None:
+    past = Past(await make_archived())
+    await past.grow(30)
+    bad = past.now.position
+    before, counted = past.states[-2], past.states[-1]
+    await set_aside(past, bad, counted.time_us, fold=False)
+    with_it = evolve(before, event_of(stand_in(Quarantined(bad, counted.time_us, past.archived.log.head.head.at))))
+    states, head = past.past(), past.archived.log.head.head.at
+    now = replace(with_it, position=Position(1, head.position + 1))
+    at_bad, at_word = await states.at(bad, now), await states.at(head, now)
+    assert at_bad.resources == counted.resources, "as it was then"
+    assert at_word.resources == before.resources
+    assert (await states.at(bad, now)).resources == counted.resources, "whatever was asked for before"
+    assert (await past.past().at(head, now)).resources == before.resources
+
+
+async def append_unfoldable(past: Past) -> Position:
+    log = past.archived.log
+    record = NewRecord("NeverHeardOf", 1, ACCOUNT, PRINCIPAL, "", "r", None, {"x": 1})
+    appended = await log.append(record, previous_time_us=past.now.time_us)
+    return appended.head.head.at
+
+
+async def append_unopenable(past: Past) -> Position:
+    """Sealed for another place: nobody can open it, and the chain is sound."""
+    log = past.archived.log
+    head = log.head.head
+    keys = await log.keyring.sealing_keys(head.log_id, KeyClass.CONFIG)
+    new = NewRecord("ResourceDeleted", 1, ACCOUNT, PRINCIPAL, "", "r", None, {})
+    elsewhere = head._replace(position=head.position + 7)
+    stored = seal_record(place_record(new, elsewhere, 1, 1), elsewhere, keys, (b"s" * 32, b"t" * 32))
+    made = new_head(head, [stored])
+    result = await log.driver.append(AppendTxn(log.head, encode_frame([stored]), made))
+    assert isinstance(result, Committed)
+    log.head = HeadRef(made, result.mod_revision)
+    return made.at
+
+
+async def set_aside(past: Past, position: Position, time_us: int, *, fold: bool = True) -> None:
+    log = past.archived.log
+    appended = await quarantine(
+        log.driver,
+        log.keyring,
+        log.writer,
+        position=position,
+        time_us=time_us,
+        reason="a test",
+        operator=Operator(ACCOUNT, PRINCIPAL, "r"),
+    )
+    log.head = appended.head
+    named = Quarantined(position, time_us, appended.head.head.at)
+    if fold:
+        past.states.append(evolve(past.now, event_of(stand_in(named))))
+        for record in appended.records:
+            past.states.append(evolve(past.now, event_of(record)))
+        await past.grow(5)
