@@ -15,14 +15,16 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from api.commands import CommandService, Origin
+from api.outcomes import Ticket
 from api.peers import Peers, PeerServer
+from api.ports import Declined
 from cluster.etcd.choice import EtcdMember
 from cluster.etcd.connection import EtcdConnection, TlsFiles
 from eventlog.driver import AppendResult, AppendTxn, Committed, HeadMoved
@@ -37,6 +39,7 @@ from eventlog.writer import LogWriter
 from mesh.commands import Command, Create, Update, idempotency_token
 from mesh.errors import Conflict, Unavailable
 from mesh.kinds import ResourceKey, mesh_key
+from mesh.position import Position
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.limits import GROUP_COMMANDS_MAX
@@ -104,11 +107,29 @@ async def closed_loops(do: Do, callers: int, seconds: float) -> tuple[list[float
     return latencies, unavailable
 
 
+def node_spec(name: str, number: int) -> dict[str, Any]:
+    """A virtual node's, small and usual."""
+    port = {"port": 1024 + number % 50_000, "protocol": "http"}
+    hostname = f"{name}.service.example.internal"
+    return {"listeners": [{"portMapping": port}], "serviceDiscovery": {"dns": {"hostname": hostname}}}
+
+
+class CountingPeers(Peers):
+    """Peers that count what was taken off this appender's hands."""
+
+    taken = 0
+
+    async def hand_over(self, tickets: Sequence[Ticket], timeout_s: float) -> Position | Declined:
+        answer = await super().hand_over(tickets, timeout_s)
+        self.taken += 0 if isinstance(answer, Declined) else len(tickets)
+        return answer
+
+
 class Meshlog:
     """The write path of one API server."""
 
-    def __init__(self, name: str, service: CommandService, replica: Replica) -> None:
-        self._name, self._service, self._replica = name, service, replica
+    def __init__(self, name: str, service: CommandService, replica: Replica, peers: CountingPeers) -> None:
+        self._name, self._service, self._replica, self._peers = name, service, replica, peers
         self._round = 0
         self.acknowledged = 0
 
@@ -122,6 +143,11 @@ class Meshlog:
         missing = [key for key in map(self._key, range(round_["callers"])) if key not in self._replica.state.resources]
         await asyncio.gather(*(self._submit(Create(key, spec), key.name) for key in missing))
 
+    @property
+    def handed_over(self) -> int:
+        """Commands that others have done for this one."""
+        return self._peers.taken
+
     async def call(self, caller: int, number: int) -> None:
         await self._submit(Update(self._key(caller), self._spec(number)), f"{self._round}-{caller}-{number}")
 
@@ -129,9 +155,7 @@ class Meshlog:
         return ResourceKey(ACCOUNT, "bench", "virtualNode", "", f"{self._name}-{caller}")
 
     def _spec(self, number: int) -> dict[str, Any]:
-        port = {"port": 1024 + number % 50_000, "protocol": "http"}
-        hostname = f"{self._name}.service.example.internal"
-        return {"listeners": [{"portMapping": port}], "serviceDiscovery": {"dns": {"hostname": hostname}}}
+        return node_spec(self._name, number)
 
     async def _submit(self, command: Command, token: str) -> None:
         request_id = f"{self._name}-{token}"
@@ -149,7 +173,7 @@ class Raw:
         self._wake = asyncio.Event()
         self._head: HeadRef | None = None
         self._event_bytes = 0
-        self.acknowledged = 0
+        self.acknowledged = self.handed_over = 0
 
     async def prepare(self, round_: dict[str, Any]) -> None:
         self._event_bytes = round_["event_bytes"]
@@ -196,7 +220,7 @@ async def meshlog(
     await keyring.load(head.head.log_id)
     replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
     files = RoleTls(**{name: Path(path) for name, path in told["role_tls"].items()})
-    peers = Peers(lambda: channel_credentials(files), clock)
+    peers = CountingPeers(lambda: channel_credentials(files), clock)
     await peers.know(told["peers"])
     service = CommandService(replica, LogWriter(driver, keyring, clock, entropy), clock, entropy, peers=peers)
     taker = PeerServer(service, DOMAIN)
@@ -208,7 +232,7 @@ async def meshlog(
     async with asyncio.timeout(READY_S):
         while not replica.ready:
             await clock.sleep(0.01)
-    return Meshlog(told["name"], service, replica)
+    return Meshlog(told["name"], service, replica, peers)
 
 
 def file_keys(directory: Path) -> dict[KeyClass, KeyProvider]:
@@ -234,6 +258,7 @@ async def run_round(tester: Meshlog | Raw, driver: CountingDriver, round_: dict[
     await heard()
     gc.collect()
     sent = driver.sent = Sent()
+    handed_over = tester.handed_over
     began_s, cpu_s = time.perf_counter(), time.process_time()
     latencies, unavailable = await closed_loops(tester.call, round_["callers"], round_["seconds"])
     took_s = time.perf_counter() - began_s
@@ -248,6 +273,7 @@ async def run_round(tester: Meshlog | Raw, driver: CountingDriver, round_: dict[
         "frame_bytes": sent.frame_bytes,
         "lost": sent.lost,
         "acknowledged": tester.acknowledged,
+        "handed_over": tester.handed_over - handed_over,
     }
 
 

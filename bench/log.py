@@ -9,12 +9,14 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from bench.append_cpu import measure as append_cpu
 from bench.log_append import measure as append
 from runtime.logging import configure_logging
 
 
 def _append(chosen: argparse.Namespace) -> Iterator[str]:
-    return append(chosen.seconds, chosen.rounds)
+    yield append_cpu()
+    yield from append(chosen.seconds, chosen.rounds)
 
 
 PARTS: Mapping[str, Callable[[argparse.Namespace], Iterator[str]]] = {"append": _append}

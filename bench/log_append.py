@@ -144,6 +144,8 @@ def measured(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "batch_mean": round(events / max(1, frames), 1),
         "event_bytes": round(sum(answer["frame_bytes"] for answer in answers) / max(1, events)),
         "lost_races": sum(answer["lost"] for answer in answers),
+        "handed_over": sum(answer["handed_over"] for answer in answers),
+        "txn_share": round(sum(sum(answer["txn_s"]) for answer in answers) / (took_s * len(answers)), 2),
         "cpu_us_per_event": round(1e6 * sum(answer["cpu_s"] for answer in answers) / max(1, sum(calls))),
         "cpu_share": round(sum(answer["cpu_s"] for answer in answers) / (took_s * len(answers)), 2),
     }
@@ -157,6 +159,7 @@ def compared(count: int, callers: int, log: Sequence[dict[str, Any]], raw: Seque
 
     names = (
         "events_per_s", "p50_ms", "p99_ms", "txn_p50_ms", "batch_mean", "event_bytes", "cpu_us_per_event", "cpu_share",
+        "txn_share",
     )  # fmt: skip
     throughput = middle(log, "events_per_s") / middle(raw, "events_per_s")
     p99 = middle(log, "p99_ms") / middle(raw, "p99_ms")
@@ -173,6 +176,7 @@ def compared(count: int, callers: int, log: Sequence[dict[str, Any]], raw: Seque
         "share_min": min(one["share_min"] for one in log),
         "share_max": max(one["share_max"] for one in log),
         "lost_races": sum(one["lost_races"] for one in log),
+        "handed_over": sum(one["handed_over"] for one in log),
         "raw_lost_races": sum(one["lost_races"] for one in raw),
         "unavailable": sum(one["unavailable"] for one in log),
     }

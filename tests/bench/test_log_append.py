@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from bench import append_cpu
 from bench.log_append import compared, measure, measured
 
 
@@ -22,7 +23,7 @@ def test_a_short_run_gives_one_line_for_each_number_of_callers() -> None:
 
 def answer(calls: int, **changes: float) -> dict[str, object]:
     counts = {"took_s": 2.0, "cpu_s": 1.0, "unavailable": 0, "events": calls, "frames": 4, "frame_bytes": 512 * calls}
-    return {**counts, "lost": 1, "txn_s": [0.002], "latencies_s": [0.004] * calls, **changes}
+    return {**counts, "lost": 1, "handed_over": 0, "txn_s": [0.002], "latencies_s": [0.004] * calls, **changes}
 
 
 def test_appenders_of_a_round_are_told_together() -> None:
@@ -41,3 +42,8 @@ def test_the_goals_are_about_medians_and_both_count() -> None:
     late = measured([answer(10, latencies_s=[0.006] * 10)])  # type: ignore[arg-type]
     assert compared(1, 1, [late], [raw])["p99_ratio"] == 1.5
     assert not compared(1, 1, [late], [raw])["goals_met"]
+
+
+def test_what_an_event_costs_is_told_step_by_step() -> None:
+    told = json.loads(append_cpu.measure())
+    assert all(told[step] > 0 for step in ("decide_us", "fold_us", "seal_us", "open_us", "events_per_s_at_most"))
