@@ -58,11 +58,12 @@ class Root:
         self._kv = protos.rpc.KVStub(channel)
 
     def fill(self) -> None:
-        request = protos.rpc.PutRequest(value=b"x" * 200_000)
         with pytest.raises(grpc.RpcError, match="space"):
-            for number in range(500):
-                request.key = FILLER + b"%d" % number
-                self._kv.Put(request, timeout=5)
+            self._put_until_refused()
+
+    def _put_until_refused(self) -> None:
+        for number in range(500):
+            self._kv.Put(protos.rpc.PutRequest(key=FILLER + b"%d" % number, value=b"x" * 200_000), timeout=5)
 
     def empty(self) -> None:
         self._kv.DeleteRange(protos.rpc.DeleteRangeRequest(key=FILLER, range_end=b"/not-meshlog0"), timeout=5)
