@@ -11,6 +11,7 @@ from eventlog.follower import Follower
 from eventlog.genesis import create_log
 from eventlog.keys.file import FileKeyProvider, create_key_file
 from eventlog.keys.keyring import Keyring
+from eventlog.quarantine import Operator, quarantine
 from eventlog.reads import HeadConfirmer
 from eventlog.records import HeadRef, KeyClass, NewRecord, TokenMark
 from eventlog.writer import Appended, LogWriter
@@ -21,8 +22,11 @@ from mesh.evolve import evolve
 from mesh.kinds import ResourceKey
 from mesh.position import Position
 from mesh.state import State
+from projector.beginning import from_checkpoints
+from projector.checkpointing import CheckpointDuty
 from projector.replica import Replica, event_of
 from runtime.clock import SystemClock, SystemEntropy
+from runtime.settings import DutySettings
 from tests.mesh.worlds import ACCOUNT, PRINCIPAL, SHOP
 
 CLOCK, ENTROPY = SystemClock(), SystemEntropy()
@@ -62,7 +66,34 @@ class MemoryLog:
         return Follower(MemoryDriver(self.store), self.keyring(classes), CLOCK, ENTROPY)
 
     def replica(self, classes: tuple[KeyClass, ...] = CONFIG_ONLY) -> Replica:
-        return Replica(self.follower(classes), HeadConfirmer(MemoryDriver(self.store)), CLOCK)
+        driver = MemoryDriver(self.store)
+        begin = from_checkpoints(driver, self.keyring(classes))
+        return Replica(self.follower(classes), HeadConfirmer(driver), CLOCK, begin)
+
+    async def checkpoint(self, state: State | None = None) -> Position:
+        """Store a checkpoint of the fold so far; gives the point that it is at."""
+        assert self.head is not None
+        driver = MemoryDriver(self.store)
+        duty = CheckpointDuty(
+            self.replica(BOTH), driver, self.keyring(BOTH), DutySettings(), member_id="m", clock=CLOCK, entropy=ENTROPY
+        )
+        await duty.make(state or self.state, self.head.head, self.store.grant("checkpoint"))
+        return self.head.head.at
+
+    async def quarantine(self, position: Position, time_us: int = 0) -> Appended:
+        """As an operator does, with the head alone."""
+        driver = MemoryDriver(self.store)
+        appended = await quarantine(
+            driver,
+            self.keyring(BOTH),
+            self._writer,
+            position=position,
+            time_us=time_us,
+            reason="a test",
+            operator=Operator(ACCOUNT, PRINCIPAL, "q"),
+        )
+        self.head = appended.head
+        return appended
 
     async def append(self, *records: NewRecord) -> Appended:
         """Append as an API server would, and fold."""
