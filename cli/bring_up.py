@@ -13,7 +13,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cli.credentials import AdminCredentials
 from cli.layout import ROLE_ORDER, ClusterFile, Layout, ProcessEntry
@@ -24,6 +24,7 @@ from cli.provision import Listener, Plan, Provisioner, plan_of, with_etcd, with_
 from cluster.etcd import server
 from mesh.errors import Conflict, TimedOut, Unavailable
 from runtime.clock import Clock, Entropy
+from runtime.key_sources import KeySources
 from runtime.limits import DOWN_ETCD_GRACE_S, DOWN_GRACE_S, PROBE_PAUSE_S
 from runtime.settings import EtcdMemberSettings, load
 
@@ -42,6 +43,7 @@ class Wish:
     listen_host: str
     timeout_s: float
     archive: str | None = None
+    keks: Mapping[str, KeySources] = field(default_factory=dict)
 
 
 _REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a process bound everywhere is told as
@@ -66,6 +68,11 @@ class BringUp:
         """Return when every role is ready. Unavailable, TimedOut or SettingsError naming the role that is not."""
         with locked(self._layout):
             deadline_s = self._clock.monotonic_s() + wish.timeout_s
+            if self._layout.restore_journal.exists():
+                raise Conflict(
+                    f"a restore of the cluster in {self._layout.root} was begun and is not done: finish it with "
+                    "`meshlog backup restore`"
+                )
             cluster, admin = self.make_files(wish)
             try:
                 # Loading what speaks to etcd takes a second; etcd needs it too, to elect a leader.
@@ -92,11 +99,6 @@ class BringUp:
     def make_files(self, wish: Wish) -> tuple[ClusterFile, AdminCredentials]:
         """The cluster's directory, as far as it is not there."""
         layout = self._layout
-        if layout.restore_journal.exists():
-            raise Conflict(
-                f"a restore of the cluster in {layout.root} was begun and is not done: finish it with `meshlog backup "
-                "restore`"
-            )
         binary = server.find_binary(self._environ)
         if layout.cluster_file.exists():
             cluster = layout.load()
@@ -216,6 +218,7 @@ def _new_plan(wish: Wish, entropy: Entropy) -> Plan:
     return Plan(
         account_id=wish.account_id or DEFAULT_ACCOUNT,
         region=wish.region or "us-east-1",
+        keks=wish.keks,
         zones=zones,
         listeners=listeners,
         local=True,
@@ -233,6 +236,11 @@ def _spare_ports(plan: Plan, entropy: Entropy) -> list[int]:
 
 def _check_wish(cluster: ClusterFile, wish: Wish, layout: Layout) -> None:
     """An existing cluster keeps what it was made with."""
+    if wish.keks:
+        raise Conflict(
+            f"the cluster in {layout.root} has its key providers in the settings of its roles: docs/keys.md says how "
+            "to move it to others"
+        )
     asked = (
         ("--zones", wish.zones, len(cluster.zones)),
         ("--account-id", wish.account_id, cluster.account_id),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import rich_click as click
 
 from cli.credentials import load_credentials
 from cli.layout import ROLE_ORDER, Layout
-from cli.options import ARCHIVE_URLS, data_dir_option
+from cli.options import ARCHIVE_URLS, data_dir_option, key_provider_option
 from cli.output import note
 from mesh.errors import Conflict, SettingsError, TimedOut, Unavailable
 from runtime.clock import SystemClock, SystemEntropy
+from runtime.key_sources import KeySources
 from runtime.limits import PROBE_PAUSE_S, UP_TIMEOUT_S
 from runtime.settings import DEFAULT_KEY_PREFIX, DEFAULT_REGION, DEFAULT_TRUST_DOMAIN
 
@@ -36,6 +38,7 @@ PEER_PORTS = {"etcd": 2380, "api": 7418}
 @click.option("--trust-domain", default=DEFAULT_TRUST_DOMAIN, show_default=True, help="Trust domain of SPIFFE ids.")
 @click.option("--key-prefix", default=DEFAULT_KEY_PREFIX, show_default=True, help="Where the log is kept in etcd.")
 @click.option("--archive", metavar="URL", help=f"Where the log is archived, as every host reaches it. {ARCHIVE_URLS}")
+@key_provider_option
 @click.option("--listen-host", help="Address that processes are bound to, 0.0.0.0 in containers.  [default: HOST]")
 def init(
     layout: Layout,
@@ -47,6 +50,7 @@ def init(
     trust_domain: str,
     key_prefix: str,
     archive: str | None,
+    keks: Mapping[str, KeySources],
 ) -> None:
     """Make the files of a cluster on several hosts: trust roots, keys, certificates and settings.
 
@@ -81,6 +85,7 @@ def init(
         trust_domain=trust_domain,
         key_prefix=key_prefix,
         archive=archive,
+        keks=keks,
     )
     Provisioner(layout, plan, SystemClock(), SystemEntropy()).write()
     note(f"made the files of {len(hosts)} zones in {layout.root}")

@@ -14,7 +14,7 @@ from typing import Any
 import rich_click as click
 
 from cli.layout import ClusterFile, Layout
-from cli.options import ARCHIVE_URLS, data_dir_option
+from cli.options import ARCHIVE_URLS, data_dir_option, key_provider_option
 from cli.output import columns, note, output_option, print_data
 from mesh.errors import SettingsError, Unavailable
 from runtime.clock import SystemClock, SystemEntropy
@@ -29,6 +29,7 @@ from runtime.limits import UP_TIMEOUT_S
 @click.option("--account-id", help="Account of the admin key, twelve digits.  [default: 000000000000]")
 @click.option("--region", help="Region in ARNs.  [default: us-east-1]")
 @click.option("--archive", metavar="URL", help=f"Where the log is archived. {ARCHIVE_URLS}  [default: in the data-dir]")
+@key_provider_option
 @click.option("--detach", is_flag=True, help="Return when every role is ready, and leave them running.")
 @click.option("--listen-host", default="127.0.0.1", show_default=True, help="Address that every process is bound to.")
 @click.option("--timeout", default=UP_TIMEOUT_S, show_default=True, help="Seconds until every role must be ready.")

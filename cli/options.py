@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,9 @@ import rich_click as click
 from cli.layout import Layout, default_data_dir
 from cli.moments import Moment, parse_moment
 from cli.output import note
-from runtime.clock import SystemClock
+from mesh.errors import SettingsError
+from runtime.clock import SystemClock, SystemEntropy
+from runtime.key_sources import KeySources, parse_source
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -44,6 +46,35 @@ def read_moment(text: str) -> Moment:
     if moment.echo:
         note(moment.echo)
     return moment
+
+
+def key_provider_option(function: Function) -> Function:
+    """`--key-provider`, given to the command as `keks`: sources by class."""
+    return click.option(
+        "--key-provider",
+        "keks",
+        multiple=True,
+        metavar="CLASS=SOURCE",
+        callback=lambda _context, _option, texts: _read_sources(texts),
+        help="Where the key-encryption keys of a class (config, secrets) are: aws-kms:…, vault:…, command:…, a path.  "
+        "[default: key files]",
+    )(function)
+
+
+def _read_sources(texts: Iterable[str]) -> dict[str, KeySources]:
+    from eventlog.keys.sources import open_source  # noqa: PLC0415
+    from eventlog.records import KeyClass  # noqa: PLC0415
+
+    found: dict[str, KeySources] = {}
+    for text in texts:
+        name, _, source = text.partition("=")
+        if name not in (KeyClass.CONFIG, KeyClass.SECRETS) or name in found:
+            raise SettingsError(
+                f"--key-provider '{text[:80]}' is not CLASS=SOURCE, class being config or secrets, each once"
+            )
+        found[name] = (parse_source(source, Path.cwd()),)
+        open_source(found[name][0], KeyClass(name), SystemEntropy())  # says what is wrong with it
+    return found
 
 
 def endpoint_options(function: Function) -> Function:

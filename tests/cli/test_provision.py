@@ -296,3 +296,27 @@ def test_directories_of_before_get_the_certificate_for_maintenance(tmp_path: Pat
     assert x509.load_pem_x509_certificate(found.certificate.read_bytes()).subject.rfc4514_string() == "CN=maintenance"
     for role in ("projector", "frontend", "etcd"):
         assert not list(layout.role("z1", role).glob("etcd-maintenance*")), role
+
+
+def test_a_cluster_may_begin_with_keys_that_are_kept_elsewhere(tmp_path: Path) -> None:
+    data_dir, vault = tmp_path / "d", "vault:https://vault.example:8200/transit/meshlog?token_file=/run/token"
+    arguments = ["init", "--account-id", ACCOUNT, "--data-dir", str(data_dir), "--zone", "a=10.0.0.1"]
+    assert main([*arguments, "--key-provider", "secrets=vault:http://vault.example/transit/x"]) == 2, "in plain text"
+    assert main([*arguments, "--key-provider", "signing=aws-kms:k"]) == 2, "wrapped as secrets are"
+    assert main([*arguments, "--key-provider", f"secrets={vault}"]) == 0
+    api = load(ApiSettings, data_dir / "zones/a/api.toml", {})
+    assert api.kek.secrets is not None
+    assert [str(source) for source in api.kek.secrets] == [vault]
+    assert (data_dir / "keys/config.kek").exists()
+    assert not list(data_dir.rglob("secrets.kek"))
+
+
+def test_a_lost_key_file_is_never_replaced_by_another_key(tmp_path: Path) -> None:
+    made(tmp_path)
+    copy = (tmp_path / "zones/z1/api/config.kek").read_bytes()
+    (tmp_path / "keys/config.kek").unlink()
+    (tmp_path / "zones/z2/projector/config.kek").unlink()
+    made(tmp_path)
+    assert not (tmp_path / "keys/config.kek").exists()
+    assert not (tmp_path / "zones/z2/projector/config.kek").exists()
+    assert (tmp_path / "zones/z1/api/config.kek").read_bytes() == copy
