@@ -279,13 +279,14 @@ def decode_dropped(name: str, data: bytes) -> set[bytes]:
 
 
 def encode_mark(mark: Mark) -> bytes:
-    return _pack([FORMAT, *mark])
+    """The value of the `archive` entry. Its sum makes a changed byte show before the trim believes it."""
+    return _pack([FORMAT, *mark, hash_of(_pack(mark))])
 
 
 def decode_mark(value: bytes) -> Mark:
     """Read the value of the `archive` entry; Damaged if it is none."""
     try:
-        form, place, head, manifest, token = msgpack.unpackb(value)
+        form, place, head, manifest, token, _ = msgpack.unpackb(value)
         mark = Mark(place, Head(*head), ManifestRef(*manifest), token)
     except (ValueError, TypeError, msgpack.UnpackException) as failure:
         raise Damaged(_MARK_UNREADABLE) from failure

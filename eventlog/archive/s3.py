@@ -28,13 +28,14 @@ T = TypeVar("T")
 
 _STATUS = re.compile(r"status code: (\d{3}[ A-Za-z]*)")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
+_REFUSED = (PermissionDeniedError, UnauthenticatedError)
 _KNOWN = frozenset({"endpoint", "region"})
 
 
 class S3Store:
     """An ObjectStore at `s3://bucket/prefix?endpoint=https://host&region=name`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, request_s: float = ARCHIVE_REQUEST_S) -> None:
         parts = urlsplit(url)
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         if parts.username or parts.password or not parts.hostname or set(query) - _KNOWN:
@@ -53,14 +54,14 @@ class S3Store:
         client: ClientConfig = {
             "allow_http": endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=ARCHIVE_CONNECT_S),
-            "timeout": timedelta(seconds=ARCHIVE_REQUEST_S),
+            "timeout": timedelta(seconds=request_s),
         }
         self._store = ObstoreS3(
             parts.hostname,
             prefix=parts.path.strip("/") or None,
             config=config,
             client_options=client,
-            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=ARCHIVE_REQUEST_S)},
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=request_s)},
         )
 
     async def put_new(self, name: str, data: bytes) -> bool:
@@ -101,19 +102,20 @@ class S3Store:
             return await call
         except AlreadyExistsError:
             raise
-        except (PermissionDeniedError, UnauthenticatedError) as failure:
-            raise SettingsError(
-                f"The archive in {self.place} refuses this role's credentials ({_reason(failure)}): give the API "
-                "servers credentials that may read, list, write and delete there"
-            ) from None
-        except FileNotFoundError as failure:
-            if "<Code>NoSuchBucket</Code>" in str(failure):
+        except (BaseError, OSError, TimeoutError) as failure:
+            said, reason = str(failure), _reason(failure)
+            if "<Code>NoSuchBucket</Code>" in said:
                 raise SettingsError(
                     f"There is no bucket for the archive in {self.place}: make it, or mend the URL"
                 ) from None
-            raise
-        except (BaseError, OSError, TimeoutError) as failure:
-            raise Unavailable(f"The archive in {self.place} does not answer ({_reason(failure)})") from None
+            if isinstance(failure, FileNotFoundError):
+                raise
+            if isinstance(failure, _REFUSED) or reason.startswith(("401", "403")):
+                raise SettingsError(
+                    f"The archive in {self.place} refuses this role's credentials ({reason}): give the API servers "
+                    "credentials that may read, list, write and delete there"
+                ) from None
+            raise Unavailable(f"The archive in {self.place} does not answer ({reason})") from None
 
 
 def _reason(failure: BaseException) -> str:
