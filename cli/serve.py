@@ -144,7 +144,7 @@ def _member(settings: LogSettings, access: LogAccess) -> Member:
         build=BUILD,
         peer=getattr(settings, "peer_advertise", None) or "",
         keks=holdings(access.providers),
-        reproduced=str(access.reproduction.newest or ""),
+        reproduced=str(access.reproduction),
     )
 
 

@@ -29,7 +29,8 @@ class Member:
     """One live process. `address` is host:port; `wall_us` is its own clock when it last renewed.
 
     `peer`: where an API server takes batches of others, host:port; empty where it takes none. `reproduced`: the newest
-    checkpoint whose state this process has come to by its own fold, `<epoch>.<position>:<state hash>`; empty for none.
+    checkpoints whose states this process has come to by its own fold, `<epoch>.<position>:<state hash>`, separated by
+    spaces.
     """
 
     role: str

@@ -7,7 +7,7 @@ has reproduced may the log be trimmed. One that hashes otherwise is told loudly:
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from mesh.events import Event
 from mesh.position import Position
 from mesh.state import State, state_hash
 from runtime.clock import Clock
-from runtime.limits import REPRODUCE_LOOK_S, STATE_HASHES_KEPT
+from runtime.limits import CHECKPOINTS_KEPT, REPRODUCE_LOOK_S, STATE_HASHES_KEPT
 
 log = structlog.get_logger(__name__)
 
@@ -40,15 +40,19 @@ class Reproduced(NamedTuple):
 class Reproduction:
     """A fold listener (`replica.subscribe(reproduction.folded)`), and a task that looks for new checkpoints.
 
-    `newest` goes into the members record; `disagreement` says what differs, None while nothing does.
+    `newest` goes into the members record, as `str(reproduction)`; `disagreement` says what differs, None while nothing
+    does.
     """
 
     def __init__(self, driver: LogDriver, signers: Signers, clock: Clock, kept: int = STATE_HASHES_KEPT) -> None:
         self._driver, self._signers, self._clock, self._kept = driver, signers, clock, kept
         self._hashes: OrderedDict[Position, str] = OrderedDict()
         self._looked_at = Position(0, 0)
-        self.newest: Reproduced | None = None
+        self.newest: deque[Reproduced] = deque(maxlen=CHECKPOINTS_KEPT)
         self.disagreement: str | None = None
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.newest))
 
     def folded(self, before: State, after: State, events: Sequence[Event]) -> None:  # noqa: ARG002 - a listener's shape
         """Remember what the log's frames lead to: live, each fold is one frame."""
@@ -83,7 +87,7 @@ class Reproduction:
             return
         own = self._hashes.get(manifest.state_at)
         if own == manifest.state_hash:
-            self.newest = Reproduced(at, own)
+            self.newest.append(Reproduced(at, own))
         elif own is not None:
             self.disagreement = (
                 f"the checkpoint at {at}, made by {manifest.made_by}, has another state than this process folded from "

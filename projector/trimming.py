@@ -70,7 +70,7 @@ def trim_target(facts: Facts, keep_events: int, *, pressed: bool) -> Position | 
 def reproduced_by_another(manifest: CheckpointManifest, members: Iterable[Member]) -> bool:
     """Whether a living member other than the maker came to this checkpoint's state by its own fold."""
     claim = str(Reproduced(manifest.at.at, manifest.state_hash))
-    return any(member.reproduced == claim and member.id != manifest.made_by for member in members)
+    return any(claim in member.reproduced.split() and member.id != manifest.made_by for member in members)
 
 
 class TrimDuty:

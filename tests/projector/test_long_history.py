@@ -71,7 +71,7 @@ class Process:
         self.replica.subscribe(self.reproduction.folded)
 
     def member(self) -> Member:
-        said = str(self.reproduction.newest or "")
+        said = str(self.reproduction)
         return Member(role="api", id=self.name, zone="z", address="a:1", level=1, build="0", reproduced=said)
 
 

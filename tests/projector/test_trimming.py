@@ -108,10 +108,8 @@ class Process:
         self.replica.subscribe(self.reproduction.folded)
 
     def member(self) -> Member:
-        said = self.reproduction.newest
-        return Member(
-            role="api", id=self.name, zone="z1", address="a:1", level=1, build="0", reproduced=str(said) if said else ""
-        )
+        said = str(self.reproduction)
+        return Member(role="api", id=self.name, zone="z1", address="a:1", level=1, build="0", reproduced=said)
 
     async def caught_up(self) -> None:
         await self.replica.wait_for(self.log.state.position, 5.0)
@@ -252,23 +250,21 @@ async def test_a_checkpoint_that_only_its_maker_knows_does_not_count(cluster: Cl
     assert cluster.first.member().reproduced
     assert (await cluster.trimmed())[0] == 1
     await cluster.second.reproduction.look()
-    assert (await cluster.trimmed())[0] == 1, "one is not enough: the other was never said to be reproduced"
+    assert (await cluster.trimmed())[0] > 1
 
 
 async def test_a_reproduced_checkpoint_that_does_not_open_does_not_count(cluster: Cluster) -> None:
     places = []
     for _ in range(3):
         places.append(await cluster.checkpoint())
-        await cluster.trim._facts()  # the duty looks now and then, also while there is nothing to trim
         await cluster.write(5)
     cluster.archive(100)
-    assert cluster.trim._sound == set(), "nothing is looked at while there is no archive"
     places.append(await cluster.checkpoint())
     name = part_name(places[-1], 0)
     entry = cluster.log.store.entries[name]
     cluster.log.store.entries[name] = Entry(entry.value[:-1] + bytes((entry.value[-1] ^ 1,)), entry.mod_revision)
     cluster.short_of_space = True
-    assert (await cluster.trimmed())[0] == 1
+    assert (await cluster.trimmed())[0] == places[-2].position + 1, "the one before it is the newest sound one"
 
 
 async def test_another_state_at_the_same_position_is_told(cluster: Cluster) -> None:
@@ -286,7 +282,6 @@ async def test_a_trim_duty_that_was_lost_trims_nothing(cluster: Cluster) -> None
         await cluster.checkpoint()
         await cluster.write(5)
         cluster.archive(100)
-        await cluster.trim._facts()
     old = cluster.log.store.grant("trim")
     cluster.log.store.grant("trim")
     before = dict(cluster.log.store.frames)
@@ -302,7 +297,6 @@ async def test_facts_that_changed_under_way_are_read_again(cluster: Cluster) -> 
         await cluster.checkpoint()
         await cluster.write(5)
         cluster.archive(100)
-        await cluster.trim._facts()
     facts = await cluster.trim._facts()
     del cluster.log.store.entries[manifest_name(facts.sound[-1])]
     fence = cluster.log.store.grant("trim")
@@ -316,7 +310,6 @@ async def test_the_mark_of_another_log_is_none(cluster: Cluster) -> None:
         await cluster.checkpoint()
         await cluster.write(5)
         cluster.archive(100, log_id="another")
-        await cluster.trim._facts()
     assert (await cluster.trimmed())[0] == 1
 
 
@@ -325,7 +318,6 @@ async def test_a_follower_goes_on_from_a_checkpoint_of_a_trimmed_log(cluster: Cl
         await cluster.checkpoint()
         await cluster.write(5)
         cluster.archive(100)
-        await cluster.trim._facts()
     assert (await cluster.trimmed())[0] > 1
     opened = await newest_checkpoint(cluster.first.driver, cluster.first.keyring)
     assert opened is not None
