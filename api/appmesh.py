@@ -90,12 +90,13 @@ class AppMeshApi:
 
     async def _create(self, operation: Operation, call: Call) -> Answer:
         key = operation.key(call.caller.account, call.members)
-        command = Create(key, call.members.get("spec", {}), tags_from_list(call.members.get("tags", ())))
+        tags = tags_from_list(call.members.get("tags", ()))
+        command = Create(key, call.members.get("spec", {}), tags, checked=True)  # by `read_members`
         return await self._write(operation, call, command, ACTIVE)
 
     async def _update(self, operation: Operation, call: Call) -> Answer:
         key = operation.key(call.caller.account, call.members)
-        return await self._write(operation, call, Update(key, call.members.get("spec", {})), ACTIVE)
+        return await self._write(operation, call, Update(key, call.members.get("spec", {}), checked=True), ACTIVE)
 
     async def _delete(self, operation: Operation, call: Call) -> Answer:
         key = operation.key(call.caller.account, call.members)

@@ -83,9 +83,9 @@ def decode_answer(packed: bytes) -> Position | None:
 
 def _command(command: Command) -> list[Any]:
     match command:
-        case Create(key, spec, tags):
+        case Create(key=key, spec=spec, tags=tags):
             return ["create", key, spec, tags]
-        case Update(key, spec):
+        case Update(key=key, spec=spec):
             return ["update", key, spec, None]
         case Delete(key):
             return ["delete", key, None, None]

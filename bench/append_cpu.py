@@ -55,7 +55,8 @@ async def _steps(scratch: Path) -> dict[str, float]:
     for frame in range(FRAMES):
         point = head._replace(head=head.head._replace(position=state.position.position))
         tickets = [
-            _ticket(Update(key, node_spec("a0", frame)), 1_000 * (frame + 1) + at) for at, key in enumerate(keys)
+            _ticket(Update(key, node_spec("a0", frame), checked=True), 1_000 * (frame + 1) + at)
+            for at, key in enumerate(keys)
         ]
         batch = Batch(state, point, clock.now_us())
         spent["decide"] += _timed(lambda: [decide(state, one.command, one.context) for one in tickets])  # noqa: B023

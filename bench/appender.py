@@ -140,8 +140,9 @@ class Meshlog:
             with contextlib.suppress(Conflict):  # another appender has made it
                 await self._submit(Create(MESH, {}), "mesh")
         spec = self._spec(0)
+        # As the API's edge hands commands in: it has checked their specs.
         missing = [key for key in map(self._key, range(round_["callers"])) if key not in self._replica.state.resources]
-        await asyncio.gather(*(self._submit(Create(key, spec), key.name) for key in missing))
+        await asyncio.gather(*(self._submit(Create(key, spec, checked=True), key.name) for key in missing))
 
     @property
     def handed_over(self) -> int:
@@ -149,7 +150,8 @@ class Meshlog:
         return self._peers.taken
 
     async def call(self, caller: int, number: int) -> None:
-        await self._submit(Update(self._key(caller), self._spec(number)), f"{self._round}-{caller}-{number}")
+        command = Update(self._key(caller), self._spec(number), checked=True)
+        await self._submit(command, f"{self._round}-{caller}-{number}")
 
     def _key(self, caller: int) -> ResourceKey:
         return ResourceKey(ACCOUNT, "bench", "virtualNode", "", f"{self._name}-{caller}")

@@ -20,19 +20,24 @@ from mesh.state import State
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Make a resource that does not exist yet. `spec` is the caller's own ({} where the API leaves it out)."""
+    """Make a resource that does not exist yet. `spec` is the caller's own ({} where the API leaves it out).
+
+    `checked`: the spec has passed `rules.check_spec` and need not again, however often the command is decided.
+    """
 
     key: ResourceKey
     spec: Mapping[str, Any]
     tags: Mapping[str, str] = field(default_factory=dict)
+    checked: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Replace the whole spec of a resource. Tags stay."""
+    """Replace the whole spec of a resource. Tags stay. `checked` as in `Create`."""
 
     key: ResourceKey
     spec: Mapping[str, Any]
+    checked: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,10 @@ def freeze(value: Any) -> Frozen:
 
 def thaw(value: Frozen) -> Any:
     """The plain dict/list form, for encoders."""
-    if isinstance(value, Mapping):
+    kind = type(value)
+    if kind is str or kind is int:
+        return value
+    if kind is dict or isinstance(value, Mapping):
         return {key: thaw(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [thaw(item) for item in value]
