@@ -108,8 +108,6 @@ class Rebuild:
 
     async def _claim(self) -> None:
         archive = self._prepared.archive
-        if self._prepared.journal.kind is Kind.CLONE:
-            return  # its archiver does, in an archive of its own
         signer = await signing_key(archive.key_store, archive.keyring, archive.index.log_id, self._clock, self._entropy)
         await self._log().claim(self._store, archive.index.newest, signer)
 

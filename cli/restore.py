@@ -105,7 +105,7 @@ class Preparation:
         lost = loss(state.base.at, index.head.at, [event_document(event) for event in archived], witnesses)
         epochs = [claim.epoch for claim in index.claims]
         journal = Journal(
-            restore_id=self._entropy.uuid(),
+            restore_id=f"restore-{self._entropy.uuid()}",
             kind=wish.kind,
             source=source.store.place,
             asked=wish.to,

@@ -22,6 +22,7 @@ from cli.bring_up import Wish as UpWish
 from cli.credentials import AdminCredentials, save_credentials
 from cli.establish import api_settings
 from cli.layout import ClusterFile, Layout
+from cli.processes import running_pid
 from cli.rebuild import Rebuild, stop_writers
 from cli.restore import Preparation, Prepared, Source, Wish
 from cli.serve import etcd_connection
@@ -144,6 +145,10 @@ class RestoreCommand:
         if self._cluster is None or self._kind is not Kind.CLUSTER or self.target.restore_journal.exists():
             yield None
             return
+        members = self._cluster.of_role("etcd")
+        if self._cluster.local and not any(running_pid(self._source, member) for member in members):
+            yield None
+            return
         settings = api_settings(self._source, self._cluster)
         connection = etcd_connection(settings, self._clock, self._entropy)
         try:
@@ -185,6 +190,8 @@ class RestoreCommand:
             timeout_s=self._asked.timeout,
         )
         BringUp(target, self._clock, self._entropy, self._environ, self._say).make_files(wish)
+        if prepared.journal.kind is Kind.CLEAN:
+            self._say("the proxies' trust root is a new one: proxies of the old cluster need new certificates")
         return dataclasses.replace(prepared, journal=prepared.journal.after(Step.FILES))
 
     def _rebuild(self, prepared: Prepared) -> Rebuild:
