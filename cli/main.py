@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, Loaded] = {
     "rollback": Loaded("cli.rewind", "rollback", "Take a mesh, or parts of it, back to an earlier state."),
     "audit": Loaded("cli.audit", "audit", "Show every call, accepted or refused, as CloudTrail does."),
     "fsck": Loaded("cli.check", "fsck", "Verify the whole log: contiguity, hashes, and that it opens."),
+    "quarantine": Loaded("cli.quarantine", "quarantine", "Pass over a record that stops every server."),
     "iam": Loaded("cli.iam", "iam", "Make, list and disable access keys."),
     "backup": Loaded("cli.backup", "backup", "List and verify the archive; restore the cluster from it."),
     "verify": Loaded("cli.verify", "verify", "Verify a proof of history, offline."),

@@ -175,13 +175,14 @@ class Follower:
                     async for batch in batches:
                         yield batch
 
-    async def quarantines(self, after: Head | None) -> AsyncGenerator[Quarantined, None]:
+    async def quarantines(self, after: Head | None) -> AsyncGenerator[Quarantined | None, None]:
         """Yield what the records after `after` put in quarantine, and go on for ever, past whatever does not open.
 
-        Raises what makes the chain itself unsound: TimelineMoved, Damaged, LogTrimmed.
+        None says that the log's head is reached. Raises what makes the chain itself unsound: TimelineMoved, Damaged,
+        LogTrimmed.
         """
         async with aclosing(self._steps(FollowMachine(after))) as steps:
-            async for step, _reached in steps:
+            async for step, reached in steps:
                 for chained in step.records:
                     try:
                         named = quarantined_by(await self._opened(chained))
@@ -191,6 +192,8 @@ class Follower:
                         yield named
                 if step.failure is not None:
                     raise step.failure
+                if reached is not None:
+                    yield None
 
     async def _steps(self, machine: FollowMachine) -> AsyncGenerator[tuple[Step, HeadRef | None], None]:
         """What is proven next, and the log's head if that reaches it; for ever."""

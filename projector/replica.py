@@ -11,10 +11,9 @@ that it has not folded.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import math
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
@@ -30,6 +29,7 @@ from mesh.position import Position
 from mesh.state import State
 from projector.beginning import Begin, from_nothing
 from projector.bulk_fold import BulkFold, event_of
+from projector.waiters import Waiters
 from runtime.clock import Clock
 from runtime.limits import FOLD_IN_BULK_FROM, REPLICA_CONFIRM_RETRY_S
 from runtime.logging import where
@@ -57,7 +57,7 @@ class LogFollower(Protocol):
         self, after: Head | None, quarantined: Mapping[Position, Quarantined]
     ) -> AsyncGenerator[FollowBatch, None]: ...
 
-    def quarantines(self, after: Head | None) -> AsyncGenerator[Quarantined, None]: ...
+    def quarantines(self, after: Head | None) -> AsyncGenerator[Quarantined | None, None]: ...
 
 
 class HeadReader(Protocol):
@@ -86,12 +86,20 @@ class _TakeOut(Exception):  # noqa: N818 - what a record asks for, not an error
 class Replica:
     """The fold of one log, in memory. `run` belongs under the role's Supervisor, the rest in the same loop."""
 
-    def __init__(self, follower: LogFollower, confirmer: HeadReader, clock: Clock, begin: Begin = from_nothing) -> None:
+    def __init__(
+        self,
+        follower: LogFollower,
+        confirmer: HeadReader,
+        clock: Clock,
+        begin: Begin = from_nothing,
+        *,
+        quarantined: Iterable[Quarantined] = (),
+    ) -> None:
         self._follower, self._confirmer, self._clock, self._begin = follower, confirmer, clock, begin
         self._state = State()
         self._bulk = BulkFold()
         self._after: Head | None = None
-        self._quarantined: dict[Position, Quarantined] = {}
+        self._quarantined = {named.position: named for named in quarantined}
         self._passed_over: tuple[str, ...] = ()
         self._failure: IntegrityError | None = None
         self._head: HeadRef | None = None
@@ -99,7 +107,7 @@ class Replica:
         self._halted: str | None = None
         self._confirmed_begun_s = -math.inf
         self._listeners: dict[int, FoldListener] = {}
-        self._waiters: list[tuple[Position, int, asyncio.Future[None]]] = []
+        self._waiters = Waiters()
         self._expected: _Expected | None = None
         self._keys = itertools.count()
 
@@ -129,6 +137,11 @@ class Replica:
     def halted(self) -> str | None:
         """Why and where the fold stopped, and what to do; None while it goes on."""
         return self._halted
+
+    @property
+    def quarantined(self) -> Mapping[Position, Quarantined]:
+        """The records that are known not to count."""
+        return self._quarantined
 
     @property
     def alarms(self) -> Sequence[str]:
@@ -198,21 +211,12 @@ class Replica:
         if self.position >= position:
             return
         self._check_halted()
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (position, next(self._keys), waiter)
-        heapq.heappush(self._waiters, entry)
         try:
-            async with asyncio.timeout(timeout_s):
-                await waiter
+            await self._waiters.wait(position, timeout_s)
         except TimeoutError:
             raise NotReady(
                 f"this server has folded the log up to {self.position}, not yet to {position}: try again"
             ) from None
-        finally:
-            if waiter.cancelled() and entry in self._waiters:
-                # Or every reader that gave up would stay here for as long as the watch is stuck.
-                self._waiters.remove(entry)
-                heapq.heapify(self._waiters)
 
     async def confirmed(self, timeout_s: float) -> Position:
         """The head by a quorum read begun after this call, once it is folded. Tries again while etcd does not answer.
@@ -324,13 +328,18 @@ class Replica:
                 raise trouble
 
     async def _wait_for_quarantine(self, failure: IntegrityError) -> None:
-        """Halt until the record after what is folded is quarantined. Raises what makes the chain itself unsound."""
+        """Until the record after what is folded is quarantined; halted, unless it is already.
+
+        Raises what makes the chain itself unsound.
+        """
         folded = self._settle(None)
-        self._halt(failure)
         async with aclosing(self._follower.quarantines(self._after)) as quarantines:
             async for named in quarantines:
-                if named.position.position == folded.position + 1:
+                if named is None:
+                    self._halt(failure)
+                elif named.position.position == folded.position + 1:
                     break
+        assert named is not None  # noqa: S101 - it goes on until then
         log.warning("going on past a quarantined record", position=str(named.position))
         self._quarantined[named.position] = named
         self._failure = self._halted = None
@@ -386,10 +395,7 @@ class Replica:
                 # The fold is what the log says; a listener that cannot follow it must not stop the others.
                 kind, place = type(error).__name__, where(error)
                 log.error("a listener of the fold failed", at=str(self.position), kind=kind, place=place)  # noqa: TRY400
-        while self._waiters and self._waiters[0][0] <= self.position:
-            _position, _key, waiter = heapq.heappop(self._waiters)
-            if not waiter.done():
-                waiter.set_result(None)
+        self._waiters.reached(self.position)
 
     def _halt(self, failure: IntegrityError) -> None:
         if self._halted is not None:
@@ -397,10 +403,7 @@ class Replica:
         self._failure = failure
         self._halted = f"the fold stopped after {self.position}: {failure.message}"
         log.error("the replica halted", position=str(self.position), error=failure.message, kind=type(failure).__name__)
-        for _position, _key, waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_exception(NotReady(self._halted))
-        self._waiters.clear()
+        self._waiters.give_up(self._halted)
 
     def _check_halted(self) -> None:
         if self._halted is not None:

@@ -270,6 +270,8 @@ FOLD_EVENTS_TOLD = 1024
 """The last events of a bulk fold that listeners are told of; of the rest they hear only that they were many."""
 COLLECTION_PAUSE_MAX_S = 30.0
 """How long a load may keep garbage collections off: the garbage of half a minute does no harm, that of a day would."""
+EXAMINE_DEADLINE_S = 600.0
+"""How long `meshlog quarantine` may fold the log before it writes: a whole history of some millions of records."""
 QUARANTINE_RACES_MAX = 100
 """Appends of a quarantine that other writers may beat: replicas are halted then, so there are hardly any."""
 REPLICA_CONFIRM_RETRY_S = 0.1

@@ -64,7 +64,7 @@ class GatedFollower:
             await self.gate.wait()
             yield batch
 
-    def quarantines(self, after: Head | None) -> AsyncGenerator[Quarantined, None]:
+    def quarantines(self, after: Head | None) -> AsyncGenerator[Quarantined | None, None]:
         return self._inner.quarantines(after)
 
 

@@ -12,22 +12,25 @@ from eventlog.driver import AppendTxn, Committed
 from eventlog.drivers.memory import MemoryDriver
 from eventlog.frames import encode_frame
 from eventlog.quarantine import RECORD_QUARANTINED, Quarantined, stand_in
+from eventlog.reads import HeadConfirmer
 from eventlog.records import HeadRef, KeyClass, NewRecord
 from eventlog.sealing import place_record, seal_record
 from eventlog.writer import Appended
 from identity.node_id import parse_node_id
 from mesh import events
-from mesh.errors import NotReady
+from mesh.errors import Conflict, NotFound, NotReady
 from mesh.events import RESOURCE_UPDATED
 from mesh.evolve import evolve
 from mesh.position import Position
 from mesh.state import State, state_hash
+from projector.beginning import from_checkpoints
 from projector.envoy.compiler import Compiler
 from projector.projection import Projection
+from projector.quarantining import Examined, examine
 from projector.replica import Replica, event_of
 from tests.conditions import await_until
 from tests.mesh.worlds import ACCOUNT, MESH, PRINCIPAL, key, node_spec
-from tests.projector.logs import BOTH, MemoryLog
+from tests.projector.logs import BOTH, CLOCK, MemoryLog
 from tests.projector.test_replica import running
 
 NODE = key("virtualNode", "cart-v1")
@@ -221,6 +224,51 @@ async def test_a_projection_keeps_what_its_proxies_have(log: MemoryLog) -> None:
         now = projection.current(node)
         assert now is not None
         assert now.resources == had.resources, "the same resources with the same versions"
+
+
+async def look(log: MemoryLog, position: Position) -> Examined:
+    driver = MemoryDriver(log.store)
+
+    def replica(known: tuple[Quarantined, ...]) -> Replica:
+        begin = from_checkpoints(driver, log.keyring(BOTH))
+        return Replica(log.follower(BOTH), HeadConfirmer(driver), CLOCK, begin, quarantined=known)
+
+    return await examine(driver, log.keyring(BOTH), replica, position)
+
+
+@pytest.mark.parametrize("poison", POISONS)
+async def test_poison_is_known_for_what_it_is(log: MemoryLog, poison: str) -> None:
+    at = await POISONS[poison](log)
+    found = await look(log, at)
+    assert found.stops is not None
+    assert str(at) in found.stops
+    assert found.next is None
+    assert (found.record is None) == (poison == "unopenable")
+    later = await log.append_poison()
+    found = await look(log, at)
+    assert found.next is not None
+    assert str(later) in found.next
+    with pytest.raises(Conflict, match=str(at.position)):
+        await look(log, later)
+    await log.quarantine(at)
+    with pytest.raises(Conflict, match="already"):
+        await look(log, at)
+
+
+async def test_a_sound_record_is_shown_with_what_needs_it(log: MemoryLog) -> None:
+    await log.checkpoint()
+    done = await log.update_resource(NODE, node_spec(8081))
+    found = await look(log, done.records[0].position)
+    assert found.stops is None
+    assert found.next is None
+    assert found.record is not None
+    assert found.record.data == done.records[0].data
+    made_the_node = await look(log, Position(1, 2))
+    assert made_the_node.stops is None
+    assert made_the_node.next is not None, "its update cannot be folded without it"
+    assert str(done.records[0].position) in made_the_node.next
+    with pytest.raises(NotFound):
+        await look(log, Position(1, 999))
 
 
 def test_both_rooms_mean_the_same_type() -> None:

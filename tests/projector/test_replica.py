@@ -224,7 +224,7 @@ class ToldFollower:
             yield batch
         await asyncio.Event().wait()
 
-    async def quarantines(self, after: Head | None) -> AsyncGenerator[Quarantined, None]:
+    async def quarantines(self, after: Head | None) -> AsyncGenerator[Quarantined | None, None]:
         await asyncio.Event().wait()
         yield Quarantined(Position(1, 1), 0, Position(1, 2))
 
