@@ -72,7 +72,11 @@ class EventsApi:
 
     async def _window(self, call: Call, now: State) -> Window:
         members, ports = call.members, self._ports
-        after = position_of(members.get("after", "0"), now, "after")
+        # Without a beginning: all that is kept, which after a trim or a retention is not all there ever was.
+        if "after" in members:
+            after = position_of(members["after"], now, "after")
+        else:
+            after = await in_time(ports, ports.history.begins())
         if "since" in members:
             after = _later(after, await bound_of(ports, members["since"], now, "since", first=True))
         upto: Position | None = None
