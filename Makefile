@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 ROOMS := api bench chaos cli cluster eventlog identity mesh projector proxy runtime xds
 
-.PHONY: help setup setup-dev demo test test-fast test-transit lint format chaos bench bench-log bench-restore lock clean
+.PHONY: help setup setup-dev demo test test-fast test-transit lint format chaos bench bench-log bench-restore test-restore lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench: setup-dev ## write-to-ACK latency, hop by hop, beside its yardstick; JSON
 
 bench-log: setup-dev ## the log's figures, each beside its yardstick of the same run; JSON lines
 	$(BIN)/python -m bench.log
+
+test-restore: setup-dev ## a restore killed at each of its steps, on a real cluster
+	$(BIN)/python -m pytest tests/e2e/restore_interrupted.py
 
 bench-restore: setup-dev ## total loss of etcd at 10 000 events: what is missing afterwards, and how long it took
 	$(BIN)/python -m bench.restore
