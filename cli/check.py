@@ -88,6 +88,7 @@ async def _check(layout: Layout, archive: str | None, prove: _Proof | None, *, w
     from cli.serve import etcd_connection, key_providers  # noqa: PLC0415
     from eventlog.archive.places import open_store  # noqa: PLC0415
     from eventlog.drivers.etcd import EtcdDriver  # noqa: PLC0415
+    from eventlog.fsck import archive_mark  # noqa: PLC0415
     from eventlog.fsck import fsck as check_log  # noqa: PLC0415
     from eventlog.fsck_archive import fsck_archive  # noqa: PLC0415
     from eventlog.keys.keyring import Keyring  # noqa: PLC0415
@@ -107,7 +108,10 @@ async def _check(layout: Layout, archive: str | None, prove: _Proof | None, *, w
             # The archive first: what it has, etcd must have or have had by the time that it is read.
             if keyring is not None and (head := await driver.read_head()) is not None:
                 await keyring.load(head.head.log_id)
-            found = await fsck_archive(open_store(url), keyring, _progress("archive"), fold=StateFold())
+            promised = await archive_mark(driver)
+            found = await fsck_archive(
+                open_store(url), keyring, _progress("archive"), fold=StateFold(), promised=promised
+            )
         report = await check_log(
             driver, keyring, _progress("etcd"), fold=StateFold(), archived=found.head if found else None
         )

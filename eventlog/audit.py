@@ -1,7 +1,8 @@
 """Audit segments: what API servers refused, kept in the archive, chained and sealed. Never in the log's own store.
 
     audit/<server id>/<seq:020d>, seq from 1, create-only; one chain for each server
-    object = msgpack [1, body, signer's name, public key, signature over purpose + body]; unsigned: three empty fields
+    object = msgpack [1, body, signer's name, public key, signature over purpose + all before it]; unsigned: three empty
+             fields
     body   = msgpack [log id, server id, seq, previous, first time, last time, key id, salt, commitment, ciphertext]
     previous is the SHA-256 of the object before, of the first one `chain_start(log id, server id)`
     AAD    = msgpack [purpose, format and all of body up to and with the key id]
@@ -25,7 +26,7 @@ from cryptography.hazmat.primitives.constant_time import bytes_eq
 
 from eventlog.archive.store import ObjectStore
 from eventlog.sealing import DataKey, KeyFinder, compress, decode_data, decompress, derive, encode_data
-from eventlog.signing import SigningKey, check_signer, verify
+from eventlog.signing import SIGNATURE_BYTES, SigningKey, check_signer, verify
 from mesh.errors import Damaged, WrongKey
 from mesh.position import ORIGIN
 
@@ -93,8 +94,10 @@ def seal_segment(
     plain = compress(encode_data([list(refusals.entries), dict(refusals.dropped)]))
     sealed = segment._replace(ciphertext=AESGCM(secret).encrypt(nonce, plain, _aad(segment)))
     body = _pack(sealed[:-1])
-    signed = (signer.name, signer.public, signer.sign(_PURPOSE + body)) if signer else _UNSIGNED
-    return _pack([FORMAT, body, *signed])
+    if signer is None:
+        return _pack([FORMAT, body, *_UNSIGNED])
+    unsigned = _pack([FORMAT, body, signer.name, signer.public, bytes(SIGNATURE_BYTES)])[:-SIGNATURE_BYTES]
+    return unsigned + signer.sign(_PURPOSE + unsigned)
 
 
 def parse_segment(name: str, data: bytes, trusted: Mapping[str, bytes] | None = None) -> SealedSegment:
@@ -115,7 +118,7 @@ def parse_segment(name: str, data: bytes, trusted: Mapping[str, bytes] | None = 
         raise _damaged(name)
     if signer:
         try:
-            verify(public, signature, _PURPOSE + body)
+            verify(public, signature, _PURPOSE + data[:-SIGNATURE_BYTES])
             check_signer(signer, public, trusted)
         except Damaged as failure:
             raise Damaged(f"The audit segment {name}: {failure.message}") from failure

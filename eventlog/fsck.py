@@ -30,7 +30,7 @@ from mesh.errors import Damaged, IntegrityError, NoQuorum
 from mesh.position import Position
 from runtime.limits import FOLLOW_PAGE_FRAMES, FSCK_TRIES
 
-__all__ = ["Finding", "Fold", "FsckReport", "fsck"]
+__all__ = ["Finding", "Fold", "FsckReport", "archive_mark", "fsck"]
 
 Progress = Callable[[int], None]
 """Told how many records were checked."""
@@ -57,6 +57,15 @@ async def fsck(
         except Compacted:
             continue
     raise NoQuorum("etcd compacted its history while the log was being checked, again and again: try once more")
+
+
+async def archive_mark(driver: LogDriver) -> Mark | None:
+    """How far the log's entry `archive` says that the archive reaches; None if it says nothing readable."""
+    entry = await driver.read_entry(ARCHIVE_MARK)
+    try:
+        return None if entry is None else decode_mark(entry.value)
+    except Damaged:
+        return None
 
 
 class _Check:

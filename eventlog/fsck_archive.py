@@ -19,6 +19,7 @@ from eventlog.archive.manifest import (
     CheckpointRef,
     Holdings,
     Manifest,
+    Mark,
     SegmentRef,
     hash_of,
     object_name,
@@ -43,14 +44,16 @@ async def fsck_archive(
     *,
     fold: Fold | None = None,
     trusted: Mapping[str, bytes] | None = None,
+    promised: Mark | None = None,
 ) -> FsckReport:
     """Check one archive. `keyring` is loaded; its signing keys are the ones that count, else `trusted`, else any.
+    `promised`: what etcd's entry `archive` said before, which this archive must reach.
 
     Raises only Unavailable and its like; what is wrong is in the report.
     """
     if keyring is not None:
         trusted = known_signers(keyring) or trusted
-    return await _Check(store, keyring, progress, fold, trusted).run()
+    return await _Check(store, keyring, progress, fold, trusted).run(promised)
 
 
 class _Check:
@@ -73,7 +76,7 @@ class _Check:
         self._walk = RecordWalk(self._report, opened, self._loaders)
         self._signers: dict[str, bytes] = {}
 
-    async def run(self) -> FsckReport:
+    async def run(self, promised: Mark | None) -> FsckReport:
         report, reader = self._report, self._reader
         try:
             index = await reader.load()
@@ -82,6 +85,8 @@ class _Check:
             await self._audit()
             return report
         report.head, report.log_id = index.head, index.log_id
+        if promised is not None:
+            self._promise(promised)
         await self._manifests()
         held = await self._holdings()
         await self._data_keys()
@@ -92,6 +97,17 @@ class _Check:
         await self._public_keys()
         await self._audit()
         return report
+
+    def _promise(self, mark: Mark) -> None:
+        head = self._reader.index.head
+        if mark.head.at > head.at:
+            self._report.add(
+                "archive",
+                f"etcd says that it reaches to {mark.head.at}, and it ends at {head.at}: its newest manifests were "
+                "lost, or an old copy was put in its place. Put them back; the log in etcd may be trimmed up to there",
+            )
+        elif mark.head.epoch == head.epoch:
+            self._walk.anchors[mark.head.position].append(Anchor("etcd's entry `archive`", mark.head.hash))
 
     async def _manifests(self) -> None:
         """Every manifest that is still there, also those before the newest roll-up and of earlier epochs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from cluster.etcd.choice import EtcdMember
 from cluster.etcd.connection import EtcdConnection
 from runtime.clock import SystemClock, SystemEntropy
 from tests.etcd_cluster import EtcdCluster
+from tests.eventlog import damage
 
 _prefixes = count(1)
 
@@ -41,3 +43,10 @@ async def connection(request: pytest.FixtureRequest) -> AsyncIterator[EtcdConnec
     opened = EtcdConnection(members, "z1", None, SystemClock(), SystemEntropy())
     yield opened
     opened.close()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if damage.lines():
+        terminalreporter.section("damage")
+        for line in damage.lines():
+            terminalreporter.write_line(line)

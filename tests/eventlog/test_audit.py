@@ -88,9 +88,9 @@ async def test_nothing_asked_for_is_in_the_clear() -> None:
     assert not any(WORD.encode() in data or b"CreateMesh" in data for data in store.objects.values())
 
 
-async def test_each_byte_of_each_segment_is_vouched_for() -> None:
+@pytest.mark.parametrize("trusted", [None, {"signing-1": signing_key().public}], ids=["any key", "pinned"])
+async def test_each_byte_of_each_segment_is_vouched_for(trusted: dict[str, bytes] | None) -> None:
     store = await written(2, signing_key())
-    trusted = {"signing-1": signing_key().public}
     flips = 0
     for name, data in list(store.objects.items()):
         for index in range(len(data)):
