@@ -36,7 +36,9 @@ def make_audit(
     async def keys() -> tuple[str, DataKey, SigningKey | None]:
         nonlocal signer
         config, _ = await keyring.sealing_keys(log_id, KeyClass.CONFIG)
-        if signer is None and keyring.opens(KeyClass.SIGNING):
+        if keyring.opens(KeyClass.SIGNING) and (
+            signer is None or signer.name != keyring.newest(KeyClass.SIGNING).key_id
+        ):
             signer = await signing_key(driver, keyring, log_id, clock, entropy)
         return log_id, config, signer
 

@@ -36,7 +36,7 @@ from eventlog.archive.store import ObjectStore
 from eventlog.checkpoints import parse_manifest
 from eventlog.driver import Committed, Fence, HeadMoved, LogDriver
 from eventlog.keys.keyring import Keyring
-from eventlog.records import Head
+from eventlog.records import Head, KeyClass
 from eventlog.signing import known_signers, signing_key
 from mesh.errors import MeshlogError, NoQuorum, NotReady, Unavailable
 from mesh.position import ORIGIN, Position
@@ -126,6 +126,8 @@ class Archiver:
         pause_s = ARCHIVE_RETRY_S
         while True:
             try:
+                if machine is not None and isinstance(action, Read) and self._rotated(machine):
+                    machine, action = None, Load()  # all is written: begin anew, which publishes the new public key
                 if machine is None:
                     machine = await self._machine(fence)
                 action = await self._carry_out(action, machine, fence)
@@ -135,6 +137,9 @@ class Archiver:
                 pause_s = min(2 * pause_s, ARCHIVE_RETRY_MAX_S)
                 continue
             pause_s = ARCHIVE_RETRY_S
+
+    def _rotated(self, machine: ArchiveMachine) -> bool:
+        return self._keyring.newest(KeyClass.SIGNING).key_id != machine.signed_by
 
     async def _machine(self, fence: Fence) -> ArchiveMachine:
         log_id = (await self._head()).log_id

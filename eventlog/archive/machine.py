@@ -136,6 +136,7 @@ class ArchiveMachine:
         self._shape = shape
         self._place = place
         self._signer = signer
+        self.signed_by = signer.name
         self._token = token
         self._retention_us = retention_us
         self.index: ArchiveIndex | None = None

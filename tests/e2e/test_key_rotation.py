@@ -92,7 +92,7 @@ def rotated(cluster: Cluster, connect: Connect) -> dict[str, Any]:
     return {"before": before, "after": after, "rounds": rounds}
 
 
-def test_every_class_is_sealed_and_wrapped_by_new_keys(rotated: dict[str, Any]) -> None:
+def test_every_class_is_sealed_and_wrapped_by_new_keys(cluster: Cluster, rotated: dict[str, Any]) -> None:
     before, after, rounds = rotated["before"], rotated["after"], rotated["rounds"]
     old = {key["id"]: key["kek"] for key in before["data_keys"]}
     drawn = Counter(key["class"] for key in after["data_keys"] if key["id"] not in old)
@@ -101,6 +101,8 @@ def test_every_class_is_sealed_and_wrapped_by_new_keys(rotated: dict[str, Any]) 
     assert not {key["kek"] for key in after["data_keys"]} & set(old.values()), "every data key is under a new one"
     sealing = {key["class"]: key["id"] for key in after["data_keys"] if key["sealing"]}
     assert not set(sealing.values()) & set(old)
+    public = cluster.data_dir / "archive" / "keys" / f"{sealing['signing']}.pub"
+    eventually(public.exists, 20.0, "the archive signed with the new key")
 
 
 def test_every_record_opens_and_the_replicas_agree(cluster: Cluster, rotated: dict[str, Any]) -> None:

@@ -154,6 +154,8 @@ class Archived:
         store: ObjectStore | None = None,
         shape: Shape = SMALL,
         clock: Clock | None = None,
+        *,
+        keyring: Keyring | None = None,
     ) -> Archiver:
         store, driver = store or self.store, self.log.driver
         if faults is not None:
@@ -163,7 +165,7 @@ class Archived:
         return Archiver(
             store,
             driver,
-            Keyring(driver, BOTH),
+            keyring or Keyring(driver, BOTH),
             clock or self.log.clock,
             entropy,
             holder_id="api-1",
