@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _DEFAULT = "default"
 _COUNTS = (
-    "frames", "records", "opened", "data_keys", "checkpoints", "states", "blob_parts", "unnamed_parts", "manifests",
+    "frames", "records", "opened", "quarantined", "data_keys", "checkpoints", "states", "blob_parts", "unnamed_parts", "manifests",
     "objects", "audit_segments",
 )  # fmt: skip
 
@@ -193,6 +193,7 @@ def _text(report: dict[str, Any]) -> str:
 def _summary(part: dict[str, Any]) -> str:
     counted = [f"{part['records']} records in {part['frames']} frames", f"{part['opened']} opened"]
     for name, text in (
+        ("quarantined", "quarantined"),
         ("checkpoints", "checkpoints"),
         ("states", "states folded anew"),
         ("blob_parts", "blob parts"),

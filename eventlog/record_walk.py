@@ -17,6 +17,7 @@ from eventlog.blobs import PartsOf, fetch, part_names
 from eventlog.checkpoints import OpenCheckpoint
 from eventlog.frames import decode_frame
 from eventlog.keys.keyring import Keyring
+from eventlog.quarantine import quarantined_by
 from eventlog.records import Head, Record
 from eventlog.sealing import open_envelope, parse_stored
 from mesh.errors import Damaged, MeshlogError, Unavailable
@@ -36,7 +37,7 @@ class FsckReport:
     """What was checked and what was found, in etcd or in an archive.
 
     `begins` is the point after which records are there. `opened` counts records opened, `withheld` those of them whose
-    data is of a class that was not given, `states` checkpoints whose state hash was folded anew, `unnamed_parts` parts
+    data is of a class that was not given, `quarantined` records that do not count since another says so, `states` checkpoints whose state hash was folded anew, `unnamed_parts` parts
     of blobs that no record names (left by writers that lost a race). `findings` is cut off at MAX_FINDINGS;
     `more_findings` says how many were left out. `archive` is the report of the archive, if one was looked at.
     """
@@ -48,6 +49,7 @@ class FsckReport:
     records: int = 0
     opened: int = 0
     withheld: int = 0
+    quarantined: int = 0
     data_keys: int = 0
     older_epoch_frames: int = 0
     checkpoints: int = 0
@@ -65,11 +67,13 @@ class FsckReport:
     def clean(self) -> bool:
         return not self.findings and (self.archive is None or self.archive.clean)
 
-    def add(self, place: object, message: str) -> None:
+    def add(self, place: object, message: str) -> Finding:
+        finding = Finding(str(place), message)
         if len(self.findings) < MAX_FINDINGS:
-            self.findings.append(Finding(str(place), message))
+            self.findings.append(finding)
         else:
             self.more_findings += 1
+        return finding
 
 
 class Fold(Protocol):
@@ -120,6 +124,7 @@ class RecordWalk:
         self._opened = opened
         self._checkpoints = checkpoints
         self._folding = False
+        self._stopped: dict[Position, Finding] = {}
         self._time_us = 0
 
     async def begin(self, position: int, digest: bytes | None) -> None:
@@ -181,8 +186,7 @@ class RecordWalk:
         except Unavailable:
             raise
         except MeshlogError as failure:
-            report.add(position, failure.message)
-            self._folding = False
+            self._stop(position, failure.message)
             return
         report.opened += 1
         report.withheld += record.data is None
@@ -193,8 +197,28 @@ class RecordWalk:
             try:
                 opened.fold.apply(record)
             except MeshlogError as failure:
-                report.add(position, f"This record cannot be folded: {failure.message}")
-                self._folding = False
+                self._stop(position, f"This record cannot be folded: {failure.message}")
+        self._quarantine(record)
+
+    def _stop(self, position: Position, message: str) -> None:
+        """A record that stops every replica, unless a later one puts it in quarantine."""
+        self._folding = False
+        self._stopped[position] = self._report.add(position, message)
+
+    def _quarantine(self, record: Record) -> None:
+        try:
+            named = quarantined_by(record) if record.data is not None else None
+        except MeshlogError as failure:
+            self._report.add(record.position, failure.message)
+            return
+        if named is None:
+            return
+        self._report.quarantined += 1
+        finding = self._stopped.pop(named.position, None)
+        if finding in self._report.findings:
+            self._report.findings.remove(finding)
+        # It may have been folded above: from here on states are without it, and the next checkpoint knows one.
+        self._folding = False
 
     async def _reached(self, position: int) -> None:
         for anchor in self.anchors.get(position, ()):

@@ -8,14 +8,20 @@ from collections.abc import Callable
 import pytest
 
 from cluster.etcd.connection import EtcdConnection
+from eventlog.checkpoints import CheckpointPlace, OpenCheckpoint, manifest_name, part_name, seal_checkpoint
 from eventlog.drivers.etcd import EtcdDriver
 from eventlog.drivers.memory import MemoryDriver, MemoryStore
 from eventlog.frames import frame_name
 from eventlog.fsck import FsckReport, fsck
 from eventlog.keys.keyring import Keyring
-from eventlog.records import KeyClass, encode_head
+from eventlog.quarantine import RECORD_QUARANTINED
+from eventlog.records import Head, KeyClass, Record, encode_head
+from eventlog.signing import signing_key
+from eventlog.writer import LostRace
+from mesh.errors import Poison
 from mesh.position import Position
 from tests.eventlog.logs import BOTH, CONFIG_ONLY, MemoryLog, make_log, make_memory_log, new_record
+from tests.eventlog.test_blobs import large
 
 
 @pytest.fixture
@@ -161,3 +167,126 @@ async def test_it_checks_a_log_that_is_being_written(connection: EtcdConnection,
     reports.append(await fsck(log.driver, Keyring(log.driver, BOTH)))
     assert all(report.clean for report in reports), reports
     assert reports[-1].records == 60
+
+
+class Sums:
+    """A fold whose state is the sum of the records' numbers; a number of 13 is poison."""
+
+    def __init__(self) -> None:
+        self.sum = 0
+
+    def begin(self, checkpoint: OpenCheckpoint | None) -> None:
+        self.sum = 0 if checkpoint is None else checkpoint.config[0]
+
+    def apply(self, record: Record) -> None:
+        number = (record.data or {}).get("number", 0)
+        if number == 13:
+            raise Poison("thirteen")
+        self.sum += number
+
+    def state_hash(self) -> str:
+        return str(self.sum)
+
+    def hash_of(self, checkpoint: OpenCheckpoint) -> str:
+        return str(checkpoint.config[0])
+
+
+async def put_checkpoint(
+    made: MemoryLog, state: int, state_hash: str | None = None, at: Head | None = None
+) -> Position:
+    """A checkpoint at the head of a state that is the number `state`."""
+    log = made.log
+    head = at or log.head.head
+    config, secrets = await log.keyring.sealing_keys(head.log_id, KeyClass.SECRETS)
+    assert secrets is not None
+    sealed = seal_checkpoint(
+        ([state], []),
+        CheckpointPlace(head, head.at, 1, 1, state_hash or str(state)),
+        (config, secrets),
+        await signing_key(log.driver, log.keyring, head.log_id, log.clock, log.entropy),
+        created_us=1,
+        entropy=log.entropy,
+    )
+    entries = {part_name(head.at, n): part for n, part in enumerate(sealed.parts.values())}
+    await log.driver.write_entries(entries | {manifest_name(head.at): sealed.manifest})
+    return head.at
+
+
+async def folded(made: MemoryLog) -> FsckReport:
+    return await fsck(made.log.driver, Keyring(made.log.driver, BOTH), fold=Sums())
+
+
+async def test_checkpoints_are_folded_anew(made: MemoryLog) -> None:
+    await put_checkpoint(made, 15)
+    await made.log.append(new_record(6))
+    await put_checkpoint(made, 21)
+    report = await folded(made)
+    assert (report.clean, report.checkpoints, report.states) == (True, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("state", "says", "found"),
+    [(14, "14", "fold to 15"), (15, "16", "not of the state whose hash it names")],
+    ids=["another state", "another hash"],
+)
+async def test_a_checkpoint_of_another_state_is_found(made: MemoryLog, state: int, says: str, found: str) -> None:
+    await put_checkpoint(made, state, says)
+    report = await folded(made)
+    assert [finding.place for finding in report.findings][:1] == ["checkpoint 1.5"]
+    assert any(found in finding.message for finding in report.findings), report.findings
+
+
+async def test_a_checkpoint_of_another_history_is_found_without_keys(made: MemoryLog) -> None:
+    await put_checkpoint(made, 15, at=made.log.head.head._replace(hash=b"\1" * 32))
+    report = await check(made, keyed=False)
+    assert [finding.place for finding in report.findings] == ["5"]
+    assert "The checkpoint at 1.5" in report.findings[0].message
+
+
+async def test_a_trimmed_log_is_clean_from_its_checkpoint_on(made: MemoryLog) -> None:
+    await put_checkpoint(made, 15)
+    await made.log.append(new_record(6))
+    await made.log.driver.trim(Position(1, 4), expected={}, fence=made.store.grant("trim"))
+    report = await folded(made)
+    assert (report.clean, report.begins, report.records, report.states) == (True, 4, 2, 1)
+    await made.log.driver.trim(Position(1, 6), expected={}, fence=made.store.grant("trim"))
+    assert not (await folded(made)).clean, "trimmed beyond the checkpoint"
+
+
+async def test_a_quarantined_record_is_no_finding(made: MemoryLog) -> None:
+    await made.log.append(new_record(13))
+    assert [finding.place for finding in (await folded(made)).findings] == ["1.6"]
+    data = {"position": [1, 6], "time_us": 0, "reason": "it stops everybody"}
+    await made.log.append(new_record(0)._replace(type=RECORD_QUARANTINED, data=data))
+    await put_checkpoint(made, 15)
+    report = await folded(made)
+    assert (report.clean, report.quarantined, report.states) == (True, 1, 1)
+
+
+async def test_blobs_are_opened_and_what_nobody_names_is_counted(made: MemoryLog) -> None:
+    await made.log.append(large(6))
+    lost = made.log.head
+    await made.log.append(new_record(7))
+    assert isinstance(await made.log.writer.append(lost, [large(8)], 0), LostRace)
+    report = await check(made)
+    assert (report.clean, report.blob_parts, report.unnamed_parts) == (True, 8, 4)
+    name = next(iter(await made.log.driver.list_entries("blob/")))
+    del made.store.entries[name]
+    assert (
+        any("of the blob of record 1.6" in finding.message for finding in (await check(made)).findings)
+        or (await check(made)).unnamed_parts == 3
+    )
+
+
+async def test_how_far_an_archive_reached_is_held_against_the_log(made: MemoryLog) -> None:
+    head = made.log.head.head
+    for archived, found in (
+        (head, None),
+        (head._replace(position=4, hash=b"\1" * 32), "The archive says that the record at 4"),
+        (head._replace(position=6), "its tail was cut off"),
+        (head._replace(epoch=2, position=1), "its tail was cut off"),
+        (head._replace(log_id="other"), "is of log other"),
+    ):
+        report = await fsck(made.log.driver, None, archived=archived)
+        assert report.clean is (found is None)
+        assert found is None or found in report.findings[0].message
