@@ -123,6 +123,7 @@ class KeyRotation:
         found = [
             await _ask(key_class, each, index == 0, used)
             for key_class, provider in self._providers.items()
+            if key_class.wrapped_by is key_class
             for index, each in enumerate(members_of(provider))
         ]
         return Survey(tuple(row._replace(sealing=newest[row.key_class] is row) for row in rows), tuple(found))

@@ -69,6 +69,8 @@ class Server:
     keyring: Keyring
     refused: RefusedCalls
     archive: MemoryObjectStore
+    members: list[dict[str, Any]]
+    """Live members beside this server, as it sees them."""
     _plain: Any = None
 
     async def call(self, operation: str, **arguments: Any) -> Any:
@@ -163,10 +165,12 @@ async def _server(
     driver = MemoryDriver(store)
     keyring = await open_keyring(driver, providers)
 
+    others: list[dict[str, Any]] = []
+
     async def members() -> Sequence[dict[str, Any]]:
         if not store.reachable:
             raise NoQuorum("The store does not answer")
-        return [{"role": "api", "id": server_id, "zone": "a", "keks": holdings(providers)}]
+        return [{"role": "api", "id": server_id, "zone": "a", "keks": holdings(providers)}, *others]
 
     replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
     recent = RecentEvents()
@@ -206,7 +210,7 @@ async def _server(
         serving = supervisor.start(http.serve(), "http")
         await await_until(lambda: http.started and replica.ready, what="the server is ready")
         scheme = "https" if tls else "http"
-        yield Server(f"{scheme}://127.0.0.1:{http.port}", http, app, replica, driver, keyring, refused, archive)
+        yield Server(f"{scheme}://127.0.0.1:{http.port}", http, app, replica, driver, keyring, refused, archive, others)
         http.should_exit = True
         await serving
 
