@@ -36,6 +36,7 @@ from runtime.limits import (
     COMMAND_QUEUE_MAX,
     GROUP_COMMANDS_MAX,
     HAND_OVER_AFTER_LOSSES,
+    HAND_OVER_STREAK,
     MAX_FRAME_BYTES,
     RECORD_OVERHEAD_BYTES,
 )
@@ -75,9 +76,11 @@ class GroupCommit:
         queue_max: int = COMMAND_QUEUE_MAX,
         attempts_max: int = COMMAND_ATTEMPTS_MAX,
         hand_over_after: int = HAND_OVER_AFTER_LOSSES,
+        hand_over_streak: int = HAND_OVER_STREAK,
     ) -> None:
         self._commands_max, self._bytes_max = commands_max, bytes_max
         self._queue_max, self._attempts_max, self._hand_over_after = queue_max, attempts_max, hand_over_after
+        self._streak_max, self._streak = hand_over_streak, 0
         self._queue: deque[Ticket] = deque()
         self._flight: Batch | None = None
         self._away: tuple[Ticket, ...] = ()
@@ -252,8 +255,9 @@ class GroupCommit:
         """The other server is done with them: what it wrote is folded here, and it will write no more of them."""
         for ticket in self._away:
             ticket.elsewhere = False
-        # One try of our own before the next hand-over: the others may be gone, or this server fast enough now.
-        self._back(losses=self._hand_over_after - 1)
+        # A server that lost to the other's full frames would lose again. Now and then it tries: the other may be idle.
+        self._streak = (self._streak + 1) % self._streak_max
+        self._back(losses=self._hand_over_after - (0 if self._streak else 1))
 
     def declined(self) -> None:
         """Nobody took them."""

@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -332,7 +333,9 @@ def computed_fingerprint(state: State) -> int:
     return total & FINGERPRINT_MASK
 
 
+@lru_cache(maxsize=2048)
 def _item(text: bytes) -> int:
+    # Cached, since what one event adds the next one to the same thing takes away.
     return int.from_bytes(hashlib.shake_256(text).digest(FINGERPRINT_BYTES), "big")
 
 

@@ -176,9 +176,11 @@ GROUP_COMMANDS_MAX = 128
 """Commands decided in one go and committed as one frame: some 20 ms of the loop."""
 RECORD_OVERHEAD_BYTES = 512
 """What sealing and framing add to a record's own data and names, generously."""
-HAND_OVER_AFTER_LOSSES = 3
-"""Races lost in a row before a server hands its batch to a recent winner: of three equal servers, one in four or so."""
-HAND_OVER_TIMEOUT_S = 2.0
+HAND_OVER_AFTER_LOSSES = 2
+"""Races lost in a row before a server hands its batch to a recent winner."""
+HAND_OVER_STREAK = 8
+"""Batches handed over in a row before a server tries an append of its own again."""
+HAND_OVER_TIMEOUT_S = 4.0
 """How long a handed batch may be with another server; then it is competed for here again."""
 PEER_MESSAGE_BYTES_MAX = 2 * 1024 * 1024
 """A batch between API servers: a frame's worth, or one command with the largest body that the API takes."""
@@ -674,3 +676,7 @@ CLI_KEYS_TOLD_S = 20.0
 # --- eventlog.proof
 PROOF_HASHES_A_LINE = 1_000
 """Hashes in one line of a proof: lines of 43 KB, which every tool can show."""
+REPLACE_MEMBER_TIMEOUT_S = 120.0
+"""Until a new member has the data of the others: 4 GiB over a fast link."""
+REPLACE_MEMBER_POLL_S = 0.5
+"""Between looks at whether it has caught up."""

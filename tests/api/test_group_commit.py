@@ -28,7 +28,7 @@ SCHEDULES = st.lists(st.integers(0, 2**16), min_size=10, max_size=70)
 
 def eager() -> GroupCommit:
     """Hands over after its first lost race, and takes few commands at a time, so that little happens to much."""
-    return GroupCommit(commands_max=3, hand_over_after=1)
+    return GroupCommit(commands_max=3, hand_over_after=1, hand_over_streak=2)
 
 
 @settings(max_examples=250, deadline=None)
@@ -136,7 +136,7 @@ def caught(make: Callable[[], GroupCommit], seeds: int = 1500) -> str | None:
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_machine_that_does_what_must_never_happen_is_caught(mutant: type[GroupCommit]) -> None:
-    assert caught(lambda: mutant(commands_max=3, hand_over_after=1)) is not None
+    assert caught(lambda: mutant(commands_max=3, hand_over_after=1, hand_over_streak=2)) is not None
 
 
 @pytest.mark.parametrize("make", [GroupCommit, _ForgetsDoubtOnceTheCallerIsGone])
