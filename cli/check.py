@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _DEFAULT = "default"
 _COUNTS = (
-    "frames", "records", "opened", "quarantined", "data_keys", "checkpoints", "states", "blob_parts", "unnamed_parts", "manifests",
-    "objects", "audit_segments",
+    "frames", "records", "opened", "quarantined", "data_keys", "checkpoints", "states", "blob_parts", "unnamed_parts",
+    "manifests", "objects", "audit_segments",
 )  # fmt: skip
 
 

@@ -37,9 +37,10 @@ class FsckReport:
     """What was checked and what was found, in etcd or in an archive.
 
     `begins` is the point after which records are there. `opened` counts records opened, `withheld` those of them whose
-    data is of a class that was not given, `quarantined` records that do not count since another says so, `states` checkpoints whose state hash was folded anew, `unnamed_parts` parts
-    of blobs that no record names (left by writers that lost a race). `findings` is cut off at MAX_FINDINGS;
-    `more_findings` says how many were left out. `archive` is the report of the archive, if one was looked at.
+    data is of a class that was not given, `quarantined` those that do not count since a later one says so, `states`
+    checkpoints whose state hash was folded anew, `unnamed_parts` parts of blobs that no record names (left by writers
+    that lost a race). `findings` is cut off at MAX_FINDINGS; `more_findings` says how many were left out. `archive` is
+    the report of the archive, if one was looked at.
     """
 
     log_id: str = ""
