@@ -246,6 +246,11 @@ def _check_wish(cluster: ClusterFile, wish: Wish, layout: Layout) -> None:
         ("--account-id", wish.account_id, cluster.account_id),
         ("--region", wish.region, cluster.region),
     )
+    if wish.archive is not None:
+        raise Conflict(
+            f"the cluster in {layout.root} has its archive already: to move it, copy what is there, and then change "
+            "'archive' in zones/*/api.toml, in all of them at once"
+        )
     for flag, value, made in asked:
         if value is not None and value != made:
             raise Conflict(

@@ -86,6 +86,8 @@ def status(layout: Layout, *, output: str, exit_code: bool) -> int:
     }
     processes = document["processes"]
     print_data(document, output, lambda: columns(processes, titles), lambda: [row["id"] for row in processes])
+    if output == "table" and (archived := _archived(processes)):
+        click.echo(archived, err=True)
     for remark in _remarks(processes):
         click.echo(remark, err=True)
     return Unavailable.exit_code if exit_code and not document["ready"] else 0
@@ -136,6 +138,15 @@ def _remarks(processes: Sequence[dict[str, Any]]) -> Iterator[str]:
         for one in row.get("refused", ()):
             what = f"{one['type']} {', '.join(one['resources'])}".strip()
             yield f"refused by a proxy of {one['node']}: {what}, as of position {one['position']}"
+
+
+def _archived(processes: Sequence[dict[str, Any]]) -> str:
+    """How far the archive is, by who ships it, or else by who sees most of it; empty without one."""
+    said = [row["archive"] for row in processes if "archive" in row]
+    if not said:
+        return ""
+    best = max(said, key=lambda one: (one.get("ships", False), -one["behind_s"]))
+    return f"archive: {best['position'] or 'nothing yet'}, {best['behind_s']:.1f} s behind, in {best['place']}"
 
 
 def _remove(layout: Layout) -> None:

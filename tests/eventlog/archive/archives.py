@@ -65,7 +65,7 @@ class Faults:
     fate_of: Callable[[int, str], Fate] = lambda *_: Fate.WELL
     calls: list[str] = field(default_factory=list)
 
-    async def call(self, what: str, do: Callable[[], Any]) -> Any:
+    async def call(self, what: str, do: Callable[[], Any], *_: object) -> Any:
         fate = self.fate_of(len(self.calls), what)
         self.calls.append(what)
         if fate is Fate.DIES_BEFORE:
@@ -91,7 +91,7 @@ class FaultyPort:
         found = getattr(self._port, name)
         if not callable(found):
             return found
-        return lambda *arguments, **named: self._faults.call(name, lambda: found(*arguments, **named))
+        return lambda *arguments, **named: self._faults.call(name, lambda: found(*arguments, **named), *arguments)
 
 
 class CountingStore(MemoryObjectStore):

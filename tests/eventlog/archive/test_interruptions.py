@@ -134,7 +134,7 @@ class Pausing(Faults):
         self.reached = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    async def call(self, what: str, do: Callable[[], Awaitable[Any]]) -> Any:
+    async def call(self, what: str, do: Callable[[], Awaitable[Any]], *_: object) -> Any:
         self.calls.append(what)
         if len(self.calls) == self._at + 1:
             self.reached.set()
@@ -194,3 +194,48 @@ def test_a_paused_holder_that_wakes_up_harms_nothing() -> None:
     for at, what in enumerate(asyncio.run(scenario(-1))):
         if what in CHANGING:
             asyncio.run(scenario(at))
+
+
+def test_of_two_that_are_about_to_write_one_manifest_the_later_goes_on_from_the_other_ones() -> None:
+    async def scenario() -> None:
+        archived = await make_archived()
+        await archived.append(frames=2)
+        await archived.ship()
+        await archived.append()
+        halted: list[PausingAtManifest] = []
+        tasks: list[asyncio.Future[None]] = []
+        for _ in range(2):  # the second one takes the duty over
+            halted.append(PausingAtManifest())
+            tasks.append(asyncio.ensure_future(archived.archiver(halted[-1]).run(archived.etcd.grant(DUTY))))
+            await asyncio.wait_for(halted[-1].reached.wait(), 5)
+            await archived.append()  # so that the two differ
+        halted[0].go_on.set()
+        await turns(60)
+        assert tasks[0].done()  # fenced off, after its manifest was in
+        halted[1].go_on.set()
+        await turns(120)
+        assert archived.mark() is not None
+        assert await archived.archived() == archived.frames()
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError, FenceFell):
+                await task
+        await check_prefix(archived)
+        mark = archived.mark()
+        assert mark is not None
+        assert mark.manifest == (await archived.reader()).index.newest
+
+    asyncio.run(scenario())
+
+
+class PausingAtManifest(Pausing):
+    """Stops before its first manifest is put."""
+
+    def __init__(self) -> None:
+        super().__init__(-1)
+
+    async def call(self, what: str, do: Callable[[], Awaitable[Any]], *arguments: object) -> Any:
+        if what == "put_new" and str(arguments[0]).startswith("manifests/") and not self.reached.is_set():
+            self.reached.set()
+            await self.go_on.wait()
+        return await do()
