@@ -110,6 +110,7 @@ class RefusedCalls:
     async def run(self) -> None:
         """Write segments, for ever; to be supervised."""
         pruned_s = self._clock.monotonic_s() - AUDIT_PRUNE_S
+        told = ""
         while True:
             await self._clock.sleep(AUDIT_FLUSH_S)
             try:
@@ -117,8 +118,11 @@ class RefusedCalls:
                 if self._chain and self._retention_s and self._clock.monotonic_s() - pruned_s >= AUDIT_PRUNE_S:
                     pruned_s = self._clock.monotonic_s()
                     await self._chain.prune(self._clock.now_us() - int(self._retention_s * 1e6))
+                told = ""
             except MeshlogError as error:
-                log.warning("audit segment not written", reason=error.message, waiting=len(self._waiting))
+                if error.message != told:  # once, not every few seconds of an outage
+                    log.warning("audit segment not written", reason=error.message, waiting=len(self._waiting))
+                told = error.message
 
     async def flush(self) -> None:
         """Write what waits, if anything does, as one segment. Unavailable: it waits on."""

@@ -19,7 +19,7 @@ from eventlog.frames import decode_frame
 from eventlog.keys.keyring import Keyring
 from eventlog.quarantine import quarantined_by
 from eventlog.records import Head, Record
-from eventlog.sealing import open_envelope, parse_stored
+from eventlog.sealing import SealedEnvelope, open_envelope, parse_stored
 from mesh.errors import Damaged, MeshlogError, Unavailable
 from mesh.position import Position
 from runtime.limits import MAX_FINDINGS
@@ -173,14 +173,14 @@ class RecordWalk:
         if expected is not None and envelope.previous_hash != expected:
             report.add(position, "The chain is broken before this record: it, or the one before it, was changed")
         if self._opened is not None:
-            await self._open(position, stored)
+            await self._open(position, envelope)
         await self._reached(position.position)
 
-    async def _open(self, position: Position, stored: bytes) -> None:
+    async def _open(self, position: Position, envelope: SealedEnvelope) -> None:
         report, opened = self._report, self._opened
         assert opened is not None  # noqa: S101 - the caller looked
         try:
-            record = open_envelope(parse_stored(stored, position), report.log_id, position, opened.keyring)
+            record = open_envelope(envelope, report.log_id, position, opened.keyring)
             if record.blob is not None:
                 self.parts_named.update(part_names(record.blob))
                 record = await fetch(record, report.log_id, opened.parts_of, opened.keyring)
