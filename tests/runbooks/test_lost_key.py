@@ -56,13 +56,18 @@ def meshes(cluster: Cluster) -> list[str]:
     return [mesh["meshName"] for mesh in found]
 
 
-async def lose_data_key(layout: Layout, key_id: str) -> None:
+async def lose_data_key(layout: Layout, key_id: str) -> bytes:
+    """Delete it from etcd; gives the wrapped key that was there."""
     settings = api_settings(layout, layout.load())
     connection = etcd_connection(settings, SystemClock(), SystemEntropy())
     try:
-        await EtcdDriver(connection, settings.key_prefix).write_entries({f"datakey/{key_id}": None})
+        driver = EtcdDriver(connection, settings.key_prefix)
+        entry = await driver.read_entry(f"datakey/{key_id}")
+        await driver.write_entries({f"datakey/{key_id}": None})
     finally:
         connection.close()
+    assert entry is not None
+    return entry.value
 
 
 def test_the_runbook_brings_every_key_back_and_makes_a_stolen_one_useless(cluster: Cluster, tmp_path: Path) -> None:
@@ -91,6 +96,12 @@ def test_the_runbook_brings_every_key_back_and_makes_a_stolen_one_useless(cluste
     assert not stolen & {key["kek"] for key in after["data_keys"]}
     assert not {key["id"] for key in after["data_keys"] if key["sealing"]} & {key["id"] for key in before["data_keys"]}
     assert meshes(cluster) == ["shop"]
+
+    # A single wrapped key from a file, as etcdctl or a backup of etcd gives it.
+    wrapped = tmp_path / "wrapped"
+    wrapped.write_bytes(asyncio.run(lose_data_key(layout, signing)))
+    cluster.run("keys", "import", str(wrapped), "--data-key", signing)
+    assert not [key for key in keys_status(cluster)["data_keys"] if key["problem"]]
 
 
 def refused_to_start(cluster: Cluster, layout: Layout, role: str) -> None:
