@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, Loaded] = {
     "init": Loaded("cli.deployment", "init", "Make the files of a cluster on several hosts."),
     "provision": Loaded("cli.deployment", "provision", "Set up a new etcd cluster's access control and log."),
     "keys": Loaded("cli.keys", "keys", "Rotate, re-wrap and bring back the keys of the log."),
+    "etcd": Loaded("cli.etcd", "etcd", "List etcd's members; replace one whose disk is lost."),
     "serve": Loaded("cli.service", "serve", "Run one role as this process."),
 }
 ALIASES: Mapping[str, str] = {"history": "log"}

@@ -248,14 +248,17 @@ class Provisioner:
         peer = self._leaf(pki.ETCD_ROOT, pki.etcd_peer_leaf(member, hosts), tls_files(directory, "peer"))
         path = self._layout.config(zone, role)
         before = load(EtcdMemberSettings, path, {}) if path.exists() else None
+        token = plan.cluster_token or _token_of(plan.account_id)
         kept = {name: getattr(before, name) for name in _OPERATORS_OWN} if before is not None else {}
+        if before is not None and before.cluster_token == token:
+            kept["initial_state"] = before.initial_state  # of a member that was replaced
         common = self._common(zone, role) | kept
         return EtcdMemberSettings(
             **common,  # type: ignore[arg-type]
             peer_listen=listener.bound(listener.peer_port),
             peer_advertise=listener.told(listener.peer_port),
             members=tuple(EtcdPeer(process_id(role, name), other.told(other.peer_port)) for name, other in peers),
-            cluster_token=plan.cluster_token or _token_of(plan.account_id),
+            cluster_token=token,
             client_tls=client,
             peer_tls=peer,
             binary=plan.etcd_binary,

@@ -680,3 +680,6 @@ REPLACE_MEMBER_TIMEOUT_S = 120.0
 """Until a new member has the data of the others: 4 GiB over a fast link."""
 REPLACE_MEMBER_POLL_S = 0.5
 """Between looks at whether it has caught up."""
+
+ARCHIVE_CALLS_TOGETHER = 16
+"""Uploads, downloads or deletions at a time: over a network each takes some tens of milliseconds."""

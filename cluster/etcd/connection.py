@@ -289,7 +289,11 @@ class EtcdConnection:
             client = self._clients.get(index)
             if client is None:
                 client = self._clients[index] = self._open(self.members[index])
-        return getattr(getattr(protos.rpc, f"{service}Stub")(client.channel), method)
+        known = getattr(getattr(protos.rpc, f"{service}Stub")(client.channel), method, None)
+        # The package's stubs are of an older etcd: a call that they lack gives its answer as bytes.
+        return known or client.channel.unary_unary(
+            f"/etcdserverpb.{service}/{method}", request_serializer=lambda request: request.SerializeToString()
+        )
 
     def _open(self, member: EtcdMember) -> Any:
         host, _, port = member.address.rpartition(":")

@@ -320,3 +320,15 @@ def test_a_lost_key_file_is_never_replaced_by_another_key(tmp_path: Path) -> Non
     assert not (tmp_path / "keys/config.kek").exists()
     assert not (tmp_path / "zones/z2/projector/config.kek").exists()
     assert (tmp_path / "zones/z1/api/config.kek").read_bytes() == copy
+
+
+def test_a_replaced_etcd_member_stays_one_that_joined_until_the_cluster_is_another(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "cluster")
+    Provisioner(layout, plan(), At(), ENTROPY).write()
+    path = layout.config("z1", "etcd")
+    path.write_text(path.read_text().replace('initial_state = "new"', 'initial_state = "existing"'))
+    Provisioner(layout, plan(), At(), ENTROPY).write()
+    assert load(EtcdMemberSettings, path, {}).initial_state == "existing"
+    assert load(EtcdMemberSettings, layout.config("z2", "etcd"), {}).initial_state == "new"
+    Provisioner(layout, dataclasses.replace(plan(), cluster_token="restored-2"), At(), ENTROPY).write()
+    assert load(EtcdMemberSettings, path, {}).initial_state == "new"
