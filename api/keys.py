@@ -76,22 +76,25 @@ class KeysApi:
         return Answer({"drawn": drawn}, outcome.position)
 
     async def _rewrap(self, call: Call) -> Answer:
-        members, rotation = call.members, self._keys.rotation
+        body, rotation = call.members, self._keys.rotation
+        classes = _classes(body.get("class", _ALL), (KeyClass.CONFIG, KeyClass.SECRETS))
+        position = (await confirmed_state(self._ports)).position
+        # All that may be refused comes first, so that one class is not done without the other.
+        targets = {key_class: await rotation.choose(key_class, body.get("to")) for key_class in classes}
+        if not body.get("force", False):
+            members = await self._members()
+            for key_class, target in targets.items():
+                _refuse_lacking(members, key_class, target)
+        rows = (await rotation.survey(self._log_id)).keys
         done: list[dict[str, str]] = []
         left: list[str] = []
         notes: list[str] = []
-        position = (await confirmed_state(self._ports)).position
-        rows = (await rotation.survey(self._log_id)).keys
-        for key_class in _classes(members.get("class", _ALL), (KeyClass.CONFIG, KeyClass.SECRETS)):
-            target = await rotation.choose(key_class, members.get("to"))
-            if not members.get("force", False):
-                _refuse_lacking(await self._members(), key_class, target)
+        for key_class, target in targets.items():
             mine = [row.key_id for row in rows if row.key_class.wrapped_by is key_class]
             changed = [key_id for key_id in mine if await rotation.rewrap(self._log_id, key_id, target)]
             done += [{"id": key_id, "kek": target.kek_id} for key_id in changed]
             left += [key_id for key_id in mine if key_id not in changed]
-            if members.get("to") is not None:
-                notes += _prefer(target)
+            notes += _prefer(target) if body.get("to") is not None else []
             command, origin = RecordDataKeys(tuple(changed), target.kek_id), origin_of(f"RewrapKeys:{key_class}", call)
             position = (await self._commands.submit(command, origin)).position
         return Answer({"rewrapped": done, "left": left, "notes": notes}, position)

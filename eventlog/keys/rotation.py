@@ -161,32 +161,29 @@ class KeyRotation:
     async def rewrap(self, log_id: str, key_id: str, target: Target) -> bool:
         """Wrap one data key by `target`; False if it is already. It stays as it is if anything goes wrong.
 
-        One that has gone from the store, or that does not open any more since its key-encryption key is lost, is
-        written again if this server still has it in memory.
+        One that has gone from the store, was changed there, or does not open any more since its key-encryption key is
+        lost, is written again if this server still has it in memory.
         """
         for _ in range(KEY_WRITE_TRIES):
             entry = await self._driver.read_entry(f"datakey/{key_id}")
             if entry is None:
                 return await self._bring_back(log_id, key_id, target)
-            present = parse_wrapped(key_id, entry.value)
-            if (present.scheme, present.wrapped.kek_id) == (target.scheme, target.kek_id):
-                return False
-            key = await self._open(log_id, key_id, entry)
+            try:
+                key = await unwrap_data_key(key_id, entry.value, log_id, self._providers)
+                present = parse_wrapped(key_id, entry.value)
+                if (present.scheme, present.wrapped.kek_id) == (target.scheme, target.kek_id):
+                    return False
+            except IntegrityError:
+                key = self._keyring.loaded.get(key_id)
+                if key is None:
+                    raise
             if key is None:
-                raise self._not_given(present.key_class)
+                raise MissingKey(f"This server is not given what opens data key {key_id}: ask an API server")
             value = await _wrap_proven(key, log_id, target)
             if isinstance(await self._driver.put_data_key(key_id, value, entry.mod_revision), Committed):
                 return True
             # Another server was first, or the answer was lost: what is stored now decides.
         raise NoQuorum(f"Data key {key_id} could not be re-wrapped, since etcd gave no certain answer: try again")
-
-    async def _open(self, log_id: str, key_id: str, entry: Entry) -> DataKey | None:
-        try:
-            return await unwrap_data_key(key_id, entry.value, log_id, self._providers)
-        except IntegrityError:
-            if key_id in self._keyring.loaded:
-                return self._keyring.loaded[key_id]
-            raise
 
     async def _bring_back(self, log_id: str, key_id: str, target: Target) -> bool:
         key = self._keyring.loaded.get(key_id)
@@ -216,11 +213,8 @@ class KeyRotation:
     def _provider(self, key_class: KeyClass) -> KeyProvider:
         provider = self._providers.get(key_class.wrapped_by)
         if provider is None:
-            raise self._not_given(key_class)
+            raise MissingKey(f"This server is not given key-encryption keys of class '{key_class.wrapped_by.value}'")
         return provider
-
-    def _not_given(self, key_class: KeyClass) -> MissingKey:
-        return MissingKey(f"This server is not given key-encryption keys of class '{key_class.wrapped_by.value}'")
 
     async def _row(self, key_id: str, entry: Entry, log_id: str) -> KeyRow:
         try:

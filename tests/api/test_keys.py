@@ -115,6 +115,8 @@ async def test_a_key_that_a_live_member_lacks_wraps_nothing_unless_forced(server
     refused = await post(server, "rewrap", {"class": "config"})
     assert refused.status == 409
     assert "projector-b, projector-old cannot unwrap" in refused.document["message"]
+    both = await post(server, "rewrap", {})
+    assert both.status == 409, "of two classes neither"
     assert (await post(server, "rewrap", {"class": "secrets"})).status == 200, "projectors need none of these"
     assert (await post(server, "rewrap", {"class": "config", "force": True})).status == 200
     (warned,) = (await status(server))["to_do"]

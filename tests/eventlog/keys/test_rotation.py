@@ -220,6 +220,27 @@ async def test_a_lost_key_encryption_key_loses_nothing_while_a_server_has_the_da
     assert fresh.loaded == keyring.loaded
 
 
+@pytest.mark.parametrize("index", [0, 40, -1])
+async def test_a_wrapped_key_that_was_changed_is_written_again_by_a_server_that_has_it(
+    place: Place, index: int
+) -> None:
+    keyring = place.keyring()
+    await keyring.load(place.log_id)
+    (key_id,) = [key_id for key_id in await place.key_ids() if key_id.startswith("config-")]
+    name = f"datakey/{key_id}"
+    entry = place.store.entries[name]
+    changed = bytearray(entry.value)
+    changed[index] ^= 1
+    place.store.entries[name] = entry._replace(value=bytes(changed))
+    target = await place.rotation().choose(KeyClass.CONFIG, None)
+    with pytest.raises(IntegrityError):
+        await place.rotation().rewrap(place.log_id, key_id, target)
+    assert await place.rotation(keyring=keyring).rewrap(place.log_id, key_id, target)
+    fresh = place.keyring()
+    await fresh.load(place.log_id)
+    assert fresh.loaded == keyring.loaded
+
+
 async def test_what_to_wrap_with_is_named_by_key_or_by_kind_and_told_if_unknown(place: Place) -> None:
     rotation, kek_id = place.rotation(), place.new_kek(current=False)
     assert (await rotation.choose(KeyClass.SIGNING, "file")).place.endswith("secrets.kek")
