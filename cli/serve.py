@@ -408,6 +408,7 @@ async def run_projector(settings: ProjectorSettings) -> None:
         supervisor.start(replica.run(), "replica")
         supervisor.start(feed.run(), "feed")
         supervisor.start(_know_projectors(access.connection, settings, known, clock), "projectors")
+        supervisor.start(keep_fresh(access.keyring, keys.log_id, clock), "data keys")
         supervisor.start(registration.run(), "member")
         supervisor.start(access.reproduction.run(), "reproduction")
         log.info("serving", role=settings.role, address=settings.listen)
