@@ -168,7 +168,11 @@ class CommandService:
         group = self._group
         try:
             sealed = await self._writer.seal(todo.head, todo.records, todo.base.time_us, todo.wall_us)
-            self._replica.expect(sealed.txn.head, todo.base, todo.events, todo.after)
+        except Exception as error:
+            group.refused(error)  # nothing was sent
+            return
+        self._replica.expect(sealed.txn.head, todo.base, todo.events, todo.after)
+        try:
             result = await self._writer.send(sealed)
         except OutcomeUnknown:
             group.unknown()

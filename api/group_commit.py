@@ -212,18 +212,27 @@ class GroupCommit:
     def unknown(self) -> None:
         """Nobody knows whether it landed, or yet will."""
         self.unsettled = True
-        self._requeue(self._landed().tickets)
+        left = []
+        for ticket in self._landed().tickets:
+            ticket.attempts += 1
+            if ticket.attempts < self._attempts_max:
+                left.append(ticket)
+            else:
+                self._answer(ticket, outrun(ticket))
+        self._requeue(left)
 
     def settled(self) -> None:
         """The state is folded up to a head that was confirmed after the last unknown outcome."""
         self.unsettled = False
 
-    def refused(self, error: MeshlogError) -> None:
-        """It is certainly not in the log, and `error` says why."""
+    def refused(self, error: Exception) -> None:
+        """It is certainly not in the log, and `error` says why: what is in it, or (Unavailable and the like) what is
+        not about it. What is no MeshlogError is a bug of ours that one of the commands brings out.
+        """
         batch = self._landed()
         _restore_doubt(batch)
         accepted = batch.accepted
-        if not isinstance(error, CallerError):
+        if isinstance(error, MeshlogError) and not isinstance(error, CallerError):
             for ticket in batch.tickets:
                 self._answer(ticket, failed(ticket, error))
         elif len(accepted) > 1:
@@ -231,8 +240,9 @@ class GroupCommit:
             self._accept_max = len(accepted) // 2
             self._requeue(batch.tickets)
         else:
-            self._answer(accepted[0].ticket, failed(accepted[0].ticket, error))
-            self._requeue(ticket for ticket in batch.tickets if ticket is not accepted[0].ticket)
+            guilty = accepted[0].ticket
+            self._answer(guilty, failed(guilty, error) if isinstance(error, MeshlogError) else error)
+            self._requeue(ticket for ticket in batch.tickets if ticket is not guilty)
 
     def unavailable(self, error: MeshlogError) -> None:
         """Nothing can be planned here, now or ever: tell all that wait."""

@@ -160,7 +160,7 @@ class Peers:
         give_up_s = self._clock.monotonic_s() + timeout_s
         for address in self._willing()[:PEERS_ASKED_MAX]:
             left_s = give_up_s - self._clock.monotonic_s()
-            if left_s <= PEER_DIAL_S:
+            if left_s <= 2 * PEER_DIAL_S:
                 break
             channel = await self._ready(address)
             if channel is None:

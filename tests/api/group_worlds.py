@@ -48,6 +48,10 @@ class Silence(Exception):  # noqa: N818 - what a caller hears of a killed server
     pass
 
 
+class Bug(Exception):  # noqa: N818 - not one of ours to have a name for
+    pass
+
+
 class Log:
     """Events, the fold after each, and the head."""
 
@@ -327,7 +331,7 @@ class World:
         elif isinstance(verdict, (Outcome, CallerError)) and not isinstance(verdict, (TooManyRequests, LimitExceeded)):
             self._check_refused(call, verdict)
         else:
-            assert isinstance(verdict, (Unavailable, Silence, TooManyRequests, LimitExceeded)), repr(verdict)
+            assert isinstance(verdict, (Unavailable, Silence, TooManyRequests, LimitExceeded, Bug)), repr(verdict)
 
     def _check_written(self, call: Call, outcome: Outcome) -> None:
         at = outcome.position.position

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.batch import Refused
+from api.batch import Batch, Place, Refused
 from api.group_commit import Append, GroupCommit, HandOver
-from api.outcomes import Outcome, final
+from api.outcomes import Origin, Outcome, Ticket, final
+from eventlog.drivers.memory import MemoryDriver
 from eventlog.records import HeadRef
-from mesh.commands import Create, TagResource
-from mesh.errors import LimitExceeded, NoQuorum
+from eventlog.writer import LogWriter
+from mesh.commands import Command, Context, Create, CreateAccessKey, IssueProxyIdentity, TagResource, idempotency_token
+from mesh.errors import LimitExceeded, NoQuorum, OutcomeUnknown
 from mesh.position import Position
 from mesh.state import State
-from tests.api.group_worlds import MESH, NODE, OTHER, World
+from runtime.clock import SystemClock, SystemEntropy
+from tests.api.group_worlds import ACCOUNT, MESH, NODE, OTHER, PRINCIPAL, Bug, World
+from tests.projector.logs import BOTH, MemoryLog
 
 SCHEDULES = st.lists(st.integers(0, 2**16), min_size=10, max_size=70)
 
@@ -162,7 +167,8 @@ def test_nothing_is_refused_that_an_append_holds_which_may_yet_land(make: type[G
         world.run([], calls=2)
 
 
-def test_one_bad_command_in_a_frame_is_found_and_the_others_are_written() -> None:
+@pytest.mark.parametrize("error", [LimitExceeded("the node is too large"), Bug()])
+def test_one_bad_command_in_a_frame_is_found_and_the_others_are_written(error: Exception) -> None:
     world = World(1, GroupCommit)
     (server,) = world.servers
     calls = [world.call(0, Create(key, {})) for key in (MESH, NODE, OTHER)]
@@ -172,14 +178,14 @@ def test_one_bad_command_in_a_frame_is_found_and_the_others_are_written() -> Non
         assert flight is not None
         if any(new.request_id == "rq-1" for new in flight.records):
             server.flight = None
-            server.machine.refused(LimitExceeded("the node is too large"))
+            server.machine.refused(error)
         else:
             world.result(server)
         world.hear()
     mesh, node, other = (call.answer for call in calls)
     assert isinstance(mesh, Outcome)
     assert isinstance(other, Outcome)
-    assert isinstance(node, LimitExceeded)
+    assert type(node) is type(error)
 
 
 def test_a_frame_is_bounded_by_its_bytes_and_by_its_commands() -> None:
@@ -204,3 +210,40 @@ def test_what_is_alone_and_too_large_for_the_estimate_is_tried_all_the_same() ->
     call = world.call(0, Create(MESH, {}))
     world.run([], calls=1)
     assert isinstance(call.answer, Outcome)
+
+
+def test_an_outcome_that_stays_unknown_does_not_hold_the_others_up_for_ever() -> None:
+    world = World(1, lambda: GroupCommit(attempts_max=3))
+    (server,) = world.servers
+    call = world.call(0, Create(MESH, {}))
+    for _ in range(3):
+        world.plan(server)
+        world.unknown(server, later=True)
+        world.hear()
+        world.settle(server)
+    assert isinstance(call.answer, OutcomeUnknown)
+    assert not server.machine.waiting
+    world.finish()
+    world.check()
+
+
+@pytest.mark.parametrize("size_bytes", [0, 10, 600, 9_000, 150_000])
+async def test_the_size_that_a_frame_is_planned_by_is_at_least_what_is_sealed(tmp_path: Path, size_bytes: int) -> None:
+    log = await MemoryLog.create(tmp_path)
+    noise = SystemEntropy().token_bytes(size_bytes).decode("latin-1")
+    commands: list[Command] = [
+        Create(MESH, {"egressFilter": {"type": noise}}, {"a": "b"}, checked=True),
+        Create(NODE, {}),
+        CreateAccessKey("AKIA" + "X" * 16, "s" * 40, ACCOUNT, PRINCIPAL, admin=True),
+        IssueProxyIdentity(NODE, "ab" * 20, 2**60),
+    ]
+    assert log.head is not None
+    batch = Batch(State(), log.head, 1)
+    for number, command in enumerate(commands):
+        token = idempotency_token(ACCOUNT, PRINCIPAL, "op", str(number), {})
+        origin = Origin(ACCOUNT, PRINCIPAL, "2001:db8::1", f"rq-{number}" + "x" * 40, "op", token)
+        ticket = Ticket(command, origin, Context(ACCOUNT, PRINCIPAL, "op", token, "u" * 36), 0.0)
+        assert batch.add(ticket, 2**30) is Place.TAKEN
+    writer = LogWriter(MemoryDriver(log.store), log.keyring(BOTH), SystemClock(), SystemEntropy())
+    sealed = await writer.seal(log.head, batch.records, 0, batch.wall_us)
+    assert len(sealed.txn.frame) <= batch.size_bytes
