@@ -8,6 +8,7 @@ lost meanwhile, since nothing is trimmed that the archive does not have.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
@@ -32,7 +33,7 @@ from eventlog.archive.machine import (
 from eventlog.archive.news import Known, find_base, read_news
 from eventlog.archive.reader import ArchiveReader
 from eventlog.archive.shipment import DEFAULT_SHAPE, Floor, Shape
-from eventlog.archive.store import ObjectStore
+from eventlog.archive.store import ObjectStore, together
 from eventlog.checkpoints import parse_manifest
 from eventlog.driver import Committed, Fence, HeadMoved, LogDriver
 from eventlog.keys.keyring import Keyring
@@ -155,8 +156,8 @@ class Archiver:
                 return machine.on_base(base, head.epoch, self._holder_id, self._now())
             case Read():
                 return await self._read(action, machine)
-            case Put(name, data):
-                self._count(data, await self._store.put_new(name, data))
+            case Put(objects):
+                await together(partial(self._put, name, data) for name, data in objects.items())
                 return machine.on_put()
             case Commit(name, data):
                 placed = await self._store.put_new(name, data)
@@ -166,13 +167,16 @@ class Archiver:
             case Survey():
                 return machine.on_floor(await self._survey(action))
             case Fetch(hashes):
-                objects = {digest: await self._reader.object(digest) for digest in hashes}
-                return machine.on_fetched(objects, self._nonce(), self._now())
+                fetched = await together(partial(self._reader.object, digest) for digest in hashes)
+                return machine.on_fetched(dict(zip(hashes, fetched, strict=True)), self._nonce(), self._now())
             case Claims():
                 return machine.on_claims([claim.epoch for claim in await self._reader.claims()])
-            case Delete(name):
-                await self._store.delete(name)
+            case Delete(names):
+                await together(partial(self._store.delete, name) for name in names)
                 return machine.on_deleted()
+
+    async def _put(self, name: str, data: bytes) -> None:
+        self._count(data, await self._store.put_new(name, data))
 
     async def _load(self) -> Loaded:
         # The entry before the archive, and the archive before the head: each is then at least what the one before says.

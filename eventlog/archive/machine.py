@@ -1,8 +1,8 @@
 """The archiver's order of steps: what was read and done becomes what to do next. Sans-I/O; `archiver` is the shell.
 
     Load ─► Begin ─► Commit the claim ─► Load            a place that holds nothing yet
-      └───► Read ─► Put … ─► Commit ─► WriteMark ─► Read   a shipment
-              └───► Survey ─► Fetch ─► Put … ─► Commit ─► WriteMark ─► Claims ─► Fetch ─► Delete …   a roll-up
+      └───► Read ─► Put ─► Commit ─► WriteMark ─► Read     a shipment
+              └───► Survey ─► Fetch ─► Put ─► Commit ─► WriteMark ─► Claims ─► Fetch ─► Delete ─► Delete   a roll-up
 
 Any step may be repeated, and the machine may be dropped at any step: the next one begins at Load and finds out what was
 done. A manifest name that is taken sends it back to Load too, whoever took it: an earlier try of this machine, or an
@@ -62,10 +62,9 @@ class Read(NamedTuple):
 
 
 class Put(NamedTuple):
-    """Put an object named by its content; that it is there already is as good."""
+    """Put objects that say nothing alone, in any order; that one is there already is as good."""
 
-    name: str
-    data: bytes
+    objects: Mapping[str, bytes]
 
 
 class Commit(NamedTuple):
@@ -100,9 +99,9 @@ class Claims(NamedTuple):
 
 
 class Delete(NamedTuple):
-    """Delete an object or a manifest that is needed no more."""
+    """Delete what is needed no more, in any order."""
 
-    name: str
+    names: Sequence[str]
 
 
 Action = Load | Begin | Read | Put | Commit | WriteMark | Survey | Fetch | Claims | Delete
@@ -143,21 +142,20 @@ class ArchiveMachine:
         self._known = Known({}, None, frozenset())
         self._mark_revision = 0
         self._published = False
-        self._queue: list[Put] = []
         self._shipment: Shipment | None = None
         self._behind = False
         self._surveyed_s: float | None = None
         self._reads = 0
         self._gone: set[bytes] = set()
         self._raised: ArchiveIndex | None = None
-        self._deleting: list[Delete] = []
+        self._objects_deleted = False
 
     def start(self) -> Action:
         return Load()
 
     def on_loaded(self, loaded: Loaded) -> Action:
         """Damaged, SettingsError or TimelineMoved if this archive is not this log's, or not whole."""
-        self.index, self._known, self._shipment, self._queue = None, loaded.known, None, []
+        self.index, self._known, self._shipment, self._raised = None, loaded.known, None, None
         self._mark_revision = loaded.mark.mod_revision if loaded.mark else 0
         mark = decode_mark(loaded.mark.value) if loaded.mark else None
         if mark is not None and mark.place != self._place:
@@ -187,14 +185,10 @@ class ArchiveMachine:
         self._behind = news.behind
         if news.empty and index.newest is not None:
             return self._maintain(now)
-        if not self._published:
-            self._queue.append(Put(public_key_name(self._signer.name), self._signer.public))
         self._known = _knowing(self._known, news)
         return self._send(ship(index, news, self._stamp(nonce, now)))
 
     def on_put(self) -> Action:
-        if self._queue:
-            return self._queue.pop(0)
         assert self._shipment is not None  # noqa: S101 - objects are put for a shipment only
         return Commit(self._shipment.name, self._shipment.data)
 
@@ -227,16 +221,15 @@ class ArchiveMachine:
 
     def on_fetched(self, objects: Mapping[bytes, bytes], nonce: bytes, now: Now) -> Action:
         """The segments to merge, or what a roll-up lists as superfluous."""
-        index = self._loaded()
         if self._raised is not None:
             base, self._raised = self._raised, None
             return self._send(roll_up(base, self._gone, objects, self._stamp(nonce, now), self._shape))
         listed: set[bytes] = set()
         for digest, data in objects.items():
             listed |= decode_dropped(object_name(digest), data)
-        names = [*sorted(object_name(digest) for digest in listed), *index.stale]
-        self._deleting = [Delete(name) for name in names]
-        return self.on_deleted()
+        # The manifests after the objects: as long as there is one, a deletion was not finished.
+        self._objects_deleted = False
+        return Delete(sorted(object_name(digest) for digest in listed))
 
     def on_claims(self, epochs: Iterable[int]) -> Action:
         """TimelineMoved if another epoch was claimed: then this log is the past, and touches nothing more."""
@@ -245,9 +238,11 @@ class ArchiveMachine:
         return Fetch([index.dropped] if index.dropped else [])
 
     def on_deleted(self) -> Action:
-        if self._deleting:
-            return self._deleting.pop(0)
-        self.index = self._loaded()._replace(stale=())
+        index = self._loaded()
+        if not self._objects_deleted:
+            self._objects_deleted = True
+            return Delete(index.stale)
+        self.index = index._replace(stale=())
         return self._read()
 
     def _maintain(self, now: Now) -> Action:
@@ -271,8 +266,8 @@ class ArchiveMachine:
 
     def _send(self, shipment: Shipment) -> Action:
         self._shipment = shipment
-        self._queue += [Put(name, data) for name, data in shipment.objects.items()]
-        return self.on_put()
+        published = {} if self._published else {public_key_name(self._signer.name): self._signer.public}
+        return Put({**published, **shipment.objects})
 
     def _loaded(self) -> ArchiveIndex:
         assert self.index is not None  # noqa: S101 - every step but the first ones comes after Load

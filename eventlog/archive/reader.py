@@ -32,7 +32,7 @@ from eventlog.archive.manifest import (
     signer_of,
     unreadable,
 )
-from eventlog.archive.store import ObjectStore
+from eventlog.archive.store import ObjectStore, together
 from eventlog.blobs import part_names
 from eventlog.driver import StoredFrame
 from eventlog.records import BlobRef
@@ -195,7 +195,8 @@ class ArchiveReader:
 
     async def checkpoint(self, ref: CheckpointRef) -> tuple[bytes, Mapping[bytes, bytes]]:
         """A checkpoint's manifest, and its parts by their hashes."""
-        return await self.object(ref.hash), {part: await self.object(part) for part in ref.parts}
+        parts = await together(partial(self.object, part) for part in ref.parts)
+        return await self.object(ref.hash), dict(zip(ref.parts, parts, strict=True))
 
     async def data_keys(self) -> Mapping[str, bytes]:
         """The wrapped data keys by id: values of `datakey/<id>`, as last seen in etcd."""
@@ -278,7 +279,7 @@ class ArchiveReader:
         data = await self._get(name)
         rollup = open_manifest(name, data, self._trusted).rollup
         names = [manifest_name(epoch, seq) for seq in range(rollup, newest + 1)]
-        values = [*[await self._get(each) for each in names[:-1]], data]
+        values = [*await together(partial(self._get, each) for each in names[:-1]), data]
         chain = open_chain(names, values, self._trusted)
         for signer, public in {signer_of(*each) for each in zip(names, values, strict=True)}:
             if await self._get(public_key_name(signer)) != public:

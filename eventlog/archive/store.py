@@ -9,9 +9,14 @@ Names are flat words joined by `/`: `objects/<sha256>`, `manifests/<epoch>/<seq>
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+from runtime.limits import ARCHIVE_CALLS_TOGETHER
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"[a-z]+(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){1,3}", re.ASCII)
 
@@ -44,6 +49,19 @@ class ObjectStore(Protocol):
     async def delete(self, name: str) -> None:
         """Remove an object; one that is not there is no error."""
         ...
+
+
+async def together(calls: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
+    """The results of calls, some at a time. The first failure is raised when all that were begun have ended."""
+    results: list[T] = []
+    waiting = list(calls)
+    for start in range(0, len(waiting), ARCHIVE_CALLS_TOGETHER):
+        begun = [call() for call in waiting[start : start + ARCHIVE_CALLS_TOGETHER]]
+        for outcome in await asyncio.gather(*begun, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            results.append(outcome)
+    return results
 
 
 def check_name(name: str) -> str:
