@@ -34,8 +34,8 @@ class Examined(NamedTuple):
 
 
 async def examine(driver: LogDriver, keyring: Keyring, replica: MakeReplica, position: Position) -> Examined:
-    """Look at the record at `position`. NotFound, Conflict (it is quarantined already, or another one stops the fold
-    before it), NoQuorum."""
+    """Look at the record at `position`. NotFound, Conflict (it is quarantined already, or another one stops the
+    fold), NoQuorum."""
     head = await driver.read_head()
     if head is None or not 0 < position.position <= head.head.position:
         raise NotFound(f"The log has no record {position}")
@@ -52,9 +52,9 @@ async def examine(driver: LogDriver, keyring: Keyring, replica: MakeReplica, pos
     if position in now.quarantined:
         raise Conflict(f"Record {position} is quarantined already, by record {now.quarantined[position].by}")
     blocked = now.position.position + 1
-    if stops is not None and blocked < position.position:
-        raise Conflict(f"What stops the fold is record {blocked}, before {position}: look at that one first. {stops}")
-    return Examined(named, record, stops if blocked == position.position else None, await _fold(replica((named,))))
+    if stops is not None and blocked != position.position:
+        raise Conflict(f"What stops the fold is record {blocked}, not {position}: look at that one first. {stops}")
+    return Examined(named, record, stops, await _fold(replica((named,))))
 
 
 async def _fold(replica: Replica) -> str | None:

@@ -248,8 +248,9 @@ async def test_poison_is_known_for_what_it_is(log: MemoryLog, poison: str) -> No
     found = await look(log, at)
     assert found.next is not None
     assert str(later) in found.next
-    with pytest.raises(Conflict, match=str(at.position)):
-        await look(log, later)
+    for other in (later, Position(1, 1)):
+        with pytest.raises(Conflict, match=f"What stops the fold is record {at.position}"):
+            await look(log, other)
     await log.quarantine(at)
     with pytest.raises(Conflict, match="already"):
         await look(log, at)

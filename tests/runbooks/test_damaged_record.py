@@ -1,0 +1,114 @@
+"""docs/runbooks/damaged-record.md on a real cluster: a record that no build would write stops it, until it is out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from cli.establish import api_settings
+from cli.layout import Layout
+from cli.serve import etcd_connection, key_providers
+from eventlog.drivers.etcd import EtcdDriver
+from eventlog.keys.keyring import Keyring
+from eventlog.quarantine import last_time_us
+from eventlog.records import NewRecord
+from eventlog.writer import Appended, LogWriter
+from mesh.events import RESOURCE_UPDATED
+from mesh.position import Position
+from runtime.clock import SystemClock, SystemEntropy
+from tests.cli.test_local_cluster import Commands
+from tests.conditions import eventually
+from tests.runbooks import runner
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+NODE = {
+    "listeners": [{"portMapping": {"port": 8080, "protocol": "http"}}],
+    "serviceDiscovery": {"dns": {"hostname": "cart.internal"}},
+}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Commands]:
+    commands = Commands(tmp_path / "state")
+    try:
+        commands.run("up", "--detach", "--zones", "1")
+        yield commands
+    finally:
+        commands.close()
+
+
+async def append_poison(layout: Layout) -> Position:
+    """A change of what is not there: `decide` would never make it."""
+    clock, entropy = SystemClock(), SystemEntropy()
+    file = layout.load()
+    settings = api_settings(layout, file)
+    connection = etcd_connection(settings, clock, entropy)
+    try:
+        driver = EtcdDriver(connection, settings.key_prefix)
+        keyring = Keyring(driver, key_providers(settings.kek, entropy))
+        key = [file.account_id, "shop", "virtualNode", "", "nobody"]
+        new = NewRecord(RESOURCE_UPDATED, 1, file.account_id, "arn:test", "", "poison", None, {"key": key, "spec": {}})
+        for _ in range(20):
+            head = await driver.read_head()
+            assert head is not None
+            await keyring.load(head.head.log_id)
+            time_us = await last_time_us(driver, keyring, head.head)
+            written = await LogWriter(driver, keyring, clock, entropy).append(head, [new], time_us)
+            if isinstance(written, Appended):
+                return written.head.head.at
+        raise AssertionError("the head was never still")
+    finally:
+        connection.close()
+
+
+def roles(cluster: Commands) -> dict[str, dict[str, Any]]:
+    return cluster.processes()
+
+
+def test_the_runbook_takes_a_cluster_past_a_record_that_stops_it(cluster: Commands) -> None:
+    client = cluster.appmesh()
+    client.create_mesh(meshName="shop")
+    client.create_virtual_node(meshName="shop", virtualNodeName="cart", spec=NODE)
+
+    poison = asyncio.run(append_poison(Layout(cluster.data_dir)))
+
+    def stopped() -> bool:
+        rows = roles(cluster)
+        return not rows["api"]["ready"] and not rows["projector"]["ready"]
+
+    eventually(stopped, what="API server and projector stop")
+    with pytest.raises(ClientError) as refused:
+        client.describe_mesh(meshName="shop")
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+    assert str(poison) in refused.value.response["Error"]["Message"]
+    with pytest.raises(ClientError) as refused:
+        client.create_mesh(meshName="other")
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+    assert roles(cluster)["frontend"]["ready"], "a frontend goes on with what its projector has"
+    pids = {role: row["pid"] for role, row in roles(cluster).items()}
+    sound = cluster.run("quarantine", str(poison.position - 1), "--reason", "the wrong one", code=5)
+    assert f"What stops the fold is record {poison.position}" in sound.stderr
+
+    said = runner.run("damaged-record", cluster.data_dir, {"POSITION": str(poison.position)}, timeout_s=120)
+
+    assert f"record {poison} is in quarantine" in said.stdout
+    after = roles(cluster)
+    assert {role: row["pid"] for role, row in after.items()} == pids, "no role was started anew"
+    assert after["api"]["state_hash"] == after["projector"]["state_hash"]
+    assert client.describe_mesh(meshName="shop")["mesh"]["metadata"]["version"] == 1
+    client.create_mesh(meshName="other")
+    events = cluster.data("log")
+    assert [event["type"] for event in events].count("RecordQuarantined") >= 1
+    again = cluster.run("quarantine", str(poison.position), "--reason", "twice", code=5)
+    assert "already" in again.stderr
+
+    created = next(event["position"] for event in events if event["type"] == "ResourceCreated")
+    refused_sound = cluster.run("quarantine", str(created + 1), "--reason", "not wanted", code=5)
+    assert "virtualNode/cart created" in refused_sound.stderr
+    assert "--force" in refused_sound.stderr
