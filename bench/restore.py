@@ -25,10 +25,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 from bench import figures
 from bench.cluster import MeasuredCluster, measured_cluster
 from bench.write_to_ack import MESH, api_client, create_mesh, say
+from mesh.errors import MeshlogError
 from runtime.logging import configure_logging
 
 RETRY_PAUSE_S = 0.02
 GIVE_UP_S = 180.0
+
+
+def node_spec(port: int) -> dict[str, Any]:
+    listener = {"portMapping": {"port": port, "protocol": "http"}}
+    return {"listeners": [listener], "serviceDiscovery": {"dns": {"hostname": "localhost"}}}
 
 
 class Load:
@@ -44,6 +50,7 @@ class Load:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self.acknowledged: list[tuple[int, int, float]] = []
+        self.failures: list[str] = []
 
     def start(self, threads: ThreadPoolExecutor) -> None:
         for number, client in enumerate(self._clients):
@@ -64,16 +71,17 @@ class Load:
 
     def _write(self, number: int, client: Any) -> None:
         count = 0
+        call = client.create_virtual_node
         while not self._stopping.is_set():
-            count += 1
-            spec = {"listeners": [{"portMapping": {"port": 1 + count % 60_000, "protocol": "http"}}]}
-            name = f"node-{number}"
-            call = client.create_virtual_node if count == 1 else client.update_virtual_node
             try:
-                answer = call(meshName=MESH, virtualNodeName=name, spec=spec)
-            except (ClientError, BotoCoreError):
+                answer = call(meshName=MESH, virtualNodeName=f"node-{number}", spec=node_spec(1 + count % 60_000))
+            except (ClientError, BotoCoreError) as error:
+                if isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500:
+                    self.failures.append(str(error))
+                    return
                 time.sleep(RETRY_PAUSE_S)
                 continue
+            call, count = client.update_virtual_node, count + 1
             at_s = time.perf_counter()
             epoch, _, position = answer["ResponseMetadata"]["HTTPHeaders"]["x-meshlog-position"].partition(".")
             with self._lock:
@@ -98,8 +106,10 @@ def measure(cluster: MeasuredCluster, events: int, writers: int) -> None:
     with ThreadPoolExecutor(max_workers=writers) as threads:
         load.start(threads)
         try:
-            while len(load.acknowledged) < events:
+            while len(load.acknowledged) < events and not load.failures:
                 time.sleep(RETRY_PAUSE_S)
+            if load.failures:
+                raise MeshlogError(f"a write was refused: {load.failures[0]}")
             lost_s = lose(cluster)
             report = json.loads(cluster.run("backup", "restore", "--to", "latest", "--yes", "-o", "json"))
             back_s = load.first_in(report["epoch"], time.perf_counter() + GIVE_UP_S)
