@@ -23,6 +23,8 @@ from eventlog.verify_proof import END_PURPOSE, ProofError, Verified, canonical, 
 from mesh.errors import Damaged, MeshlogError, NotFound
 from mesh.position import Position
 from tests.eventlog.archive.archives import Archived, make_archived
+from tests.eventlog.damage import make_world
+from tests.eventlog.test_damage import restored
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "verify_proof.py"
 MODES: dict[str, dict[str, Any]] = {"chain": {}, "hashes": {"hashes_only": True}, "record": {"position": 3}}
@@ -200,6 +202,17 @@ async def test_a_trimmed_log_is_proven_from_where_something_signed_begins() -> N
     found = check(await prove(world, archive=False))
     assert (found.begins, found.ends) == ("1.4", "1.6")
     assert any("no longer kept" in text for text in found.does_not_show)
+
+
+async def test_a_restored_log_is_proven_over_its_epochs_seam() -> None:
+    new = await restored(await make_world())
+    log_id = new.head.head.log_id
+    await new.keyring.load(log_id)
+    signer = await signing_key(new.driver, new.keyring, log_id, new.clock, new.entropy)
+    out = io.BytesIO()
+    await write_proof(Sources(new.driver, None), signer, out.write, made_us=1)
+    found = check(out.getvalue(), {signer.name: signer.public})
+    assert (found.begins, found.ends, found.records, found.anchored) == ("2.3", "2.4", 1, 1)
 
 
 def test_the_verifier_needs_nothing_of_meshlog() -> None:
