@@ -1,4 +1,4 @@
-"""The part of an API server that drills restores: wired from the settings, for `cli.serve`."""
+"""The part of an API server that drills restores and knows of others: wired from the settings, for `cli.serve`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from cli.serve_epoch import end_with_the_epoch
 from cluster.duties import run_duty
 from cluster.etcd.connection import EtcdConnection
 from eventlog.archive.places import open_store
@@ -40,8 +41,9 @@ def make_drill(
     if settings.archive is None:
         return None
     metrics = DrillMetrics()
+    store = open_store(settings.archive)
     drill = Drill(
-        open_store(settings.archive),
+        store,
         providers,
         driver,
         replica,
@@ -50,7 +52,8 @@ def make_drill(
         interval_s=(settings.duties or DutySettings()).drill_every_s,
     )
     duty = partial(run_duty, connection, settings.key_prefix, DUTY, holder_id=settings.id, clock=clock)
-    return DrillDuty(drill, driver, metrics, duty, clock)
+    epoch = partial(end_with_the_epoch, store, replica, clock)
+    return DrillDuty(drill, driver, metrics, clock, duty=duty, epoch=epoch)
 
 
 class DrillDuty:
@@ -61,18 +64,22 @@ class DrillDuty:
         drill: Drill,
         driver: LogDriver,
         metrics: DrillMetrics,
-        duty: Callable[..., Coroutine[Any, Any, None]],
         clock: Clock,
+        *,
+        duty: Callable[..., Coroutine[Any, Any, None]],
+        epoch: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self._drill = drill
         self._driver = driver
         self._metrics = metrics
         self._duty = duty
         self._clock = clock
+        self._epoch = epoch
         self._last: DrillResult | None = None
 
     def start(self, supervisor: Supervisor) -> None:
         supervisor.start(self._look(), "drill results")
+        supervisor.start(self._epoch(), "epoch")
         supervisor.start(self._duty(work=self._work), DUTY)
 
     def status(self) -> Mapping[str, Any] | None:

@@ -405,6 +405,9 @@ DRILL_LOOK_S = 5.0
 DRILL_EVERY_S = 6 * 3600
 """A restore that would not work is known within a quarter of a day; at a million events a drill takes two minutes."""
 
+EPOCH_LOOK_S = 5.0
+"""Between looks of an API server without a quorum at whether a restore has begun another epoch."""
+
 RESTORE_ETCD_ASK_S = 3.0
 """For the old etcd to say where its head is; one that has lost its quorum never does."""
 
