@@ -20,7 +20,6 @@ from tests.projector.archives import archived
 from tests.projector.logs import MemoryLog
 from tests.projector.test_restoring import restored
 
-
 OLD = Position(1, 3)
 
 
