@@ -7,6 +7,7 @@ the log's chain and by opening them. It writes nothing, anywhere.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -22,17 +23,18 @@ from eventlog.chain import Chain, ChainedRecord
 from eventlog.checkpoints import open_checkpoint
 from eventlog.driver import LogDriver
 from eventlog.drivers.memory import MemoryDriver, MemoryStore
+from eventlog.frames import decode_frame
 from eventlog.keys.keyring import Keyring
 from eventlog.keys.provider import KeyProvider
+from eventlog.quarantine import Quarantined, quarantined_by, stand_in
 from eventlog.records import Head, KeyClass, Record
-from eventlog.sealing import open_envelope
+from eventlog.sealing import open_envelope, open_record
 from eventlog.signing import known_signers
 from mesh.checkpoint import from_documents
-from mesh.errors import Damaged, NotFound
-from mesh.evolve import evolve
+from mesh.draft import Draft
+from mesh.errors import Damaged, IntegrityError, NotFound, Poison
 from mesh.position import Position
 from mesh.state import State, state_hash
-from projector.replica import event_of
 
 Progress = Callable[[int, int], None]
 """Told how many records of how many are folded."""
@@ -96,21 +98,88 @@ async def refold(
     breathe: Breathe | None = None,
 ) -> Refolded:
     """The state after `upto`: from the newest checkpoint before it or, `from_nothing`, from all that is kept."""
-    state, head = await beginning(archive, archive.index.base.at if from_nothing else upto)
-    count, whole = 0, upto.position - head.position
-    async with aclosing(read_records(archive, head, upto)) as records:
-        async for record, reached in records:
-            state, head = evolve(state, event_of(record)), reached
-            count += 1
-            if progress is not None:
-                progress(count, whole)
-            if breathe is not None:
-                await breathe(count)
-    return Refolded(state, head, count)
+    quarantined: dict[Position, Quarantined] = {}
+    while True:
+        base = archive.index.base.at if from_nothing else _before(upto, quarantined)
+        state, head = await beginning(archive, base)
+        check_sound(head, quarantined)
+        draft, count, whole = Draft(state), 0, upto.position - head.position
+        try:
+            async with aclosing(read_records(archive, head, upto, quarantined)) as records:
+                async for record, reached in records:
+                    await fold(archive, draft, record, quarantined)
+                    head = reached
+                    count += 1
+                    if progress is not None:
+                        progress(count, whole)
+                    if breathe is not None:
+                        await breathe(count)
+        except TakenOut as out:
+            quarantined[out.named.position] = out.named
+            continue
+        return Refolded(draft.state(), head, count)
 
 
-async def read_records(archive: OpenArchive, after: Head, upto: Position) -> AsyncGenerator[tuple[Record, Head], None]:
-    """The records beyond `after` up to `upto`, opened, each with the point right after it."""
+class TakenOut(Exception):  # noqa: N818 - what a record asks for, not an error
+    """A record that is in the fold already was quarantined: begin anew before it, and pass it over."""
+
+    def __init__(self, named: Quarantined) -> None:
+        super().__init__(str(named.position))
+        self.named = named
+
+
+def check_sound(head: Head, quarantined: Mapping[Position, Quarantined]) -> None:
+    """Damaged if what is begun with has a quarantined record in it."""
+    void = next((named for named in quarantined.values() if named.voids(head.at)), None)
+    if void is not None:
+        raise Damaged(f"The archive begins at {head.at} with a state that the quarantined record {void.position} is in")
+
+
+async def fold(archive: OpenArchive, draft: Draft, record: Record, quarantined: dict[Position, Quarantined]) -> None:
+    """Fold a record as replicas do: poison that is quarantined anywhere in the archive is passed over.
+
+    `quarantined` is what is known of, and grows. Raises Poison and TakenOut.
+    """
+    named = quarantined_by(record) if record.position not in quarantined else None
+    if named is not None and named.position not in quarantined:
+        raise TakenOut(named)
+    try:
+        draft.fold(record)
+    except Poison:
+        draft.fold(await _in_its_place(archive, record.position, quarantined))
+
+
+async def _in_its_place(archive: OpenArchive, position: Position, quarantined: dict[Position, Quarantined]) -> Record:
+    """What stands in for a record that cannot be used. Raises again what is being handled, if it is not quarantined."""
+    failure = sys.exception()
+    async with aclosing(archive.reader.frames(position, None)) as frames:
+        async for frame in frames:
+            stored_records = decode_frame(frame.value, frame.last)
+            first = frame.last.position - len(stored_records) + 1
+            for number, stored in enumerate(stored_records, first):
+                try:
+                    at = Position(frame.last.epoch, number)
+                    named = quarantined_by(open_record(stored, archive.index.log_id, at, archive.keyring))
+                except IntegrityError:
+                    continue
+                if named is not None and named.position == position:
+                    quarantined[position] = named
+                    return stand_in(named)
+    assert failure is not None  # noqa: S101 - called while one is handled
+    raise failure
+
+
+def _before(upto: Position, quarantined: Mapping[Position, Quarantined]) -> Position:
+    return min((upto, *(Position(at.epoch, at.position - 1) for at in quarantined)))
+
+
+async def read_records(
+    archive: OpenArchive, after: Head, upto: Position, quarantined: dict[Position, Quarantined] | None = None
+) -> AsyncGenerator[tuple[Record, Head], None]:
+    """The records beyond `after` up to `upto`, opened, each with the point right after it.
+
+    With `quarantined`, which grows, stand-ins come in place of those that are in quarantine.
+    """
     index, chain = archive.index, Chain(after)
     async with aclosing(archive.reader.frames(after.at, upto)) as frames:
         async for frame in frames:
@@ -120,13 +189,27 @@ async def read_records(archive: OpenArchive, after: Head, upto: Position) -> Asy
                 chain = Chain(enter_epoch(index.claims, chain.point, frame.last.epoch))
             more, failure = chain.extend([frame])
             for each in (*proven, *more):
-                yield await opened(archive, each), each.as_head
+                yield await _usable(archive, each, quarantined), each.as_head
             if failure is not None:
                 raise failure
     for each in _last(chain):
-        yield await opened(archive, each), each.as_head
+        yield await _usable(archive, each, quarantined), each.as_head
     if upto.position == index.head.position and chain.point.hash != index.head.hash:
         raise Damaged(f"The archive's records up to {chain.point.at} do not end at the hash that its manifest names")
+
+
+async def _usable(
+    archive: OpenArchive, chained: ChainedRecord, quarantined: dict[Position, Quarantined] | None
+) -> Record:
+    at = chained.as_head.at
+    if quarantined and at in quarantined:
+        return stand_in(quarantined[at])
+    try:
+        return await opened(archive, chained)
+    except IntegrityError:
+        if quarantined is None:
+            raise
+        return await _in_its_place(archive, at, quarantined)
 
 
 def _last(chain: Chain) -> Sequence[ChainedRecord]:

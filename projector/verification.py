@@ -5,7 +5,7 @@ The first thing that is wrong is raised, naming the object or the position. Read
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -14,13 +14,24 @@ from eventlog.archive.store import ObjectStore
 from eventlog.chain import Chain
 from eventlog.checkpoints import parse_manifest
 from eventlog.keys.provider import KeyProvider
+from eventlog.quarantine import Quarantined
 from eventlog.records import KeyClass
+from mesh.draft import Draft
 from mesh.errors import Damaged
-from mesh.evolve import evolve
 from mesh.position import Position
-from mesh.state import State, state_hash
-from projector.refold import OpenArchive, Progress, beginning, enter_epoch, open_archive, open_state, read_records
-from projector.replica import event_of
+from mesh.state import state_hash
+from projector.refold import (
+    OpenArchive,
+    Progress,
+    TakenOut,
+    beginning,
+    check_sound,
+    enter_epoch,
+    fold,
+    open_archive,
+    open_state,
+    read_records,
+)
 
 
 class Verified(NamedTuple):
@@ -47,25 +58,38 @@ async def verify_archive(
     for ref in refs:
         state, _ = await open_state(archive, ref)
         kept[ref.state_at] = state_hash(state)
-    count, whole = 0, index.head.position - index.base.position
-    async with aclosing(_states(archive)) as states:
-        async for state in states:
-            wanted = kept.get(state.position)
-            if wanted is not None and wanted != state_hash(state):
-                raise Damaged(f"The checkpoint at {state.position} is not the fold of the records before it")
+    quarantined: dict[Position, Quarantined] = {}
+    while True:
+        try:
+            count, folded = await _fold_all(archive, kept, quarantined, progress)
+            break
+        except TakenOut as out:
+            quarantined[out.named.position] = out.named
+    objects = len(await archive.reader.segment_refs()) + sum(1 + len(ref.parts) for ref in refs)
+    return Verified(index.head.at, count, objects, len(refs), folded if count else None)
+
+
+async def _fold_all(
+    archive: OpenArchive,
+    kept: Mapping[Position, str],
+    quarantined: dict[Position, Quarantined],
+    progress: Progress | None,
+) -> tuple[int, str]:
+    """How many records were folded, and the hash of the state that they come to; on the way, those of checkpoints."""
+    state, head = await beginning(archive, archive.index.base.at)
+    check_sound(head, quarantined)
+    draft, count, whole = Draft(state), 0, archive.index.head.position - archive.index.base.position
+    async with aclosing(read_records(archive, head, archive.index.head.at, quarantined)) as records:
+        async for record, _ in records:
+            await fold(archive, draft, record, quarantined)
+            at = draft.position
+            void = any(named.voids(at) for named in quarantined.values())
+            if at in kept and not void and kept[at] != state_hash(draft.state()):
+                raise Damaged(f"The checkpoint at {at} is not the fold of the records before it")
             count += 1
             if progress is not None:
                 progress(count, whole)
-    objects = len(await archive.reader.segment_refs()) + sum(1 + len(ref.parts) for ref in refs)
-    return Verified(index.head.at, count, objects, len(refs), state_hash(state) if count else None)
-
-
-async def _states(archive: OpenArchive) -> AsyncGenerator[State, None]:
-    state, head = await beginning(archive, archive.index.base.at)
-    async with aclosing(read_records(archive, head, archive.index.head.at)) as records:
-        async for record, _ in records:
-            state = evolve(state, event_of(record))
-            yield state
+    return count, state_hash(draft.state())
 
 
 async def verify_without_keys(store: ObjectStore, progress: Progress | None = None) -> Verified:

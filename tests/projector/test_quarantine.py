@@ -27,9 +27,12 @@ from projector.beginning import from_checkpoints
 from projector.envoy.compiler import Compiler
 from projector.projection import Projection
 from projector.quarantining import Examined, examine
+from projector.refold import open_archive, refold
 from projector.replica import Replica, event_of
+from projector.verification import verify_archive
 from tests.conditions import await_until
 from tests.mesh.worlds import ACCOUNT, MESH, PRINCIPAL, key, node_spec
+from tests.projector.archives import archived
 from tests.projector.logs import BOTH, CLOCK, MemoryLog
 from tests.projector.test_replica import running
 
@@ -270,6 +273,45 @@ async def test_a_sound_record_is_shown_with_what_needs_it(log: MemoryLog) -> Non
     assert str(done.records[0].position) in made_the_node.next
     with pytest.raises(NotFound):
         await look(log, Position(1, 999))
+
+
+@pytest.mark.parametrize("poison", POISONS)
+async def test_an_archive_with_quarantined_poison_verifies_and_refolds(log: MemoryLog, poison: str) -> None:
+    await log.checkpoint()
+    before = log.state
+    at = await POISONS[poison](log)
+    by = await log.quarantine(at)
+    pass_over(log, at, by)
+    await log.update_resource(NODE, node_spec(8081))
+    archive = await archived(log)
+    verified = await verify_archive(archive, log.providers(BOTH))
+    assert verified.state_hash == state_hash(log.state)
+    opened = await open_archive(archive, log.providers(BOTH))
+    for from_nothing in (False, True):
+        whole = await refold(opened, log.state.position, from_nothing=from_nothing)
+        assert state_hash(whole.state) == state_hash(log.state)
+        there = await refold(opened, at, from_nothing=from_nothing)
+        assert there.state.position == at
+        assert there.state.resources == before.resources, "also at the record itself, before the word was given"
+
+
+async def test_an_archive_forgets_a_healthy_record_that_was_quarantined(log: MemoryLog) -> None:
+    await log.checkpoint()
+    base = log.state
+    done = await log.update_resource(NODE, node_spec(8081))
+    counted = log.state
+    await log.checkpoint()
+    by = await log.quarantine(done.records[0].position)
+    for record in (stand_in(Quarantined(done.records[0].position, 0, by.head.head.at)), *by.records):
+        base = evolve(base, event_of(record))
+    archive = await archived(log)
+    verified = await verify_archive(archive, log.providers(BOTH))
+    assert verified.state_hash == state_hash(base)
+    opened = await open_archive(archive, log.providers(BOTH))
+    for from_nothing in (False, True):
+        assert state_hash((await refold(opened, base.position, from_nothing=from_nothing)).state) == state_hash(base)
+    then = await refold(opened, counted.position)
+    assert state_hash(then.state) == state_hash(counted), "what it was then, it was"
 
 
 def test_both_rooms_mean_the_same_type() -> None:
