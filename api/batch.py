@@ -83,6 +83,8 @@ class Batch:
         """Decide one more command; the answer, if the log up to `head` already bears it out."""
         if ticket.doubt is not None and self.at > ticket.doubt:
             ticket.doubt = None  # it is not in the log if its token is not: that head cannot come back
+        if ticket.done_elsewhere:
+            ticket.elsewhere = ticket.done_elsewhere = False  # likewise: what came of it is folded
         try:
             decision = decide(self.after, ticket.command, ticket.context)
             if decision.replay is not None:

@@ -141,11 +141,16 @@ class GroupCommit:
         assert self._flight is None, "nothing may be planned past an append that is not settled"  # noqa: S101
         assert not self.unsettled, "nothing may be planned before an unknown outcome is looked up"  # noqa: S101
         assert not self._away, "a batch is with another server"  # noqa: S101
-        if peers and self.losses >= self._hand_over_after and self._choose(state, head.head.at):
-            return HandOver(self._away)
+        count = min(self._commands_max, len(self._queue))
+        if peers and self.losses >= self._hand_over_after:
+            # Who is back from another server is answered first, without the others, who would need an append.
+            back = sum(ticket.done_elsewhere for ticket in self._queue)
+            if not back and self._choose(state, head.head.at):
+                return HandOver(self._away)
+            count = min(count, back) if back else count
         batch = Batch(state, head, wall_us)
         accepted = 0
-        for _ in range(min(self._commands_max, len(self._queue))):
+        for _ in range(count):
             if accepted >= self._accept_max:
                 break
             ticket = self._queue[0]
@@ -264,7 +269,7 @@ class GroupCommit:
     def handed_over(self) -> None:
         """The other server is done with them: what it wrote is folded here, and it will write no more of them."""
         for ticket in self._away:
-            ticket.elsewhere = False
+            ticket.done_elsewhere = True
         # A server that lost to the other's full frames would lose again. Now and then it tries: the other may be idle.
         self._streak = (self._streak + 1) % self._streak_max
         self._back(losses=self._hand_over_after - (0 if self._streak else 1))

@@ -65,7 +65,8 @@ class Ticket:
 
     `confirmed`: a position that the log had reached at some moment after the command arrived. `doubt`: the position
     that an append of it was compared with, while that append may have landed or may yet land. `elsewhere`: another
-    server was given it and may yet append it, compared with whatever the head is then.
+    server was given it and may have appended it, or may yet, compared with whatever the head is then. Once that server
+    is done with it (`done_elsewhere`), the next decision tells.
     """
 
     command: Command
@@ -76,6 +77,7 @@ class Ticket:
     confirmed: Position | None = None
     doubt: Position | None = None
     elsewhere: bool = False
+    done_elsewhere: bool = False
     abandoned: bool = False
     attempts: int = 0
     refusal: Refusal | None = None

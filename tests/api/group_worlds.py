@@ -164,7 +164,7 @@ class World:
             yield lambda: self._refused(server)
         elif server.guests is not None:
             if all(guest.answer is not None for guest in server.guests):
-                yield lambda: self._handed_over(server)
+                yield lambda: self.handed_over(server)
         elif machine.unsettled:
             yield lambda: self.settle(server)
         elif machine.waiting:
@@ -279,7 +279,7 @@ class World:
         self._answer(call, too_late(ticket, 15.0))
         server.machine.abandon(ticket)
 
-    def _handed_over(self, server: Server) -> None:
+    def handed_over(self, server: Server) -> None:
         guests, server.guests, server.host = server.guests or [], None, None
         told = [guest.answer for guest in guests]
         if any(isinstance(answer, (OutcomeUnknown, Silence)) for answer in told):
@@ -365,7 +365,7 @@ class World:
                     self.result(server)
                 elif server.guests is not None:
                     if all(guest.answer is not None for guest in server.guests):
-                        self._handed_over(server)
+                        self.handed_over(server)
                 elif server.machine.unsettled:
                     self.settle(server)
                 elif server.machine.waiting:

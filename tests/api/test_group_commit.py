@@ -212,6 +212,33 @@ def test_what_is_alone_and_too_large_for_the_estimate_is_tried_all_the_same() ->
     assert isinstance(call.answer, Outcome)
 
 
+def test_who_is_back_from_another_server_is_in_doubt_until_it_is_decided_here_and_is_not_sent_again() -> None:
+    world = World(2, eager)
+    asker, taker = world.servers
+    calls = [world.call(0, Create(key, {})) for key in (MESH, NODE, MESH)]
+    asker.machine.losses = 1
+    world.plan(asker)
+    assert [call.token for call in asker.guests or ()] == [call.token for call in calls]
+    world.plan(taker)
+    world.result(taker)
+    world.hear()
+    world.handed_over(asker)
+    first, *_ = asker.calls
+    world.give_up(asker, first)
+    assert isinstance(calls[0].answer, OutcomeUnknown)
+    late = world.call(0, Create(OTHER, {}))
+    world.plan(asker)
+    world.hear()
+    assert asker.guests is None, "it was decided here"
+    assert isinstance(calls[1].answer, Outcome)
+    assert calls[2].confirming
+    assert late.answer is None
+    world.plan(asker)
+    assert [call.token for call in asker.guests or ()] == [late.token]
+    world.finish()
+    world.check()
+
+
 def test_an_outcome_that_stays_unknown_does_not_hold_the_others_up_for_ever() -> None:
     world = World(1, lambda: GroupCommit(attempts_max=3))
     (server,) = world.servers
