@@ -125,14 +125,18 @@ class World:
         return Read(failed, found == expected[: len(found)])
 
 
-async def make_world(seed: str = "damage") -> World:
-    """Five records in three frames: one of the secrets class, one with a blob; a checkpoint after the first two."""
+async def make_world(seed: str = "damage", *, small: bool = False) -> World:
+    """Five records in three frames: one of the secrets class, one with a blob; a checkpoint after the first two.
+
+    `small` leaves the last frame out.
+    """
     made = await make_archived(seed)
     log = made.log
     await log.append(new_record(1), new_record(2, KeyClass.SECRETS))
     at = await made.checkpoint(b"after two")
     await append_with_blob(log)
-    await log.append(new_record(4), new_record(5))
+    if not small:
+        await log.append(new_record(4), new_record(5))
     await made.ship()
     keyring = Keyring(log.driver, BOTH)
     await keyring.load(log.head.head.log_id)
