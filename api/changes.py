@@ -86,24 +86,27 @@ def page_of(
     return page, None
 
 
+def with_places(later: State, documents: Mapping[ResourceKey, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The documents with `last_change`, {position, epoch} of what made each what it is in `later`, or null."""
+    at = last_changes(later, documents)
+    return [{**document, "last_change": _place(at.get(key))} for key, document in documents.items()]
+
+
 async def with_provenance(
     history: EventHistory, now: State, later: State, documents: Mapping[ResourceKey, dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The documents with `last_change`: the event that made each resource what it is (or is not) in `later`."""
+    """As `with_places`, and the event's {time, type, actor}, read from the log."""
     at = last_changes(later, documents)
     wanted = sorted(set(at.values()))[-PROVENANCE_MAX:]
-    events = await events_at(history, wanted, now)
     told = {
-        position: {
-            "position": position.position,
-            "epoch": position.epoch,
-            "time": iso(event.time_us),
-            "type": event.type,
-            "actor": event.actor,
-        }
-        for position, event in events.items()
+        position: {**(_place(position) or {}), "time": iso(event.time_us), "type": event.type, "actor": event.actor}
+        for position, event in (await events_at(history, wanted, now)).items()
     }
     return [{**document, "last_change": told.get(at.get(key, ORIGIN))} for key, document in documents.items()]
+
+
+def _place(position: Position | None) -> dict[str, Any] | None:
+    return None if position is None else {"position": position.position, "epoch": position.epoch}
 
 
 def last_changes(state: State, keys: Iterable[ResourceKey]) -> dict[ResourceKey, Position]:

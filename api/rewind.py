@@ -29,6 +29,7 @@ from api.changes import (
     page_of,
     planned_document,
     side_of,
+    with_places,
     with_provenance,
 )
 from api.commands import CommandService, Outcome
@@ -109,7 +110,10 @@ class RewindApi:
         if not chosen and mesh is not None:
             _explain_absence(state, mesh_key(account, mesh), kind, name)
         page, more = page_of(_by_path(chosen), lambda key: self._document(chosen[key]), members.get("after", ""))
-        told = await in_time(self._ports, with_provenance(self._ports.history, now, state, page))
+        # Who made the last change is told of what was asked for by name: for a whole mesh it would be a read for each.
+        told = with_places(state, page)
+        if name is not None:
+            told = await in_time(self._ports, with_provenance(self._ports.history, now, state, page))
         return Answer({"at": moment_document(state), "resources": told, "next": more}, now.position)
 
     def _document(self, resource: Resource) -> dict[str, Any]:

@@ -102,16 +102,16 @@ def rollback(
         raise SettingsError("there is no terminal to ask on: say --yes to go on, or --dry-run to look first")
     body: dict[str, Any] = {"mesh": mesh, "allow_mesh_deletion": allow_mesh_deletion}
     body |= {"only": list(only)} if only else {}
-    body["before" if before else "to"] = moment.wire
+    where = {"before" if before else "to": moment.wire}
     target = find_target(layout, os.environ, endpoint=endpoint)
     if dry_run or not yes:
-        plan = _post(target, body | {"dry_run": True})
+        plan = _post(target, body | where | {"dry_run": True})
         _show(plan, mesh, output, to_stdout=dry_run)
         if dry_run or not plan["changes"]:
             return
         click.confirm(f"Take {_what(mesh, only)} back to {moment_text(plan['to'])}?", abort=True, err=True)
-        body |= {"seen": plan["seen"]}
-    done = _post(target, body | {"clientToken": SystemEntropy().uuid()})
+        where = {"to": f"{plan['to']['epoch']}.{plan['to']['position']}", "seen": plan["seen"]}
+    done = _post(target, body | where | {"clientToken": SystemEntropy().uuid()})
     print_data(done, output, lambda: changes_table(done["changes"]), list)
     if done["position"] is not None:
         at = done["position"]

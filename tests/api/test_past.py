@@ -33,7 +33,7 @@ from tests.eventlog.archive.archives import make_archived
 from tests.mesh.worlds import ACCOUNT, PRINCIPAL
 
 EVENTS = 2_000
-EVERY = int(os.environ.get("MESHLOG_EVERY_MOMENT", "37"))
+EVERY = int(os.environ.get("MESHLOG_EVERY_MOMENT", "97"))
 """Each so many-th moment is looked at; 1 looks at all of them, for a few minutes."""
 
 
@@ -75,7 +75,7 @@ async def test_a_cold_reader_has_every_moment_too(past: Past) -> None:
 
 async def test_get_at_through_the_api_equals_the_oracle(past: Past) -> None:
     api = Asked(past)
-    numbers = list(range(0, EVENTS + 1, 5 * EVERY))
+    numbers = list(range(0, EVENTS + 1, 3 * EVERY))
     past.random.shuffle(numbers)
     for number in numbers:
         state = past.states[number]

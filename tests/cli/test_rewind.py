@@ -6,6 +6,10 @@ import asyncio
 import contextlib
 import io
 import json
+import os
+import pty
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,6 +216,36 @@ async def test_rollback_shows_a_diff_first(shell: Shell) -> None:
     assert (await shell.run("get", "route", "all", "-m", "m", "-o", "json")).data["spec"] == route(90, 10)
     await shell.run("rollback", "-m", "m", "--before", "9", "--yes")
     assert (await shell.run("get", "route", "all", "-m", "m", "-o", "json")).data["spec"] == route(0, 100)
+
+
+def on_a_terminal(answer: bytes, *arguments: str) -> tuple[int, str]:
+    """`meshlog` with a terminal in front of it, on which somebody answers one question."""
+    terminal, screen = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "cli.main", *arguments], stdin=screen, stderr=screen, stdout=subprocess.DEVNULL
+    ) as asked:
+        os.close(screen)
+        shown = b""
+        while b"[y/N]" not in shown:
+            shown += os.read(terminal, 4096)
+        os.write(terminal, answer + b"\n")
+        with contextlib.suppress(OSError):  # the other end closes
+            while more := os.read(terminal, 4096):
+                shown += more
+        code = asked.wait()
+    os.close(terminal)
+    return code, shown.decode()
+
+
+async def test_rollback_shows_asks_and_does_what_was_shown(shell: Shell) -> None:
+    rollback = ("rollback", "-m", "m", "--before", "7")
+    code, shown = await asyncio.to_thread(on_a_terminal, b"n", *rollback)
+    assert (code, "+        weight: 90" in shown) == (130, True)
+    assert shell.cloud.server.replica.position == Position(1, 8)
+    code, shown = await asyncio.to_thread(on_a_terminal, b"y", *rollback)
+    assert (code, "Take mesh m back to 1.6 (20" in shown) == (0, True)
+    assert "done at position 9" in shown
+    assert (await shell.run("get", "route", "all", "-m", "m", "-o", "json")).data["spec"] == route(90, 10)
 
 
 async def test_rollback_to_a_time(shell: Shell) -> None:
