@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cli.establish import api_settings
 from cli.layout import Layout
+from cli.log_access import key_providers
 from cli.probes import probe_all
-from cli.serve import key_providers
 from eventlog.keys.provider import KeyProvider
 from eventlog.records import KeyClass
 from mesh.errors import SettingsError
 from runtime.clock import SystemEntropy
-from runtime.key_sources import key_files
+from runtime.key_sources import KeySources, key_files
 from runtime.settings import KekSettings
 
 
@@ -37,15 +38,22 @@ def archive_url(layout: Layout, said: str | None) -> str:
     return url
 
 
-def archive_providers(layout: Layout, keys: Path | None) -> Mapping[KeyClass, KeyProvider]:
-    """What opens the archive's data keys: the key files in `keys`, else what the cluster's API servers use."""
+def archive_providers(
+    layout: Layout, keys: Path | None, keks: Mapping[str, KeySources]
+) -> Mapping[KeyClass, KeyProvider]:
+    """What opens the archive's data keys: by class the provider in `keks`, else the key file in `keys`, else what the
+    cluster's API servers use."""
     if keys is not None:
         kek = KekSettings(config=key_files(keys / "config.kek"), secrets=key_files(keys / "secrets.kek"))
     elif layout.cluster_file.exists():
         kek = api_settings(layout, layout.load()).kek
+    elif {"config", "secrets"} <= keks.keys():
+        kek = KekSettings(config=keks["config"], secrets=keks["secrets"])
     else:
-        raise SettingsError(f"{layout.root} has no cluster: say with --keys where the archive's keys are")
-    return key_providers(kek, SystemEntropy())
+        raise SettingsError(
+            f"{layout.root} has no cluster: say with --keys or --key-provider where the archive's keys are"
+        )
+    return key_providers(dataclasses.replace(kek, **keks), SystemEntropy())
 
 
 def log_position(layout: Layout) -> LogPosition:

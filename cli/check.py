@@ -85,7 +85,7 @@ class _Proof(NamedTuple):
 
 async def _check(layout: Layout, archive: str | None, prove: _Proof | None, *, with_keys: bool) -> dict[str, Any]:
     from cli.establish import api_settings  # noqa: PLC0415
-    from cli.serve import etcd_connection, key_providers  # noqa: PLC0415
+    from cli.log_access import etcd_connection, key_providers  # noqa: PLC0415
     from eventlog.archive.places import open_store  # noqa: PLC0415
     from eventlog.drivers.etcd import EtcdDriver  # noqa: PLC0415
     from eventlog.fsck import archive_mark  # noqa: PLC0415

@@ -10,7 +10,7 @@ import asyncio
 from cli.credentials import AdminCredentials
 from cli.genesis import AdminKey, create_cluster_log
 from cli.layout import ClusterFile, Layout
-from cli.serve import etcd_connection, key_providers
+from cli.log_access import etcd_connection, key_providers
 from cluster.etcd.access import enable_access
 from eventlog.archive.places import open_store
 from eventlog.archive.reader import ArchiveReader

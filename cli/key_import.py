@@ -12,8 +12,8 @@ from pathlib import Path
 from cli.archive_access import archive_url
 from cli.establish import api_settings
 from cli.layout import Layout
+from cli.log_access import etcd_connection, key_providers
 from cli.output import note
-from cli.serve import etcd_connection, key_providers
 from eventlog.archive.places import open_store
 from eventlog.archive.reader import ArchiveReader
 from eventlog.driver import Committed

@@ -45,7 +45,7 @@ def quarantine(layout: Layout, *, position: str, reason: str, force: bool, outpu
 
 async def _quarantine(layout: Layout, named: re.Match[str], reason: str, *, force: bool) -> dict[str, Any]:
     from cli.establish import api_settings  # noqa: PLC0415
-    from cli.serve import etcd_connection, key_providers  # noqa: PLC0415
+    from cli.log_access import etcd_connection, key_providers  # noqa: PLC0415
     from eventlog.drivers.etcd import EtcdDriver  # noqa: PLC0415
     from eventlog.follower import Follower  # noqa: PLC0415
     from eventlog.keys.keyring import Keyring  # noqa: PLC0415

@@ -19,10 +19,10 @@ from cli.credentials import AdminCredentials, create_credentials, load_credentia
 from cli.establish import api_settings
 from cli.genesis import AdminKey, access_key_record
 from cli.layout import ClusterFile, Layout
+from cli.log_access import etcd_connection, key_providers
 from cli.processes import stop
 from cli.provision import Provisioner, plan_of
 from cli.restore import Prepared
-from cli.serve import etcd_connection, key_providers
 from cluster import pki
 from cluster.etcd.access import enable_access
 from eventlog.archive.store import ObjectStore

@@ -22,10 +22,10 @@ from cli.bring_up import Wish as UpWish
 from cli.credentials import AdminCredentials, save_credentials
 from cli.establish import api_settings
 from cli.layout import ClusterFile, Layout
+from cli.log_access import etcd_connection
 from cli.processes import running_pid
 from cli.rebuild import Rebuild, stop_writers
 from cli.restore import Preparation, Prepared, Source, Wish
-from cli.serve import etcd_connection
 from cli.witnesses import ask_roles
 from eventlog.archive.places import open_store
 from eventlog.drivers.etcd import EtcdDriver
@@ -35,6 +35,7 @@ from mesh.position import Position
 from projector.refold import Progress
 from runtime.clock import Clock, Entropy, SystemClock, SystemEntropy
 from runtime.files import PRIVATE, write_atomic
+from runtime.key_sources import KeySources
 from runtime.settings import DEFAULT_REGION
 
 Confirm = Callable[[str, str], None]
@@ -47,6 +48,7 @@ class Asked:
 
     archive: str | None
     keys: Path | None
+    keks: Mapping[str, KeySources]
     to: str | None
     as_clone: bool
     into: Path | None
@@ -159,7 +161,7 @@ class RestoreCommand:
     def _preparation(self, driver: EtcdDriver | None) -> Preparation:
         source = Source(
             store=open_store(archive_url(self._source, self._asked.archive)),
-            providers=archive_providers(self._source, self._asked.keys),
+            providers=archive_providers(self._source, self._asked.keys, self._asked.keks),
             driver=driver,
         )
         return Preparation(source, self._clock, self._entropy, self._witnesses, self._progress)
@@ -173,8 +175,8 @@ class RestoreCommand:
         target.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomic(target.restore_journal, encode_journal(prepared.journal), PRIVATE)
         if prepared.journal.kind is Kind.CLEAN:
-            assert self._asked.keys is not None  # noqa: S101 - `_preparation` asked for it
-            for key_class in ("config", "secrets"):
+            for key_class in {"config", "secrets"} - self._asked.keks.keys():
+                assert self._asked.keys is not None  # noqa: S101 - `_preparation` asked for it
                 key = (self._asked.keys / f"{key_class}.kek").read_bytes()
                 write_atomic(target.key_file(key_class), key, PRIVATE)
         admin = _admin(prepared)
@@ -187,6 +189,7 @@ class RestoreCommand:
             region=self._cluster.region if self._cluster else None,
             listen_host="127.0.0.1",
             archive=self._asked.archive if prepared.journal.kind is Kind.CLEAN else None,
+            keks=self._asked.keks if prepared.journal.kind is Kind.CLEAN else {},
             timeout_s=self._asked.timeout,
         )
         BringUp(target, self._clock, self._entropy, self._environ, self._say).make_files(wish)

@@ -69,7 +69,7 @@ def projector(config: Path, **flags: str | None) -> None:
     """Folds the log, compiles what Envoys need, and feeds the frontends."""
     settings = claimed(ProjectorSettings, config, flags)
 
-    from cli.serve import run_projector  # noqa: PLC0415
+    from cli.serve_projector import run_projector  # noqa: PLC0415
 
     _run(run_projector(settings), settings)
 
@@ -80,7 +80,7 @@ def frontend(config: Path, **flags: str | None) -> None:
     """Serves xDS to Envoys."""
     settings = claimed(FrontendSettings, config, flags)
 
-    from cli.serve import run_frontend  # noqa: PLC0415
+    from cli.serve_frontend import run_frontend  # noqa: PLC0415
 
     _run(run_frontend(settings), settings)
 

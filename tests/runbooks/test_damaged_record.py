@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from cli.establish import api_settings
 from cli.layout import Layout
-from cli.serve import etcd_connection, key_providers
+from cli.log_access import etcd_connection, key_providers
 from eventlog.drivers.etcd import EtcdDriver
 from eventlog.keys.keyring import Keyring
 from eventlog.quarantine import last_time_us

@@ -16,7 +16,7 @@ import pytest
 from chaos.cluster import Cluster
 from cli.establish import api_settings
 from cli.layout import Layout
-from cli.serve import etcd_connection
+from cli.log_access import etcd_connection
 from eventlog.drivers.etcd import EtcdDriver
 from runtime.clock import SystemClock, SystemEntropy
 from tests.conditions import eventually

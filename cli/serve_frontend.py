@@ -1,0 +1,69 @@
+"""One frontend: xDS to proxies from what projectors feed; wired from the settings. It reaches neither log nor etcd."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+from prometheus_client import REGISTRY
+
+from cli.role_health import check_addresses, serve_health, status_of
+from projector.feed.client import FeedClient, secure_channels
+from runtime.clock import SystemClock, SystemEntropy
+from runtime.health import Check
+from runtime.settings import FrontendSettings, TlsFiles
+from runtime.supervise import Supervisor
+from runtime.tls import channel_credentials, server_credentials
+from xds.metrics import XdsMetrics
+from xds.server import XdsServer
+
+log = structlog.get_logger(__name__)
+
+
+async def run_frontend(settings: FrontendSettings) -> None:
+    """One frontend, until a signal. No etcd, no keys, no disk but its certificates."""
+    check_addresses(settings)
+    clock, entropy = SystemClock(), SystemEntropy()
+    async with AsyncExitStack() as stack:
+        supervisor = await stack.enter_async_context(Supervisor())
+        supervisor.stop_on_signals()
+        feed = FeedClient(
+            zone=settings.zone,
+            projectors=settings.projectors,
+            channels=secure_channels(lambda: channel_credentials(settings.role_tls)),
+            clock=clock,
+            entropy=entropy,
+            frontend_id=settings.id,
+            frontend_address=settings.advertise,
+        )
+        server = XdsServer(
+            feed=feed, trust_domain=settings.trust_domain, clock=clock, entropy=entropy, metrics=XdsMetrics(REGISTRY)
+        )
+
+        def status() -> Mapping[str, Any]:
+            refused = [
+                {
+                    "node": str(proxy.node),
+                    "type": proxy.refusal.type,
+                    "resources": list(proxy.refusal.names),
+                    "position": str(proxy.refusal.position),
+                }
+                for proxy in server.proxies
+                if proxy.refusal is not None
+            ]
+            return status_of(settings, feed.position) | {"proxies": len(server.proxies), "refused": refused}
+
+        checks: dict[str, Check] = {"feed": lambda: None if feed.ready else "no projector feeds this frontend yet"}
+        await serve_health(stack, settings, checks, status)
+        proxies_root = TlsFiles(
+            certificate=settings.role_tls.certificate,
+            key=settings.role_tls.key,
+            authority=settings.proxy_authority_certificate,
+        )
+        await server.start(settings.listen, server_credentials(proxies_root))
+        stack.push_async_callback(server.stop, 0)
+        supervisor.start(feed.run(), "feed")
+        log.info("serving", role=settings.role, address=settings.listen)
+        await supervisor.wait()
