@@ -218,7 +218,7 @@ def test_who_is_back_from_another_server_is_in_doubt_until_it_is_decided_here_an
     calls = [world.call(0, Create(key, {})) for key in (MESH, NODE, MESH)]
     asker.machine.losses = 1
     world.plan(asker)
-    assert [call.token for call in asker.guests or ()] == [call.token for call in calls]
+    assert [guest.token for guest in asker.guests or ()] == [call.token for call in calls]
     world.plan(taker)
     world.result(taker)
     world.hear()
@@ -229,12 +229,12 @@ def test_who_is_back_from_another_server_is_in_doubt_until_it_is_decided_here_an
     late = world.call(0, Create(OTHER, {}))
     world.plan(asker)
     world.hear()
-    assert asker.guests is None, "it was decided here"
+    assert not asker.guests, "it was decided here"
     assert isinstance(calls[1].answer, Outcome)
     assert calls[2].confirming
     assert late.answer is None
     world.plan(asker)
-    assert [call.token for call in asker.guests or ()] == [late.token]
+    assert [guest.token for guest in asker.guests or ()] == [late.token]
     world.finish()
     world.check()
 
