@@ -15,7 +15,7 @@ from mesh.events import Event, Token
 from mesh.position import Position
 from mesh.state import State
 from runtime.collector import CollectionPause
-from runtime.limits import FOLD_EVENTS_TOLD
+from runtime.limits import FOLD_EVENTS_TOLD, FREEZE_FROM_ITEMS
 
 
 def event_of(record: Record) -> Event:
@@ -76,5 +76,5 @@ class BulkFold:
         state, events = self._draft.state(), [event_of(record) for record in self._last]
         self._draft = None
         self._last.clear()
-        self._pause.end()
+        self._pause.end(much=len(state.tokens) + len(state.resources) >= FREEZE_FROM_ITEMS)
         return state, events

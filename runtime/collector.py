@@ -1,5 +1,6 @@
 """Python's cyclic garbage collector, put off while a lot of what stays is loaded: it would look at all of it again and
-again, for a third of the time."""
+again, for a third of the time.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +11,7 @@ from runtime.limits import COLLECTION_PAUSE_MAX_S
 
 
 class CollectionPause:
-    """`begin` stops collections, `end` lets them go on, and takes what was loaded out of their sight. At most for
-    COLLECTION_PAUSE_MAX_S, whatever happens in between."""
+    """`begin` stops collections, `end` lets them go on; at most for COLLECTION_PAUSE_MAX_S, whatever happens."""
 
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
@@ -22,10 +22,11 @@ class CollectionPause:
             gc.disable()
             self._timer = asyncio.get_running_loop().call_later(COLLECTION_PAUSE_MAX_S, gc.enable)
 
-    def end(self) -> None:
-        """Called without a `begin`, it changes nothing."""
+    def end(self, *, much: bool) -> None:
+        """Called without a `begin`, it changes nothing. `much`: take all that there is now out of their sight."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            gc.freeze()
+            if much:
+                gc.freeze()
             gc.enable()

@@ -272,6 +272,9 @@ FOLD_EVENTS_TOLD = 1024
 """The last events of a bulk fold that listeners are told of; of the rest they hear only that they were many."""
 COLLECTION_PAUSE_MAX_S = 30.0
 """How long a load may keep garbage collections off: the garbage of half a minute does no harm, that of a day would."""
+FREEZE_FROM_ITEMS = 10_000
+"""Items of a loaded state from which on it is kept out of later garbage collections, at the price of what is garbage
+just then: a few hundred kilobytes, once a start."""
 EXAMINE_DEADLINE_S = 600.0
 """How long `meshlog quarantine` may fold the log before it writes: a whole history of some millions of records."""
 QUARANTINE_RACES_MAX = 100
