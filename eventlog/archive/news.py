@@ -7,7 +7,10 @@ what is found. Records are opened only for their time; one that does not open is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
+
+import structlog
 
 from eventlog import blobs, checkpoints
 from eventlog.archive.index import ArchiveIndex
@@ -21,6 +24,8 @@ from eventlog.sealing import open_envelope
 from mesh.errors import Damaged, IntegrityError
 from mesh.position import Position
 from runtime.limits import ARCHIVE_SHIPMENT_BYTES, FOLLOW_PAGE_FRAMES
+
+log = structlog.get_logger(__name__)
 
 
 class Known(NamedTuple):
@@ -75,9 +80,7 @@ async def read_news(driver: LogDriver, keyring: Keyring, index: ArchiveIndex, kn
     records, head, behind = prove(at, page)
     if not (records or thorough):
         return News((), at, False, None, (), ())
-    keys = {**known.keys, **{key_id: entry.value for key_id, entry in (await driver.list_data_keys()).items()}}
-    if keys != known.keys:
-        await keyring.load(at.log_id)
+    keys = await _keys(driver, keyring, at.log_id, known.keys)
     frames = timed(page, records, keyring, index.time_us)
     return News(
         frames,
@@ -87,6 +90,25 @@ async def read_news(driver: LogDriver, keyring: Keyring, index: ArchiveIndex, kn
         await _new_checkpoints(driver, head, known.checkpoint),
         await _new_parts(driver, known.parts),
     )
+
+
+async def _keys(driver: LogDriver, keyring: Keyring, log_id: str, known: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """The wrapped data keys to keep: all that are known, as they are in the store now if that still opens."""
+    keys = dict(known)
+    for key_id, entry in (await driver.list_data_keys()).items():
+        if known.get(key_id) == entry.value:
+            continue
+        try:
+            await keyring.check(key_id, entry.value, log_id)
+        except IntegrityError as failure:
+            log.error("a data key in the store does not open", key=key_id, reason=failure.message)  # noqa: TRY400
+            if key_id in known:
+                continue  # the archive's own is the better one
+        keys[key_id] = entry.value
+    if keys != known:
+        with suppress(IntegrityError):  # told above; records that do not open now are archived all the same
+            await keyring.load(log_id)
+    return keys
 
 
 def prove(at: Head, page: FramePage) -> tuple[Sequence[ChainedRecord], Head, bool]:

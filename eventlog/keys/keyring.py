@@ -14,7 +14,7 @@ from eventlog.keys.provider import KeyProvider
 from eventlog.keys.wrapping import unwrap_data_key, wrap_data_key
 from eventlog.records import KeyClass
 from eventlog.sealing import DataKey
-from mesh.errors import MissingKey
+from mesh.errors import MissingKey, WrongKey
 from mesh.position import Position
 from runtime.limits import KEY_PROBES_AT_ONCE
 
@@ -55,6 +55,12 @@ class Keyring:
             opened = await asyncio.gather(*(unwrap_data_key(*each, log_id, self._providers) for each in some))
             self._keys.update({key.key_id: key for key in opened if key is not None})
         self._newest = {key_class: held[-1] for key_class in KeyClass if (held := self.held(key_class))}
+
+    async def check(self, key_id: str, value: bytes, log_id: str) -> None:
+        """MissingKey, WrongKey or Damaged unless `value` unwraps, to the very key held under that id, if any."""
+        key, held = await unwrap_data_key(key_id, value, log_id, self._providers), self._keys.get(key_id)
+        if key is not None and held is not None and key.material != held.material:
+            raise WrongKey(f"Data key {key_id} was replaced by another one: restore it from the archive")
 
     @property
     def loaded(self) -> Mapping[str, DataKey]:

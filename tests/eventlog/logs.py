@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import count
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -61,6 +62,9 @@ class SeededEntropy:
         return self.token_bytes(1)[0] / 256
 
 
+_nonces = count()
+
+
 class MemoryProvider:
     """A key provider whose key is in the test's hands."""
 
@@ -72,13 +76,14 @@ class MemoryProvider:
         self._key = AESGCM(hashlib.sha256(name.encode()).digest())
 
     async def wrap(self, material: bytes, context: bytes) -> WrappedKey:
-        return WrappedKey(self._name, self._key.encrypt(bytes(12), material, context))
+        nonce = next(_nonces).to_bytes(12, "big")  # as with real providers, the same key wraps otherwise each time
+        return WrappedKey(self._name, nonce + self._key.encrypt(nonce, material, context))
 
     async def unwrap(self, wrapped: WrappedKey, context: bytes) -> bytes:
         if wrapped.kek_id != self._name:
             raise MissingKey(f"this test has no key {wrapped.kek_id}")
         try:
-            return self._key.decrypt(bytes(12), wrapped.blob, context)
+            return self._key.decrypt(wrapped.blob[:12], wrapped.blob[12:], context)
         except InvalidTag:
             raise Damaged("the wrapped key does not open in this test") from None
 

@@ -15,6 +15,7 @@ import msgpack
 from eventlog.archive.archiver import MARK, Archiver
 from eventlog.archive.manifest import EpochClaim, Mark, claim_name, decode_mark, object_name, seal_claim
 from eventlog.archive.memory import MemoryObjectStore
+from eventlog.archive.news import Known
 from eventlog.archive.reader import ArchiveReader
 from eventlog.archive.shipment import Shape
 from eventlog.archive.store import ObjectStore
@@ -227,6 +228,12 @@ class Archived:
             for name, entry in self.etcd.frames.items()
         ]
         return sorted(frames)
+
+    async def known(self, reader: ArchiveReader) -> Known:
+        """What an archiver that loaded this archive knows."""
+        checkpoints = await reader.checkpoints()
+        newest = checkpoints[-1].at if checkpoints else None
+        return Known(await reader.data_keys(), newest, await reader.part_names())
 
     def objects(self) -> set[str]:
         """Every object's name."""

@@ -102,6 +102,20 @@ def test_interrupted_at_every_change_nothing_is_lost_or_doubled(fate: Fate) -> N
     asyncio.run(scenario())
 
 
+def test_a_deletion_that_was_interrupted_is_finished() -> None:
+    async def scenario() -> None:
+        calls = await calls_of_one_run()
+        deletions = [at for at, what in enumerate(calls) if what == "delete"]
+        assert len(deletions) > 5
+        for at in deletions:
+            archived = await make_archived()
+            await written(archived, fated(at, Fate.DIES_BEFORE))
+            await check_whole(archived)
+            assert archived.objects() == await archived.objects_named()
+
+    asyncio.run(scenario())
+
+
 def test_a_read_that_fails_or_dies_changes_nothing() -> None:
     async def scenario() -> None:
         calls = await calls_of_one_run()
