@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
 from cli.layout import Layout
-from cli.options import data_dir_option
+from cli.options import data_dir_option, key_provider_option
 from cli.output import interactive, note, output_option, print_data
 from mesh.errors import MeshlogError, SettingsError
+from runtime.key_sources import KeySources
 from runtime.limits import RESTORE_TIMEOUT_S
 
 
@@ -54,14 +56,23 @@ def list_(layout: Layout, *, archive: str | None, output: str) -> None:
 @data_dir_option
 @archive_option
 @keys_option
+@key_provider_option
 @click.option("--without-keys", is_flag=True, help="Check only what needs no key: hashes, signatures, the chain.")
 @output_option("table", "json", "yaml")
-def verify(layout: Layout, *, archive: str | None, keys: Path | None, without_keys: bool, output: str) -> int:
+def verify(
+    layout: Layout,
+    *,
+    archive: str | None,
+    keys: Path | None,
+    keks: Mapping[str, KeySources],
+    without_keys: bool,
+    output: str,
+) -> int:
     """Read every object of the archive and check it; with the keys, open and fold it too. Exits with 1 on damage."""
     from cli.backup_report import verified, verified_text  # noqa: PLC0415
 
     with _Bar("verifying") as bar:
-        document = asyncio.run(verified(layout, archive, keys, without_keys=without_keys, progress=bar.at))
+        document = asyncio.run(verified(layout, archive, keys, keks, without_keys=without_keys, progress=bar.at))
     print_data(document, output, lambda: verified_text(document), list)
     return 0 if document["clean"] else MeshlogError.exit_code
 
@@ -70,6 +81,7 @@ def verify(layout: Layout, *, archive: str | None, keys: Path | None, without_ke
 @data_dir_option
 @archive_option
 @keys_option
+@key_provider_option
 @click.option("--to", metavar="MOMENT", help="latest, a position (42, 1.42), or a time (10:42, 2h ago, ISO 8601).")
 @click.option("--as-clone", is_flag=True, help="Into a second cluster, which can never touch this one or its archive.")
 @click.option(

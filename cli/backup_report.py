@@ -10,7 +10,8 @@ from typing import Any
 from api.history import iso
 from cli.layout import Layout
 from cli.output import columns
-from eventlog.restore import Journal, Loss
+from eventlog.restore import Journal
+from runtime.key_sources import KeySources
 
 _LISTED = 40
 """Lost writes shown on a terminal; the report has them all."""
@@ -21,18 +22,13 @@ class RestoreReport:
     """What a restore did, or would do."""
 
     journal: Journal
-    loss: Loss
     seconds: float
     done: bool
     place: str
 
     def document(self) -> dict[str, Any]:
-        journal, loss = self.journal, self.loss
-        lost = [
-            {name: write.document.get(name) for name in ("position", "time", "type", "actor", "account", "resource")}
-            | {"request_id": write.document.get("request_id"), "known_by": write.source}
-            for write in loss.writes
-        ]
+        journal, loss = self.journal, self.journal.loss
+        lost = [{**write.document, "known_by": write.source} for write in loss.writes]
         return {
             "done": self.done,
             "kind": journal.kind.value,
@@ -153,7 +149,13 @@ def _drill(drill: Mapping[str, Any] | None) -> str:
 
 
 async def verified(
-    layout: Layout, url: str | None, keys: Path | None, *, without_keys: bool, progress: Any
+    layout: Layout,
+    url: str | None,
+    keys: Path | None,
+    keks: Mapping[str, KeySources],
+    *,
+    without_keys: bool,
+    progress: Any,
 ) -> dict[str, Any]:
     """Every object read and checked; what is wrong is in the document."""
     from cli.archive_access import archive_providers, archive_url  # noqa: PLC0415
@@ -167,7 +169,7 @@ async def verified(
         if without_keys:
             found = await verify_without_keys(store, progress)
         else:
-            found = await verify_archive(store, archive_providers(layout, keys), progress)
+            found = await verify_archive(store, archive_providers(layout, keys, keks), progress)
     except (IntegrityError, NotFound) as failure:
         return document | {"clean": False, "findings": [failure.message]}
     return document | found._asdict() | {"head": str(found.head)}

@@ -215,12 +215,10 @@ class RestoreCommand:
         return decode_journal(path.read_bytes(), path)
 
     def _report(self, prepared: Prepared, begun_s: float, *, done: bool) -> dict[str, Any]:
+        whole_s = (self._clock.now_us() - prepared.journal.begun_us) / 1e6
+        seconds = max(self._clock.monotonic_s() - begun_s, whole_s)
         return RestoreReport(
-            journal=prepared.journal,
-            loss=prepared.loss,
-            seconds=self._clock.monotonic_s() - begun_s,
-            done=done,
-            place=str(self.target.root),
+            journal=prepared.journal, seconds=seconds, done=done, place=str(self.target.root)
         ).document()
 
 

@@ -87,6 +87,17 @@ def test_verify_folds_it_with_the_keys_and_chains_it_without(
     assert told(capsys)["state_hash"] is None
 
 
+def test_keys_may_be_kept_elsewhere_class_by_class(archive: Archive, capsys: pytest.CaptureFixture[str]) -> None:
+    program = archive.keys.parent / "hsm"
+    (archive.keys / "secrets.kek").rename(program)
+    sources = [f"{name}={path}" for name, path in (("config", archive.keys / "config.kek"), ("secrets", program))]
+    given = [word for source in sources for word in ("--key-provider", source)]
+    assert archive.run("verify", *given, "-o", "json") == 0
+    assert (told(capsys)["clean"], archive.run("verify", *given[:2])) == (True, SettingsError.exit_code)
+    mixed = ["--keys", str(archive.keys), *given[2:]]
+    assert archive.run("restore", "--to", "latest", *mixed, "--dry-run", "-o", "json") == 0
+
+
 @pytest.mark.parametrize("flags", [["--without-keys"], ["--keys"]])
 def test_verify_names_what_is_damaged_and_ends_with_1(
     archive: Archive, capsys: pytest.CaptureFixture[str], flags: list[str]
@@ -161,7 +172,7 @@ def journal(**fields: Any) -> Journal:
         reason="",
         base=BASE,
         head=BASE._replace(epoch=2),
-        known=8,
+        loss=loss(BASE.at, Position(1, 6), (), []),
         archive_head=Position(1, 6),
         begun_us=0,
     )
@@ -192,8 +203,9 @@ def report(**fields: Any) -> dict[str, Any]:
     witnesses = [Witness("api-z1", Position(1, 8), (event,))]
     lost = loss(BASE.at, Position(1, 6), [event | {"position": 6}], witnesses)
     restricting = ({"type": "AccessKeyDisabled", "account": "1", "actor": "ann", "data": {"access_key_id": "AK"}},)
-    values: dict[str, Any] = {"loss": lost, "seconds": 12.34, "done": True, "place": "/data"} | fields
-    return RestoreReport(journal=journal(restricting=restricting), **values).document()
+    values: dict[str, Any] = {"seconds": 12.34, "done": True, "place": "/data"} | fields
+    kept = values.pop("loss", lost)
+    return RestoreReport(journal=journal(restricting=restricting, loss=kept), **values).document()
 
 
 def test_the_report_lists_each_lost_write_and_who_knew_of_it() -> None:
