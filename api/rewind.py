@@ -52,10 +52,11 @@ from identity.node_id import parse_node_id
 from identity.sigv4 import Caller
 from mesh.arn import parse_spelled, spelled
 from mesh.commands import Rollback
-from mesh.decide import rollback_plan, titled
+from mesh.decide import rollback_plan
 from mesh.documents import resource_document, tag_list
 from mesh.errors import BadRequest, NotFound
 from mesh.evolve import key_of
+from mesh.in_use import titled
 from mesh.kinds import KINDS, MESH, ResourceKey, mesh_key
 from mesh.position import ORIGIN, Position
 from mesh.rollback import RollbackPlan

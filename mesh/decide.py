@@ -6,7 +6,7 @@ says what is in the way. `decide` changes nothing: the events count once they ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from mesh.commands import (
     UntagResource,
     Update,
 )
-from mesh.errors import BadRequest, Conflict, Forbidden, NotFound, ResourceInUse
+from mesh.errors import BadRequest, Conflict, Forbidden, NotFound
 from mesh.events import (
     ACCESS_KEY_CREATED,
     ACCESS_KEY_DISABLED,
@@ -42,6 +42,7 @@ from mesh.events import (
     NewEvent,
 )
 from mesh.frozen import thaw
+from mesh.in_use import check_unused, listed, titled
 from mesh.kinds import (
     GATEWAY_ROUTE,
     KINDS,
@@ -50,7 +51,6 @@ from mesh.kinds import (
     VIRTUAL_GATEWAY,
     VIRTUAL_NODE,
     VIRTUAL_ROUTER,
-    VIRTUAL_SERVICE,
     ResourceKey,
     mesh_key,
 )
@@ -92,11 +92,6 @@ def present(state: State, key: ResourceKey) -> Resource:
     if resource is None:
         raise NotFound(f"{titled(key)} is not present {_place(key)}")
     return resource
-
-
-def titled(key: ResourceKey) -> str:
-    """`VirtualNode with name X`."""
-    return f"{KINDS[key.kind].title} with name {key.name}"
 
 
 def _place(key: ResourceKey) -> str:
@@ -142,7 +137,7 @@ def _delete(state: State, command: Delete, context: Context) -> list[NewEvent]:
     key = command.key
     _check_account(key.account, key.mesh, context)
     _present_with_parents(state, key)
-    _BLOCKERS.get(key.kind, _nothing_blocks)(state, key)
+    check_unused(state, key)
     return [NewEvent(RESOURCE_DELETED, {"key": list(key)})]
 
 
@@ -319,7 +314,7 @@ def _check_port_matches(state: State, key: ResourceKey, spec: Mapping[str, Any])
         raise BadRequest(
             f"All {routes}s for this {above} must define a port match before adding multiple listeners to this "
             f"{above}. {len(lacking)} {routes}(s) are missing port. "
-            f"Listing up to {NAMES_SHOWN} {routes.lower()} names: {_listed(lacking)}"
+            f"Listing up to {NAMES_SHOWN} {routes.lower()} names: {listed(lacking)}"
         )
 
 
@@ -329,64 +324,6 @@ _PORT_MATCH_NEEDED = {
     GATEWAY_ROUTE.name: "GatewayRoute must define a port match criteria if the Virtual Gateway has multiple listeners",
 }
 
-
-def _nothing_blocks(state: State, key: ResourceKey) -> None:
-    """Routes and gateway routes: nothing refers to them."""
-
-
-def _blocks_mesh(state: State, key: ResourceKey) -> None:
-    inside = [resource.key for resource in state.in_mesh(key.account, key.mesh) if resource.key != key]
-    if inside:
-        raise ResourceInUse(
-            f"Mesh with name {key.name} cannot be deleted because it has {len(inside)} resources: "
-            f"{_listed([other.path.partition('/')[2].partition('/')[2] for other in inside])}"
-        )
-
-
-def _blocks_virtual_node(state: State, key: ResourceKey) -> None:
-    if state.referring_to(key, ROUTE.name):
-        raise ResourceInUse(f"{titled(key)} cannot be deleted because it is the target of one or more routes.")
-    _blocks_provider(state, key)
-
-
-def _blocks_virtual_router(state: State, key: ResourceKey) -> None:
-    routes = [route.name for route in state.referring_to(key, ROUTE.name)]
-    if routes:
-        raise ResourceInUse(f"{titled(key)} cannot be deleted because it has routes: {_listed(routes)}")
-    _blocks_provider(state, key)
-
-
-def _blocks_provider(state: State, key: ResourceKey) -> None:
-    if state.referring_to(key, VIRTUAL_SERVICE.name):
-        raise ResourceInUse(f"{titled(key)} cannot be deleted because it is a VirtualService provider")
-
-
-def _blocks_virtual_gateway(state: State, key: ResourceKey) -> None:
-    routes = [route.name for route in state.referring_to(key, GATEWAY_ROUTE.name)]
-    if routes:
-        raise ResourceInUse(f"{titled(key)} cannot be deleted because it has gateway routes: {_listed(routes)}")
-
-
-def _blocks_virtual_service(state: State, key: ResourceKey) -> None:
-    routes = [route.name for route in state.referring_to(key, GATEWAY_ROUTE.name)]
-    if routes:
-        raise ResourceInUse(
-            f"VirtualService {key.name} is being referenced in the following: GATEWAY_ROUTE: {_listed(routes)}"
-        )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"[{', '.join(names[:NAMES_SHOWN])}{more}]"
-
-
-_BLOCKERS: Mapping[str, Callable[[State, ResourceKey], None]] = {
-    MESH.name: _blocks_mesh,
-    VIRTUAL_NODE.name: _blocks_virtual_node,
-    VIRTUAL_ROUTER.name: _blocks_virtual_router,
-    VIRTUAL_GATEWAY.name: _blocks_virtual_gateway,
-    VIRTUAL_SERVICE.name: _blocks_virtual_service,
-}
 
 DECIDERS = cast(
     "Mapping[type[Command], Callable[[State, Command, Context], list[NewEvent]]]",
