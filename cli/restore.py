@@ -22,7 +22,7 @@ from eventlog.chain import Chain
 from eventlog.drivers.etcd import EtcdDriver
 from eventlog.keys.provider import KeyProvider
 from eventlog.records import Head, KeyClass
-from eventlog.restore import LATEST, Journal, Kind, Loss, Witness, check_target, loss, new_epoch
+from eventlog.restore import LATEST, Journal, Kind, Witness, check_target, loss, new_epoch
 from mesh.errors import Conflict, MeshlogError, MissingKey, Unavailable
 from mesh.events import RESTRICTING_TYPES, Event
 from mesh.position import Position
@@ -57,7 +57,6 @@ class Prepared:
     journal: Journal
     archive: OpenArchive
     state: Refolded
-    loss: Loss
     witnesses: tuple[Witness, ...] = ()
 
 
@@ -112,24 +111,21 @@ class Preparation:
             reason=wish.reason,
             base=state.base,
             head=new_epoch(state.base, epochs),
-            known=lost.known if lost.certain or lost.known > index.head.position else None,
+            loss=lost,
             archive_head=index.head.at,
             begun_us=self._clock.now_us(),
             restricting=tuple(_restricting(archived, witnesses)),
         )
         if wish.kind is Kind.CLONE:
             journal = _of_its_own(journal, self._entropy.uuid())
-        return Prepared(journal=journal, archive=archive, state=state, loss=lost, witnesses=tuple(witnesses))
+        return Prepared(journal=journal, archive=archive, state=state, witnesses=tuple(witnesses))
 
     async def resume(self, journal: Journal) -> Prepared:
-        """What a restore under way goes on with. The loss was told when it began."""
+        """What a restore under way goes on with."""
         archive = await self._open()
         at = Position(journal.base.epoch, journal.base.position)
         state = await refold(archive, at, progress=self._progress)
-        known = journal.base.position if journal.known is None else journal.known
-        return Prepared(
-            journal=journal, archive=archive, state=state, loss=Loss(at, known, (), (), journal.known is not None)
-        )
+        return Prepared(journal=journal, archive=archive, state=state)
 
     async def _open(self) -> OpenArchive:
         if not self._source.providers.keys() >= {KeyClass.CONFIG, KeyClass.SECRETS}:

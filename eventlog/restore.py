@@ -36,8 +36,13 @@ class Witness(NamedTuple):
     events: Sequence[Document] = ()
 
 
+TOLD = ("position", "time", "type", "actor", "account", "resource", "request_id")
+"""What a report tells of a lost write: no specification, since reports and journals are plain files."""
+
+
 class Lost(NamedTuple):
-    """A write that will not be there. `source` is who knows of it: the archive, or a witness's name."""
+    """A write that will not be there: its document's TOLD members. `source` is who knows of it: the archive, or a
+    witness's name."""
 
     document: Document
     source: str
@@ -69,7 +74,7 @@ def loss(base: Position, archive_head: Position, archived: Sequence[Document], w
     for source, events in (("archive", archived), *((witness.name, witness.events) for witness in living)):
         for event in events:
             if base.position < event["position"] <= known:
-                found.setdefault(event["position"], Lost(event, source))
+                found.setdefault(event["position"], Lost({name: event.get(name) for name in TOLD}, source))
     unnamed: list[tuple[int, int]] = []
     for number in range(base.position + 1, known + 1):
         if number in found:
@@ -128,8 +133,8 @@ STEPS: Mapping[Kind, tuple[Step, ...]] = {
 class Journal:
     """One restore under way. `base` is the last record that stays, `head` the new epoch's head at its beginning.
 
-    `known` is the last position that anybody knew of the timeline that is left. `done` are the steps that need not be
-    done again. Everything that a second process needs to go on, and no secret.
+    `loss` was found while somebody could be asked. `done` are the steps that need not be done again. Everything that a
+    second process needs to go on, and no secret.
     """
 
     restore_id: str
@@ -140,7 +145,7 @@ class Journal:
     reason: str
     base: Head
     head: Head
-    known: int | None
+    loss: Loss
     archive_head: Position
     begun_us: int
     restricting: tuple[Document, ...] = ()
@@ -166,7 +171,7 @@ class Journal:
             "position": self.base.position,
             "hash": self.base.hash.hex(),
             "to": self.asked,
-            "known": self.known,
+            "known": self.loss.known if self.loss.certain else None,
             "reason": self.reason,
         }
 
@@ -186,7 +191,9 @@ def new_epoch(base: Head, epochs: Sequence[int]) -> Head:
 
 def encode_journal(journal: Journal) -> bytes:
     """JSON, for a file of its own."""
-    document = dataclasses.asdict(journal) | {"base": _plain(journal.base), "head": _plain(journal.head)}
+    # dataclasses.asdict goes into tuples too, and would leave named ones unnamed.
+    document = {field.name: getattr(journal, field.name) for field in dataclasses.fields(journal)}
+    document |= {"base": _plain(journal.base), "head": _plain(journal.head)}
     return (json.dumps({"format": FORMAT} | document, indent=2) + "\n").encode()
 
 
@@ -201,6 +208,7 @@ def decode_journal(data: bytes, place: object) -> Journal:
             "base": _head(document["base"]),
             "head": _head(document["head"]),
             "archive_head": Position(*document["archive_head"]),
+            "loss": _loss(*document["loss"]),
             "restricting": tuple(document["restricting"]),
             "done": tuple(Step(step) for step in document["done"]),
         })  # fmt: skip
@@ -218,6 +226,11 @@ def check_target(asked: str, target: Position, first: Position, head: Position) 
         raise NotFound(
             f"--to {asked}: the archive begins at {first}; what was before is beyond its retention: name a later moment"
         )
+
+
+def _loss(after: Any, known: int, writes: Any, unnamed: Any, certain: bool) -> Loss:
+    named = tuple(Lost(document, source) for document, source in writes)
+    return Loss(Position(*after), known, named, tuple((first, last) for first, last in unnamed), certain)
 
 
 def _plain(head: Head) -> list[Any]:

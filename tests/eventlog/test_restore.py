@@ -41,7 +41,7 @@ def journal(kind: Kind = Kind.CLUSTER) -> Journal:
         reason="the cellar is under water",
         base=BASE,
         head=BASE._replace(epoch=2),
-        known=503,
+        loss=loss(BASE.at, Position(1, 500), (), [Witness("api-z1", Position(1, 503), (event(502),))]),
         archive_head=Position(1, 500),
         begun_us=7,
         restricting=({"type": "AccessKeyDisabled", "data": {"access_key_id": "A"}},),
@@ -102,6 +102,13 @@ def test_every_known_position_beyond_the_base_is_named_or_counted_once(
     known = max([head.position, *(at for at, _ in heard)])
     assert sorted(named + counted) == list(range(base + 1, known + 1))
     assert lost.size == len(named) + len(counted)
+
+
+def test_of_a_lost_write_no_specification_is_told() -> None:
+    written = event(501, data={"spec": "planted"}, summary="planted", resource="mesh/m")
+    lost = loss(BASE.at, Position(1, 500), (), [Witness("api-z1", Position(1, 501), (written,))])
+    assert lost.writes[0].document["resource"] == "mesh/m"
+    assert "planted" not in str(lost)
 
 
 # --- the journal

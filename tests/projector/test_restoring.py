@@ -22,7 +22,7 @@ from eventlog.keys.file import FileKeyProvider, create_key_file
 from eventlog.keys.keyring import Keyring
 from eventlog.keys.provider import KeyProvider
 from eventlog.records import KeyClass
-from eventlog.restore import Journal, Kind, new_epoch
+from eventlog.restore import Journal, Kind, Loss, new_epoch
 from eventlog.signing import signing_key
 from mesh.checkpoint import from_documents
 from mesh.commands import Create, CreateAccessKey, Delete, DisableAccessKey, Update
@@ -79,7 +79,7 @@ def journal_for(archive: OpenArchive, refolded: Refolded, **fields: Any) -> Jour
         reason="",
         base=refolded.base,
         head=new_epoch(refolded.base, claims),
-        known=archive.index.head.position,
+        loss=Loss(refolded.state.position, archive.index.head.position, (), (), certain=True),
         archive_head=archive.index.head.at,
         begun_us=CLOCK.now_us(),
     )
