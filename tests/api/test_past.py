@@ -21,7 +21,7 @@ from eventlog.records import HeadRef, KeyClass, NewRecord
 from eventlog.sealing import place_record, seal_record
 from identity.sigv4 import Caller
 from mesh.documents import resource_document
-from mesh.errors import Damaged, NotFound, Poison
+from mesh.errors import BadRequest, Damaged, NotFound, Poison
 from mesh.events import Event
 from mesh.evolve import evolve
 from mesh.position import ORIGIN, Position
@@ -120,6 +120,15 @@ async def test_a_time_is_the_last_event_at_or_before_it(past: Past) -> None:
             assert (await history.position_at(time_us, past.now)).position == last
     assert await history.position_at(times[1] - 1, past.now) == ORIGIN
     assert await history.position_at(times[-1] + 10**12, past.now) == past.now.position
+
+
+async def test_a_position_that_a_restore_left_behind_is_not_taken_for_the_one_in_its_place(past: Past) -> None:
+    api, left = Asked(past), EVENTS // 2
+    assert past.now.lineage == (Position(1, left),)
+    assert (await api.ask("resources", kind="mesh", at=f"1.{left}"))["at"]["epoch"] == 1
+    assert (await api.ask("resources", kind="mesh", at=str(left + 1)))["at"]["epoch"] == 2
+    with pytest.raises(BadRequest, match=rf"position 1.{left + 1} was left behind by a restore; .* has 2.{left + 1}"):
+        await api.ask("resources", kind="mesh", at=f"1.{left + 1}")
 
 
 async def test_any_stretch_is_read_whole_and_in_order(past: Past) -> None:
