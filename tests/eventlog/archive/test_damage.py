@@ -20,7 +20,7 @@ from eventlog.driver import StoredFrame
 from eventlog.records import BlobRef
 from eventlog.signing import known_signers
 from mesh.errors import Damaged
-from tests.eventlog.archive.archives import DUTY, Archived, make_archived
+from tests.eventlog.archive.archives import DUTY, Archived, CountingStore, make_archived
 
 BLOB_ID = bytes(32)
 
@@ -153,6 +153,22 @@ def test_manifests_of_another_cluster_are_refused() -> None:
             await all_of_it(other.store, trusted)
 
     run(scenario)
+
+
+async def test_a_manifest_of_another_archive_of_the_same_log_breaks_the_chain() -> None:
+    """Signed by the same key, of the same positions: only the hash of the one before tells."""
+    archived = await make_archived()
+    other = Archived(archived.log, archived.etcd, CountingStore())
+    for _ in range(4):
+        await archived.append()
+        for each in (archived, other):
+            archived.etcd.entries.pop("archive", None)
+            await each.ship()
+    second = sorted(name for name in archived.store.objects if name.startswith("manifests/"))[1]
+    assert other.store.objects[second] != archived.store.objects[second]
+    archived.store.objects = {**other.store.objects, **archived.store.objects, second: other.store.objects[second]}
+    with pytest.raises(Damaged, match=f"does not continue|{second}"):
+        await all_of_it(archived.store)
 
 
 async def test_a_cut_tail_is_found_by_the_archiver_which_then_ships_nothing_more() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cluster.duties import FenceFell
 from eventlog.archive.archiver import Archiver
+from eventlog.archive.manifest import manifest_name
 from eventlog.driver import Entry
 from mesh.errors import NotFound
 from tests.eventlog.archive.archives import DUTY, SMALL, Archived, Crash, Fate, Faults, make_archived
@@ -112,6 +113,10 @@ def test_a_deletion_that_was_interrupted_is_finished() -> None:
             await written(archived, fated(at, Fate.DIES_BEFORE))
             await check_whole(archived)
             assert archived.objects() == await archived.objects_named()
+            index = (await archived.reader()).index
+            assert index.newest is not None
+            kept = {manifest_name(1, seq) for seq in range(index.rollup, index.newest.seq + 1)}
+            assert {name for name in archived.store.objects if name.startswith("manifests/")} == kept
 
     asyncio.run(scenario())
 

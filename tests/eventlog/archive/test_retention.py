@@ -7,7 +7,11 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eventlog.archive.index import check_contiguous, empty_index
+from eventlog.archive.manifest import CheckpointRef, EpochClaim, Holdings, LeafRef, PartRef, SegmentRef
+from eventlog.archive.shipment import Floor, raised
 from eventlog.checkpoints import parse_manifest
+from eventlog.records import Head, genesis_head
 from mesh.errors import NotFound
 from mesh.position import Position
 from tests.eventlog.archive.archives import Archived, Crash, Fate, Faults, make_archived
@@ -68,6 +72,27 @@ def test_the_newest_checkpoint_before_the_horizon_is_where_the_archive_begins() 
         assert now_s > 0
 
     asyncio.run(scenario())
+
+
+def test_what_is_wanted_still_of_a_leaf_that_goes_is_carried_over() -> None:
+    """The checkpoint that the archive will begin at, and a blob part that a record to come may name."""
+    log_id, digests = "log", iter(bytes((number,)) * 32 for number in range(99))
+    at = Position(1, 25)
+    old = SegmentRef(next(digests), 9, 1, 1, 25, 0, 0)
+    checkpoint = CheckpointRef(next(digests), 9, at, at, 0, (next(digests),))
+    part = PartRef(next(digests), 9, "blob/00/000000", Position(1, 20))
+    leaf = Holdings((old,), (checkpoint,), (part,))
+    first = LeafRef(next(digests), 9, 1, 25, 0, 0)
+    newer = Holdings((SegmentRef(next(digests), 9, 1, 26, 40, 0, 0),))
+    genesis = genesis_head(log_id)
+    head = Head(log_id, 1, 40, bytes(32))
+    claim = EpochClaim(log_id, 1, genesis, None, 0, "api-1")
+    index = empty_index([claim])._replace(head=head, leaves=(first,), held=newer)
+    after, gone = raised(index, Floor(Head(log_id, 1, 25, bytes(32)), {first: leaf}))
+    assert (after.base.at, after.leaves) == (at, ())
+    assert after.held == newer._replace(checkpoints=(checkpoint,), parts=(part,))
+    assert gone == {old.hash, first.hash}
+    check_contiguous(after, "this test")
 
 
 def test_nothing_goes_without_a_checkpoint_that_is_old_enough() -> None:
