@@ -178,12 +178,10 @@ class Rebuild:
             await self._log().announce(driver, records, state.time_us)
 
     def _admin(self, journal: Journal, state: State) -> AdminCredentials:
-        """The directory's admin key; a new one if, once all that was revoked is revoked again, none would be left."""
+        """The directory's admin key, or a new one in its place."""
         path = self._layout.credentials_file
         admin = load_credentials(path)
-        revoked = {event["data"].get("access_key_id") for event in journal.restricting}
-        living = {key.access_key_id for key in state.access_keys.values() if key.admin and key.disabled_us is None}
-        if admin.access_key_id in revoked and not living - revoked:
+        if locked_out(admin.access_key_id, journal, state):
             admin = create_credentials(admin.account_id, admin.region, self._entropy)
             save_credentials(path, admin)
             self._say(f"no admin key is left that was not revoked: {path} has a new one")
@@ -197,6 +195,15 @@ class Rebuild:
 
     def _deadline_s(self) -> float:
         return self._clock.monotonic_s() + self._timeout_s
+
+
+def locked_out(access_key_id: str, journal: Journal, state: State) -> bool:
+    """Whether, once all that was revoked is revoked again, neither this key nor any other admin key opens anything."""
+    revoked = {event["data"].get("access_key_id") for event in journal.restricting}
+    own = state.access_keys.get(access_key_id)
+    revoked |= {access_key_id} if own is not None and own.disabled_us is not None else set()
+    living = {key.access_key_id for key in state.access_keys.values() if key.admin and key.disabled_us is None}
+    return access_key_id in revoked and not living - revoked
 
 
 def stop_writers(layout: Layout, cluster: ClusterFile, clock: Clock) -> None:

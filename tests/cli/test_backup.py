@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rpds import HashTrieMap
 
 from cli.backup_report import RestoreReport, restored_text
 from cli.layout import Layout
 from cli.main import main
+from cli.rebuild import locked_out
 from eventlog.archive.directory import DirectoryStore
 from eventlog.records import Head
 from eventlog.restore import Journal, Kind, Step, Witness, encode_journal, loss
 from mesh.commands import CreateAccessKey, DisableAccessKey
 from mesh.errors import Conflict, IntegrityError, NotFound, SettingsError
 from mesh.position import Position
+from mesh.state import AccessKey, State
 from tests.mesh.worlds import ACCOUNT, PRINCIPAL
 from tests.projector.archives import ship
 from tests.projector.logs import BOTH, MemoryLog
@@ -193,6 +196,23 @@ def test_a_restore_under_way_goes_nowhere_else(archive: Archive, capsys: pytest.
     code = archive.run("restore", "--to", "3", "--keys", str(archive.keys), "--yes")
     assert code == Conflict.exit_code
     assert "under way" in capsys.readouterr().err
+
+
+def test_an_operator_is_not_locked_out_by_what_is_revoked_again() -> None:
+    key = AccessKey("OWN", "s", ACCOUNT, PRINCIPAL, admin=True)
+    other = key._replace(access_key_id="OTHER")
+
+    def state(*keys: AccessKey) -> State:
+        return State(access_keys=HashTrieMap({each.access_key_id: each for each in keys}))
+
+    def revoking(*names: str) -> Journal:
+        return journal(restricting=tuple({"data": {"access_key_id": name}} for name in names))
+
+    assert locked_out("OWN", revoking("OWN"), state(key))
+    assert locked_out("OWN", revoking("OTHER"), state(key._replace(disabled_us=1), other))
+    assert not locked_out("OWN", revoking("OWN"), state(key, other))
+    assert not locked_out("OWN", revoking("OTHER"), state(key, other))
+    assert not locked_out("OWN", revoking(), state()), "a key made after the moment is made again"
 
 
 # --- the report
