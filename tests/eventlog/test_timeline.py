@@ -18,6 +18,7 @@ from eventlog.timeline import Timeline
 from mesh.errors import Damaged, NotFound, TimelineMoved
 from mesh.position import ORIGIN, Position
 from tests.eventlog.archive.archives import Archived, make_archived, restored
+from tests.eventlog.logs import new_record
 
 
 def timeline(archived: Archived) -> Timeline:
@@ -145,3 +146,16 @@ async def test_an_archive_of_other_records_does_not_fit_on() -> None:
     archived.etcd.trim(Position(1, 3))
     with pytest.raises(Damaged, match=r"chain is broken before 1\.4"):
         await frames(timeline(Archived(archived.log, archived.etcd, other.store)))
+
+
+async def test_a_record_too_large_for_a_frame_is_whole_again_from_the_archive_alone() -> None:
+    archived = await make_archived()
+    await archived.append()
+    large = {"spec": [hashlib.sha256(b"%d" % number).hexdigest() for number in range(12_000)]}
+    await archived.log.append(new_record(2)._replace(data=large))
+    await archived.append()
+    await archived.ship()
+    archived.etcd.trim(Position(1, 2))
+    for name in [name for name in archived.etcd.entries if name.startswith("blob/")]:
+        del archived.etcd.entries[name]
+    assert [record.data for record in await records(archived)][1] == large
