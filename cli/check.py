@@ -13,7 +13,7 @@ import rich_click as click
 from cli.layout import Layout
 from cli.options import data_dir_option
 from cli.output import note, output_option, print_data
-from mesh.errors import MeshlogError, NotReady, SettingsError
+from mesh.errors import Damaged, MeshlogError, NotReady, SettingsError
 from runtime.clock import SystemClock, SystemEntropy
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ async def _prove(asked: _Proof, driver: LogDriver, keyring: Keyring, store: Obje
     from eventlog import verify_proof  # noqa: PLC0415
     from eventlog.archive.reader import ArchiveReader  # noqa: PLC0415
     from eventlog.proof import Sources, write_proof  # noqa: PLC0415
-    from eventlog.signing import signing_key  # noqa: PLC0415
+    from eventlog.signing import known_signers, signing_key  # noqa: PLC0415
 
     head = await driver.read_head()
     if head is None:
@@ -151,7 +151,11 @@ async def _prove(asked: _Proof, driver: LogDriver, keyring: Keyring, store: Obje
             hashes_only=asked.hashes_only,
         )
         out.seek(0)
-        found = verify_proof.verify(out, {signer.name: signer.public})
+        try:
+            # By the log's own signing keys, the retired ones among them.
+            found = verify_proof.verify(out, {**(known_signers(keyring) or {}), signer.name: signer.public})
+        except verify_proof.ProofError as failure:
+            raise Damaged(f"The proof does not hold, so it was not kept: {failure}; run `meshlog fsck`") from failure
     unverified.replace(asked.file)
     note(verify_proof.report(found))
     note(f"written to {asked.file}; anybody can check it: meshlog verify {asked.file}")
