@@ -220,5 +220,8 @@ class CommandService:
         except Unavailable as error:
             log.info("a hand-over has no known outcome", reason=error.message)
             self._group.hand_over_unknown()
+        except Exception as error:
+            log.error("hand-over failed", kind=type(error).__name__, place=where(error))  # noqa: TRY400
+            self._group.hand_over_unknown()
         else:
             self._group.handed_over()

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from api.batch import Accepted, Batch, Place, Refused, Repeated, data_bytes
 from api.outcomes import ConfirmFirst, Outcome, Ticket, Verdict, failed, final, outrun, stopping, unknown
 from eventlog.records import HeadRef, NewRecord
-from mesh.commands import Command, Create, Delete, TagResource, UntagResource, Update
+from mesh.commands import Create, Delete, TagResource, UntagResource, Update
 from mesh.errors import CallerError, MeshlogError, TooManyRequests
 from mesh.events import Event
 from mesh.position import Position
@@ -295,15 +295,14 @@ class GroupCommit:
         chosen: list[Ticket] = []
         size_bytes = 0
         for ticket in self._queue:
-            movable = isinstance(ticket.command, TRANSFERABLE) and not (ticket.abandoned or ticket.elsewhere)
-            if movable and ticket.origin.token.digest not in state.tokens and len(chosen) < self._commands_max:
-                more_bytes = command_bytes(ticket.command)
-                if not chosen or size_bytes + more_bytes <= self._bytes_max:
-                    ticket.elsewhere = True
-                    chosen.append(ticket)
-                    size_bytes += more_bytes
-                    continue
-            left.append(ticket)
+            wanted = len(chosen) < self._commands_max and ticket.origin.token.digest not in state.tokens
+            more_bytes = _movable_bytes(ticket) if wanted else None
+            if more_bytes is None or (chosen and size_bytes + more_bytes > self._bytes_max):
+                left.append(ticket)
+                continue
+            ticket.elsewhere = True
+            chosen.append(ticket)
+            size_bytes += more_bytes
         self._queue, self._away = deque(left), tuple(chosen)
         return bool(chosen)
 
@@ -326,9 +325,16 @@ class GroupCommit:
         self._answers.append((ticket, verdict))
 
 
-def command_bytes(command: Command) -> int:
-    """About what a transferable command takes on its way to another server."""
-    return data_bytes(getattr(command, "spec", None) or getattr(command, "tags", None) or {}) + RECORD_OVERHEAD_BYTES
+def _movable_bytes(ticket: Ticket) -> int | None:
+    """About what the command takes on its way to another server; None if it has to stay."""
+    command = ticket.command
+    if ticket.abandoned or ticket.elsewhere or not isinstance(command, TRANSFERABLE):
+        return None
+    try:
+        data = getattr(command, "spec", None) or getattr(command, "tags", None) or {}
+        return data_bytes(data) + RECORD_OVERHEAD_BYTES
+    except CallerError:
+        return None  # it will be refused here
 
 
 def _restore_doubt(batch: Batch) -> None:

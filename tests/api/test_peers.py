@@ -23,9 +23,9 @@ from eventlog.follower import Follower
 from eventlog.reads import HeadConfirmer
 from eventlog.records import HeadRef, NewRecord, Record
 from eventlog.writer import Appended, LogWriter, LostRace, SealedAppend
-from mesh.commands import Command, Create, Delete, idempotency_token
-from mesh.errors import Conflict, NotFound, OutcomeUnknown, Unavailable
-from mesh.kinds import mesh_key
+from mesh.commands import Command, Create, Delete, IssueProxyIdentity, Update, idempotency_token
+from mesh.errors import BadRequest, Conflict, NotFound, OutcomeUnknown, Unavailable
+from mesh.kinds import ResourceKey, mesh_key
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.supervise import Supervisor
@@ -156,6 +156,21 @@ async def test_a_rejection_is_the_askers_own_and_true_of_the_log(tmp_path: Path)
         assert isinstance(kept, Outcome)
         assert isinstance(gone, NotFound)
         assert isinstance(taken, Conflict)
+
+
+async def test_what_cannot_travel_stays_and_takes_nobody_along(tmp_path: Path) -> None:
+    async with pair(tmp_path) as it:
+        impossible = Update(mesh_key(ACCOUNT, "first"), {"egressFilter": {"type": 2**70}}, checked=True)
+        key = IssueProxyIdentity(ResourceKey(ACCOUNT, "first", "virtualNode", "", "x"), "ab", 1)
+        commands: list[Command] = [create("m"), impossible, key]
+        asked = [it.asker.do(command, f"t{number}") for number, command in enumerate(commands)]
+        made, bad, stays = (asyncio.ensure_future(one) for one in asked)
+        assert (await made).resource is not None
+        with pytest.raises(BadRequest):
+            await bad
+        assert not stays.done()
+        it.asker.writer.loses = False
+        assert (await stays).written
 
 
 async def test_one_token_at_both_servers_is_one_event(tmp_path: Path) -> None:
