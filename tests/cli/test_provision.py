@@ -170,6 +170,27 @@ def test_a_directory_of_an_earlier_build_gets_the_ports_between_api_servers(tmp_
     assert path.read_text().endswith("# an operator's note\n")
 
 
+def test_a_cluster_on_one_machine_is_archived_in_its_directory_unless_told_elsewhere(tmp_path: Path) -> None:
+    def archives(directory: Path) -> list[str | None]:
+        return [load(ApiSettings, directory / f"zones/{zone}/api.toml", {}).archive for zone in ("z1", "z2")]
+
+    made(tmp_path / "a b")
+    assert archives(tmp_path / "a b") == [f"file://{tmp_path}/a%20b/archive"] * 2
+    elsewhere = "s3://bucket/cluster?endpoint=http://127.0.0.1:9000&region=eu-west-1"
+    Provisioner(Layout(tmp_path / "s3"), dataclasses.replace(plan(), archive=elsewhere), At(0), ENTROPY).write()
+    assert archives(tmp_path / "s3") == [elsewhere] * 2
+    Provisioner(Layout(tmp_path / "hosts"), dataclasses.replace(plan(), local=False), At(0), ENTROPY).write()
+    assert archives(tmp_path / "hosts") == [None, None]
+
+
+def test_a_directory_of_an_earlier_build_gets_an_archive(tmp_path: Path) -> None:
+    made(tmp_path)
+    path = tmp_path / "zones/z1/api.toml"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith("archive = ")))
+    made(tmp_path)
+    assert load(ApiSettings, path, {}).archive == f"file://{tmp_path}/archive"
+
+
 def test_the_plan_of_a_directory_is_the_one_that_made_it(tmp_path: Path) -> None:
     cluster, _ = made(tmp_path)
     etcd = {zone: load(EtcdMemberSettings, tmp_path / f"zones/{zone}/etcd.toml", {}) for zone in cluster.zones}
