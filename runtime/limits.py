@@ -270,8 +270,8 @@ FOLD_IN_BULK_FROM = 256
 """Records that come at once from which they are folded in bulk: fewer are told one by one to who follows changes."""
 FOLD_EVENTS_TOLD = 1024
 """The last events of a bulk fold that listeners are told of; of the rest they hear only that they were many."""
-COLLECTION_PAUSE_MAX_S = 30.0
-"""How long a load may keep garbage collections off: the garbage of half a minute does no harm, that of a day would."""
+COLLECTION_PAUSE_MAX_S = 300.0
+"""How long a load may keep garbage collections off: the garbage of minutes does no harm, that of a day would."""
 FREEZE_FROM_ITEMS = 10_000
 """Items of a loaded state from which on it is kept out of later garbage collections, at the price of what is garbage
 just then: a few hundred kilobytes, once a start."""
@@ -689,3 +689,7 @@ REPLACE_MEMBER_POLL_S = 0.5
 
 ARCHIVE_CALLS_TOGETHER = 16
 """Uploads, downloads or deletions at a time: over a network each takes some tens of milliseconds."""
+
+ARCHIVE_RELOAD_READS = 240
+"""After so many looks, every minute, the index is read and verified anew: so an archive that broke, or went away, while
+the log was idle is noticed before it is needed."""

@@ -27,6 +27,7 @@ from eventlog.archive.machine import (
     Now,
     Put,
     Read,
+    Recall,
     Survey,
     WriteMark,
 )
@@ -159,6 +160,8 @@ class Archiver:
             case Put(objects):
                 await together(partial(self._put, name, data) for name, data in objects.items())
                 return machine.on_put()
+            case Recall(name):
+                return machine.on_recalled(await self._store.get(name))
             case Commit(name, data):
                 placed = await self._store.put_new(name, data)
                 return self._committed(machine, machine.on_commit(placed), data, placed)

@@ -1,8 +1,9 @@
 """The archiver's order of steps: what was read and done becomes what to do next. Sans-I/O; `archiver` is the shell.
 
     Load ─► Begin ─► Commit the claim ─► Load            a place that holds nothing yet
-      └───► Read ─► Put ─► Commit ─► WriteMark ─► Read     a shipment
-              └───► Survey ─► Fetch ─► Put ─► Commit ─► WriteMark ─► Claims ─► Fetch ─► Delete ─► Delete   a roll-up
+      └───► Read ─► Put ─► Recall ─► Commit ─► WriteMark ─► Read     a shipment
+              └───► Survey ─► Fetch ─► Put ─► Recall ─► Commit ─► WriteMark ─► Claims ─► Fetch ─► Delete ─► Delete
+                                                                     a roll-up
 
 Any step may be repeated, and the machine may be dropped at any step: the next one begins at Load and finds out what was
 done. A manifest name that is taken sends it back to Load too, whoever took it: an earlier try of this machine, or an
@@ -37,6 +38,7 @@ from eventlog.signing import SigningKey
 from mesh.errors import Damaged, SettingsError, TimelineMoved
 from runtime.limits import (
     ARCHIVE_POLL_S,
+    ARCHIVE_RELOAD_READS,
     ARCHIVE_SURVEY_S,
     ARCHIVE_THOROUGH_READS,
 )
@@ -65,6 +67,12 @@ class Put(NamedTuple):
     """Put objects that say nothing alone, in any order; that one is there already is as good."""
 
     objects: Mapping[str, bytes]
+
+
+class Recall(NamedTuple):
+    """Get a manifest, to see that the archive still has what it had."""
+
+    name: str
 
 
 class Commit(NamedTuple):
@@ -104,7 +112,7 @@ class Delete(NamedTuple):
     names: Sequence[str]
 
 
-Action = Load | Begin | Read | Put | Commit | WriteMark | Survey | Fetch | Claims | Delete
+Action = Load | Begin | Read | Put | Recall | Commit | WriteMark | Survey | Fetch | Claims | Delete
 
 
 class Loaded(NamedTuple):
@@ -189,8 +197,14 @@ class ArchiveMachine:
         return self._send(ship(index, news, self._stamp(nonce, now)))
 
     def on_put(self) -> Action:
-        assert self._shipment is not None  # noqa: S101 - objects are put for a shipment only
-        return Commit(self._shipment.name, self._shipment.data)
+        newest = self._loaded().newest
+        return self._commit() if newest is None else Recall(manifest_name(newest.epoch, newest.seq))
+
+    def on_recalled(self, data: bytes | None) -> Action:
+        """The newest manifest, as it is now: an archive that was emptied meanwhile is not gone on with."""
+        newest = self._loaded().newest
+        as_it_was = data is not None and newest is not None and hash_of(data) == newest.hash
+        return self._commit() if as_it_was else Load()
 
     def on_commit(self, placed: bool) -> Action:
         """Whether the name was free. If it was not, loading tells who took it."""
@@ -259,9 +273,15 @@ class ArchiveMachine:
         self._raised, self._gone = index, gone
         return Fetch([ref.hash for ref in to_merge(index, self._shape)])
 
+    def _commit(self) -> Action:
+        assert self._shipment is not None  # noqa: S101 - objects are put for a shipment only
+        return Commit(self._shipment.name, self._shipment.data)
+
     def _read(self, pause_s: float = ARCHIVE_POLL_S) -> Action:
-        thorough = self._reads % ARCHIVE_THOROUGH_READS == 0
         self._reads += 1
+        if self._reads % ARCHIVE_RELOAD_READS == 0:
+            return Load()
+        thorough = self._reads % ARCHIVE_THOROUGH_READS == 1
         return Read(self._loaded(), self._known, thorough, pause_s)
 
     def _send(self, shipment: Shipment) -> Action:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from eventlog.driver import StoredFrame
 from eventlog.records import BlobRef
 from eventlog.signing import known_signers
 from mesh.errors import Damaged
+from tests.conditions import await_until
 from tests.eventlog.archive.archives import DUTY, Archived, CountingStore, make_archived
 
 BLOB_ID = bytes(32)
@@ -182,6 +183,39 @@ async def test_a_cut_tail_is_found_by_the_archiver_which_then_ships_nothing_more
     assert archiver.status.error.startswith(f"{newest} is missing from the archive")
     assert archived.mark() == mark
     assert archived.store.objects == objects
+
+
+async def test_an_archive_that_is_emptied_under_a_running_archiver_is_not_gone_on_with() -> None:
+    archived = await every_kind()
+    archiver = archived.archiver()
+    await archived.run_until(archiver, lambda: archiver.status.position == archived.log.head.head.at)
+    mark = archived.mark()
+    task = asyncio.ensure_future(archiver.run(archived.etcd.grant(DUTY)))
+    await await_until(lambda: archived.mark() != mark, what="the new holder's mark")
+    mark = archived.mark()
+    archived.store.objects.clear()
+    await archived.append()
+    await await_until(lambda: bool(archiver.status.error), what="an error")
+    assert "is empty, and it held the log up to 1.58" in archiver.status.error
+    assert archived.mark() == mark
+    assert not [name for name in archived.store.objects if name.startswith("manifests/")]
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_damage_is_noticed_while_the_log_is_idle() -> None:
+    archived = await every_kind()
+    archiver = archived.archiver()
+    task = asyncio.ensure_future(archiver.run(archived.etcd.grant(DUTY)))
+    await await_until(lambda: archiver.status.position == archived.log.head.head.at, what="the archive")
+    newest = max(name for name in archived.store.objects if name.startswith("manifests/"))
+    archived.store.objects[newest] = archived.store.objects[newest][:-1]
+    await await_until(lambda: bool(archiver.status.error), what="an error")
+    assert archiver.status.error.startswith(newest)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def test_an_archive_that_was_emptied_is_not_begun_anew() -> None:
