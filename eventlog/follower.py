@@ -242,6 +242,7 @@ class Follower:
         """Open the step's records and yield them: with `reached`, up to that head. Then raise what went wrong."""
         failure = step.failure
         opened: list[Record] = []
+        given = 0
         for number, chained in enumerate(step.records):
             try:
                 named = quarantined.get(chained.as_head.at) if quarantined else None
@@ -251,12 +252,12 @@ class Follower:
                 break
             if len(opened) == FOLD_BATCH_RECORDS and number + 1 < len(step.records):
                 yield FollowBatch(tuple(opened), HeadRef(chained.as_head, chained.mod_revision), caught_up=False)
-                opened = []
+                given, opened = number + 1, []
                 await self._clock.sleep(0)
         if reached is not None and failure is None:
             yield FollowBatch(tuple(opened), reached, caught_up=True)
         elif opened:
-            last = next(chained for chained in step.records if chained.as_head.at == opened[-1].position)
+            last = step.records[given + len(opened) - 1]
             yield FollowBatch(tuple(opened), HeadRef(last.as_head, last.mod_revision), caught_up=False)
         if failure is not None:
             raise failure
