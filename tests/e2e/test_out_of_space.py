@@ -19,7 +19,7 @@ import grpc
 import pytest
 from botocore.exceptions import ClientError
 
-from chaos.cluster import Cluster, meshlog_argv
+from chaos.cluster import Cluster, meshlog_argv, says_ready
 from cli.layout import Layout
 from cluster.etcd import protos
 from runtime.tls import channel_credentials
@@ -91,8 +91,8 @@ def said_by_status(cluster: Cluster) -> str:
 
 
 def metric(cluster: Cluster, name: str) -> float:
-    (api,) = cluster.processes("api")
-    with urllib.request.urlopen(f"http://{api.extra['health']}/metrics", timeout=5) as answer:
+    (api,) = Layout(cluster.data_dir).load().of_role("api")
+    with urllib.request.urlopen(f"http://{api.health}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
 
@@ -104,6 +104,7 @@ def test_a_full_etcd_is_told_and_survived(small: Cluster) -> None:
     assert api_row(small)["warnings"] == []
 
     root.fill()
+    eventually(lambda: metric(small, "meshlog_etcd_full") == 1, 30, "the server noticing")
     eventually(lambda: refusal(client, "during")[1].startswith("etcd is out of space"), 30, "a write being told")
     began_s = time.monotonic()
     status, message = refusal(client, "during")
@@ -122,7 +123,7 @@ def test_a_full_etcd_is_told_and_survived(small: Cluster) -> None:
     (api,) = small.processes("api")
     small.kill([api])
     small.restart([api])
-    eventually(lambda: api_row(small)["ready"], 60, "the API server being back")
+    eventually(lambda: says_ready(api), 60, "the API server being back")
     client = Connect(small)(retries={"total_max_attempts": 1})
     assert refusal(client, "during")[0] == 503
 
@@ -130,8 +131,8 @@ def test_a_full_etcd_is_told_and_survived(small: Cluster) -> None:
     freed_s = time.monotonic()
     eventually(lambda: refusal(client, "after") == (200, ""), 60, "writes being taken again")
     figures.report("etcd full", quota_mib=16, writes_again_s=round(time.monotonic() - freed_s, 1))
-    eventually(lambda: api_row(small)["warnings"] == [], 30, "the alarm being over")
-    assert metric(small, "meshlog_etcd_full") == 0
+    eventually(lambda: metric(small, "meshlog_etcd_space_alarm") == 0, 30, "the alarm being over")
+    assert api_row(small)["warnings"] == []
     assert api_row(small)["space"]["size_bytes"] < 4 * 2**20
     names = [mesh["meshName"] for mesh in client.list_meshes()["meshes"]]
     assert names == ["after", "before"], "what was refused was not done"
