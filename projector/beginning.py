@@ -8,7 +8,7 @@ checkpoint, verified and opened, says.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -16,9 +16,10 @@ import structlog
 from eventlog.checkpoints import OpenCheckpoint, list_checkpoints, read_checkpoint
 from eventlog.driver import LogDriver
 from eventlog.keys.keyring import Keyring
+from eventlog.quarantine import Quarantined
 from eventlog.records import Head
 from mesh.checkpoint import from_documents
-from mesh.errors import Damaged
+from mesh.errors import Damaged, LogTrimmed
 from mesh.position import Position
 from mesh.state import State, state_hash
 
@@ -38,6 +39,20 @@ Usable = Callable[[Position], bool]
 
 Begin = Callable[[Usable], Awaitable[Beginning]]
 """Gives the newest beginning that is usable."""
+
+
+class TakenOut(Exception):  # noqa: N818 - what a record asks for, not an error
+    """A record that is in the fold already was quarantined: begin anew before it, and pass it over."""
+
+    def __init__(self, named: Quarantined) -> None:
+        super().__init__(str(named.position))
+        self.named = named
+
+
+def no_way_on(gap: LogTrimmed, folded: Position, passed_over: Sequence[str]) -> Damaged:
+    """What to say where neither the log nor a checkpoint leads on from what is folded."""
+    tried = "; ".join(passed_over) or "there is none beyond it"
+    return Damaged(f"{gap.message} (no checkpoint in the store leads on from {folded}: {tried})")
 
 
 def from_checkpoints(driver: LogDriver, keyring: Keyring) -> Begin:

@@ -35,6 +35,7 @@ from mesh.draft import Draft
 from mesh.errors import Damaged, IntegrityError, NotFound, Poison
 from mesh.position import Position
 from mesh.state import State, state_hash
+from projector.beginning import TakenOut
 
 Progress = Callable[[int, int], None]
 """Told how many records of how many are folded."""
@@ -118,14 +119,6 @@ async def refold(
             quarantined[out.named.position] = out.named
             continue
         return Refolded(draft.state(), head, count)
-
-
-class TakenOut(Exception):  # noqa: N818 - what a record asks for, not an error
-    """A record that is in the fold already was quarantined: begin anew before it, and pass it over."""
-
-    def __init__(self, named: Quarantined) -> None:
-        super().__init__(str(named.position))
-        self.named = named
 
 
 def check_sound(head: Head, quarantined: Mapping[Position, Quarantined]) -> None:

@@ -22,12 +22,12 @@ import structlog
 from eventlog.follower import FollowBatch
 from eventlog.quarantine import RECORD_QUARANTINED, Quarantined, quarantined_by
 from eventlog.records import Head, HeadRef, Record
-from mesh.errors import Damaged, IntegrityError, LogTrimmed, MeshlogError, NotReady, TimelineMoved, Unavailable
+from mesh.errors import IntegrityError, LogTrimmed, MeshlogError, NotReady, TimelineMoved, Unavailable
 from mesh.events import Event
 from mesh.evolve import evolve
 from mesh.position import Position
 from mesh.state import State
-from projector.beginning import Begin, from_nothing
+from projector.beginning import Begin, TakenOut, from_nothing, no_way_on
 from projector.bulk_fold import BulkFold, event_of
 from projector.waiters import Waiters
 from runtime.clock import Clock
@@ -73,14 +73,6 @@ class _Expected(NamedTuple):
     base: State
     events: tuple[Event, ...]
     after: State
-
-
-class _TakeOut(Exception):  # noqa: N818 - what a record asks for, not an error
-    """A record that is in the fold is quarantined."""
-
-    def __init__(self, named: Quarantined) -> None:
-        super().__init__(str(named.position))
-        self.named = named
 
 
 class Replica:
@@ -140,7 +132,7 @@ class Replica:
 
     @property
     def quarantined(self) -> Mapping[Position, Quarantined]:
-        """The records that are known not to count."""
+        """The records known not to count."""
         return self._quarantined
 
     @property
@@ -178,7 +170,7 @@ class Replica:
                 return self._halt(failure)
             try:
                 await self._follow()
-            except (_TakeOut, IntegrityError) as stopped:
+            except (TakenOut, IntegrityError) as stopped:
                 trouble = stopped
 
     def expect(self, head: Head, base: State, events: Sequence[Event], after: State) -> None:
@@ -303,12 +295,12 @@ class Replica:
         if record.type == RECORD_QUARANTINED and record.position not in self._quarantined:
             named = quarantined_by(record)
             if named is not None and named.position not in self._quarantined:
-                raise _TakeOut(named)
+                raise TakenOut(named)
 
     async def _mend(self, trouble: Exception) -> None:
         """Make it possible to follow again; raises what stays in the way."""
         match trouble:
-            case _TakeOut(named=named):
+            case TakenOut(named=named):
                 log.warning("a folded record was quarantined, folding anew without it", position=str(named.position))
                 self._quarantined[named.position] = named
                 await self._begin_anew()
@@ -317,12 +309,10 @@ class Replica:
                 await self._begin_anew()
                 if self._bulk.position <= folded:
                     self._bulk.end()
-                    raise _no_way_on(trouble, folded, self._passed_over) from trouble
+                    raise no_way_on(trouble, folded, self._passed_over) from trouble
                 log.warning("records are gone from the store, going on from a checkpoint", at=str(self._bulk.position))
                 self._failure = self._halted = None
-            case TimelineMoved():
-                raise trouble
-            case IntegrityError():
+            case IntegrityError() if not isinstance(trouble, TimelineMoved):
                 await self._wait_for_quarantine(trouble)
             case _:
                 raise trouble
@@ -408,8 +398,3 @@ class Replica:
     def _check_halted(self) -> None:
         if self._halted is not None:
             raise NotReady(self._halted)
-
-
-def _no_way_on(gap: LogTrimmed, folded: Position, passed_over: Sequence[str]) -> Damaged:
-    tried = "; ".join(passed_over) or "there is none beyond it"
-    return Damaged(f"{gap.message} (no checkpoint in the store leads on from {folded}: {tried})")

@@ -20,10 +20,10 @@ from mesh.draft import Draft
 from mesh.errors import Damaged
 from mesh.position import Position
 from mesh.state import state_hash
+from projector.beginning import TakenOut
 from projector.refold import (
     OpenArchive,
     Progress,
-    TakenOut,
     beginning,
     check_sound,
     enter_epoch,
