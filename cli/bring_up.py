@@ -26,7 +26,8 @@ from mesh.errors import Conflict, TimedOut, Unavailable
 from runtime.clock import Clock, Entropy
 from runtime.key_sources import KeySources
 from runtime.limits import DOWN_ETCD_GRACE_S, DOWN_GRACE_S, PROBE_PAUSE_S
-from runtime.settings import EtcdMemberSettings, load
+from runtime.settings import EtcdMemberSettings
+from runtime.settings_file import load
 
 _PORTS_EACH = {"etcd": 3, "api": 3, "projector": 2, "frontend": 2}
 

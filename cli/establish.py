@@ -17,7 +17,8 @@ from eventlog.archive.reader import ArchiveReader
 from eventlog.drivers.etcd import EtcdDriver
 from mesh.errors import Conflict
 from runtime.clock import Clock, Entropy
-from runtime.settings import ApiSettings, load
+from runtime.settings import ApiSettings
+from runtime.settings_file import load
 
 
 async def establish(

@@ -24,7 +24,8 @@ from eventlog.keys.wrapping import unwrap_data_key
 from eventlog.records import KeyClass
 from mesh.errors import Conflict, IntegrityError, MissingKey, NoQuorum, SettingsError
 from runtime.clock import Entropy, SystemClock, SystemEntropy
-from runtime.settings import ApiSettings, KekSettings, ProjectorSettings, load
+from runtime.settings import ApiSettings, KekSettings, ProjectorSettings
+from runtime.settings_file import load
 
 
 def key_file_paths(layout: Layout, key_class: str) -> list[Path]:

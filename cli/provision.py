@@ -33,11 +33,9 @@ from runtime.settings import (
     ProcessSettings,
     ProjectorSettings,
     TlsFiles,
-    dump,
-    load,
-    relative_to,
     split_address,
 )
+from runtime.settings_file import dump, load, relative_to
 
 _ZONE = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _ACCOUNT = re.compile(r"\d{12}")

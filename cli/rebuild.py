@@ -35,7 +35,8 @@ from projector.restoring import LogRestore, first_records
 from runtime.clock import Clock, Entropy
 from runtime.files import PRIVATE, write_atomic
 from runtime.limits import DOWN_ETCD_GRACE_S, DOWN_GRACE_S, PROBE_PAUSE_S, RESTORE_HOSTS_S
-from runtime.settings import EtcdMemberSettings, load
+from runtime.settings import EtcdMemberSettings
+from runtime.settings_file import load
 
 _WRITERS = ("api", "projector")
 _SAID: Mapping[Step, str] = {

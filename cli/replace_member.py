@@ -23,7 +23,8 @@ from mesh.errors import Conflict, NoQuorum, SettingsError, TimedOut, Unavailable
 from runtime.clock import Clock, Entropy
 from runtime.files import PUBLIC, write_atomic
 from runtime.limits import DOWN_ETCD_GRACE_S, REPLACE_MEMBER_POLL_S
-from runtime.settings import EtcdMemberSettings, dump, load, relative_to
+from runtime.settings import EtcdMemberSettings
+from runtime.settings_file import dump, load, relative_to
 
 _AS_IT_IS = Wish(zones=None, account_id=None, region=None, listen_host="127.0.0.1", timeout_s=0.0)
 

@@ -12,14 +12,8 @@ import rich_click as click
 
 from cli.processes import claim_pid_file
 from runtime.logging import configure_logging
-from runtime.settings import (
-    ApiSettings,
-    EtcdMemberSettings,
-    FrontendSettings,
-    ProcessSettings,
-    ProjectorSettings,
-    load,
-)
+from runtime.settings import ApiSettings, EtcdMemberSettings, FrontendSettings, ProcessSettings, ProjectorSettings
+from runtime.settings_file import load
 
 S = TypeVar("S", bound=ProcessSettings)
 Function = TypeVar("Function", bound=Callable[..., Any])

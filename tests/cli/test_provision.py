@@ -18,15 +18,8 @@ from cli.provision import Listener, Plan, Provisioner, plan_of, process_id, with
 from cli.serve_upkeep import maintenance_files
 from mesh.errors import SettingsError
 from runtime.clock import SystemClock, SystemEntropy
-from runtime.settings import (
-    ROLES,
-    ApiSettings,
-    Endpoint,
-    EtcdMemberSettings,
-    FrontendSettings,
-    ProjectorSettings,
-    load,
-)
+from runtime.settings import ROLES, ApiSettings, Endpoint, EtcdMemberSettings, FrontendSettings, ProjectorSettings
+from runtime.settings_file import load
 
 ACCOUNT = "123456789012"
 ENTROPY = SystemEntropy()

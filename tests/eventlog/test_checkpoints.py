@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cluster.duties import FenceFell
 from eventlog.checkpoints import (
     CheckpointPlace,
     OpenCheckpoint,
@@ -24,7 +25,6 @@ from eventlog.checkpoints import (
 )
 from eventlog.driver import AppendResult, Entry, Fence, Unknown
 from eventlog.drivers.memory import MemoryDriver, MemoryStore
-from eventlog.fenced import FenceFell
 from eventlog.keys.keyring import Keyring
 from eventlog.keys.provider import KeyProvider
 from eventlog.records import KeyClass

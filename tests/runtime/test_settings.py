@@ -20,11 +20,9 @@ from runtime.settings import (
     ProcessSettings,
     ProjectorSettings,
     TlsFiles,
-    dump,
-    load,
-    relative_to,
     split_address,
 )
+from runtime.settings_file import dump, load, relative_to
 
 TLS = TlsFiles(certificate=Path("a/tls.crt"), key=Path("a/tls.key"), authority=Path("/elsewhere/ca.crt"))
 COMMON = {
