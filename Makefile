@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 ROOMS := api bench chaos cli cluster eventlog identity mesh projector proxy runtime xds
 
-.PHONY: help setup setup-dev demo test test-fast test-transit lint format chaos bench bench-log bench-restore test-restore lock clean
+.PHONY: help setup setup-dev demo test test-long test-fast test-transit test-restore bench-log bench-restore test-transit lint format chaos bench bench-log bench-restore test-restore lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,8 +46,11 @@ test: setup-dev ## the whole default suite, on real etcd and real Envoys
 test-transit: setup-dev .cache/bin/vault-transit ## the key provider tests against Vault's own Transit engine, built once (two minutes)
 	MESHLOG_TEST_TRANSIT=.cache/bin/vault-transit $(BIN)/python -m pytest tests/eventlog/keys -k vault
 
+test-long: setup-dev ## the log's disasters: runbooks, total loss, rotation, full etcd, damage of every byte; ten minutes
+	scripts/test.sh long
+
 test-fast: setup-dev ## what needs neither a cluster nor an Envoy
-	$(BIN)/python -m pytest -m "not e2e and not netns"
+	$(BIN)/python -m pytest -m "not e2e and not netns and not long"
 
 lint: setup-dev ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

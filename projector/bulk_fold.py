@@ -78,3 +78,9 @@ class BulkFold:
         self._last.clear()
         self._pause.end(much=len(state.tokens) + len(state.resources) >= FREEZE_FROM_ITEMS)
         return state, events
+
+    def stop(self) -> None:
+        """Give up what is going on."""
+        self._draft = None
+        self._last.clear()
+        self._pause.end(much=False)

@@ -157,6 +157,12 @@ class Replica:
 
     async def run(self) -> None:
         """Begin, follow and fold until cancelled; returns only when halted for good."""
+        try:
+            await self._keep_folding()
+        finally:
+            self._bulk.stop()
+
+    async def _keep_folding(self) -> None:
         trouble: Exception | None = None
         while True:
             try:

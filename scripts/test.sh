@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# The default suite in two halves side by side, one for each core: what starts whole clusters, and all the rest.
-# Prints both halves, one after the other; fails if either does.
+# A suite in two halves side by side, one for each core: what starts whole clusters, and all the rest.
+# Prints both halves, one after the other; fails if either does. test.sh [MARKS], by default all but the long tests.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-clusters=(tests/e2e tests/deploy tests/cli/test_local_cluster.py)
+marks=${1:-not long}
+clusters=(tests/e2e tests/deploy tests/runbooks tests/cli/test_local_cluster.py)
 rest=$(mktemp)
 trap 'kill "$other" 2>/dev/null; wait "$other" 2>/dev/null; rm -f "$rest"' EXIT
-.venv/bin/python -m pytest "${clusters[@]/#/--ignore=}" >"$rest" 2>&1 &
+.venv/bin/python -m pytest -m "$marks" "${clusters[@]/#/--ignore=}" >"$rest" 2>&1 &
 other=$!
-.venv/bin/python -m pytest "${clusters[@]}"
+.venv/bin/python -m pytest -m "$marks" "${clusters[@]}"
 first=$?
 wait "$other"
 second=$?

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
 import grpc
 import pytest
 
@@ -14,6 +18,39 @@ def _grpc_aio_for_the_whole_session() -> None:
     thread, which can then wait for this one for ever. A role always holds a server or a channel, so it never stops one.
     """
     grpc.aio.init_grpc_aio()
+
+
+@pytest.fixture(autouse=True)
+def _collections_go_on() -> Iterator[None]:
+    """A test that ends in the middle of a load must not leave the garbage collector off for all that follow."""
+    yield
+    gc.enable()
+
+
+LONG = (
+    "runbooks/test_bad_change.py",
+    "runbooks/test_damaged_record.py",
+    "runbooks/test_lost_key.py",
+    "runbooks/test_lost_member.py",
+    "e2e/test_archive.py",
+    "e2e/test_key_providers.py",
+    "e2e/test_key_rotation.py",
+    "e2e/test_out_of_space.py",
+    "e2e/test_total_loss.py",
+    "bench/test_log_append.py",
+    "bench/test_log_history.py",
+    "eventlog/test_damage.py",
+    "eventlog/archive/test_interruptions.py",
+    "projector/test_long_history.py",
+)
+"""Disasters, damage and figures of the log that take minutes: `make test-long`, not `make test`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(root).as_posix() in LONG:
+            item.add_marker(pytest.mark.long)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -56,6 +56,8 @@ def test_an_interrupted_demo_leaves_nothing_behind(scratch: Path, number: signal
             stderr=subprocess.STDOUT,
             env={**os.environ, "TMPDIR": str(temporary)},
             start_new_session=True,
+            # Started in the background of a script, this process was told to ignore Ctrl-C, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
         )
     try:
         eventually(lambda: moment in output.read_text() or demo.poll() is not None, START_S, f"'{moment}'")

@@ -11,6 +11,7 @@ from tests.conditions import await_until
 
 
 async def test_a_pause_ends_when_it_is_told_to() -> None:
+    assert gc.isenabled(), "a test before this one has left a pause behind"
     pause = CollectionPause()
     pause.end(much=False)
     assert gc.isenabled()
