@@ -36,7 +36,12 @@ from eventlog.signing import SigningKey, check_signer, known_signers, verify
 from mesh.errors import Damaged, MissingKey, WrongKey
 from mesh.position import Position
 from runtime.clock import Clock, Entropy
-from runtime.limits import CHECKPOINT_PART_BYTES, CHECKPOINT_PLAIN_BYTES, CHECKPOINT_TXN_PARTS
+from runtime.limits import (
+    CHECKPOINT_MANIFEST_BYTES,
+    CHECKPOINT_PART_BYTES,
+    CHECKPOINT_PLAIN_BYTES,
+    CHECKPOINT_TXN_PARTS,
+)
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -163,6 +168,8 @@ def seal_checkpoint(
 
 def parse_manifest(value: bytes, trusted: Mapping[str, bytes] | None = None) -> CheckpointManifest:
     """Read a manifest and verify its signature, by `trusted` keys where given; Damaged otherwise."""
+    if len(value) > CHECKPOINT_MANIFEST_BYTES:
+        raise Damaged(_UNREADABLE)
     try:
         form, log_id, epoch, position, digest, state_at, *fields = msgpack.unpackb(value)
         time_us, level, state_hash, parts, key_ids, created_us, made_by, signer, public, signature = fields

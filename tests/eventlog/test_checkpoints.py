@@ -31,7 +31,7 @@ from eventlog.records import KeyClass
 from eventlog.signing import signing_key
 from mesh.errors import Damaged, IntegrityError, MissingKey, NoQuorum
 from mesh.position import Position
-from runtime.limits import CHECKPOINT_PART_BYTES, MAX_FRAME_BYTES
+from runtime.limits import CHECKPOINT_MANIFEST_BYTES, CHECKPOINT_PART_BYTES, MAX_FRAME_BYTES
 from tests.eventlog.logs import BOTH, CONFIG_ONLY, Log, MemoryLog, SeededEntropy, make_memory_log, new_record
 
 CONFIG = [1, {"resources": ["cart.internal"] * 3}]
@@ -251,3 +251,19 @@ async def test_lost_answers_are_asked_after(made: MemoryLog) -> None:
     assert await read_checkpoint(made.log.driver, ring(made), made.log.head.head.at) is not None
     with pytest.raises(NoQuorum):
         await write_checkpoint(Lossy(made.store, 10**6), fence, sealed, made.log.clock)
+
+
+async def test_a_manifest_has_a_bound(made: MemoryLog) -> None:
+    """Sound and signed, and still too large to be read."""
+    head, log = made.log.head.head, made.log
+    signer = await signing_key(log.driver, log.keyring, head.log_id, log.clock, SeededEntropy("large"))
+    await log.keyring.load(head.log_id)
+    keys = log.keyring.held(KeyClass.CONFIG)[-1], log.keyring.held(KeyClass.SECRETS)[-1]
+
+    def manifest(words: int) -> bytes:
+        place = CheckpointPlace(head, head.at, 1, 1, "x" * words)
+        return seal_checkpoint((CONFIG, SECRETS), place, keys, signer, created_us=1, entropy=log.entropy).manifest
+
+    assert parse_manifest(manifest(CHECKPOINT_MANIFEST_BYTES // 2)).at == head
+    with pytest.raises(Damaged, match="not readable"):
+        parse_manifest(manifest(CHECKPOINT_MANIFEST_BYTES))
