@@ -108,7 +108,8 @@ class FaultProxy:
         assert serving is not None
         self._connections.add(serving)
         try:
-            await self._serve(reader, writer)
+            with suppress(asyncio.CancelledError):  # the proxy ends; asyncio reports a cancelled handler as an error
+                await self._serve(reader, writer)
         finally:
             writer.close()
             with suppress(OSError):
