@@ -19,8 +19,8 @@ from api.commands import CommandService
 from api.ports import ApiPorts
 from api.requests import Fields, nothing, read_body, read_query, route, router_of
 from api.routes import Router
+from identity.caller import Caller
 from identity.node_id import NodeId, parse_node_id
-from identity.sigv4 import Caller
 from mesh.commands import IssueProxyIdentity
 from mesh.decide import present
 from mesh.errors import Unavailable

@@ -38,7 +38,8 @@ from api.ports import ApiPorts
 from api.rewind import RewindApi
 from api.routes import Found, Route, Router
 from api.trail import Attempt, claimed_key
-from identity.sigv4 import Caller, SignedRequest, verify
+from identity.caller import Caller
+from identity.sigv4 import SignedRequest, verify
 from mesh.errors import CallerError, MeshlogError, NotReady, error_code
 from mesh.state import AccessKey
 from runtime.logging import where

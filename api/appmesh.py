@@ -17,7 +17,8 @@ from api.commands import CommandService, Origin, Outcome
 from api.paging import page
 from api.ports import ApiPorts
 from api.routes import Found, Route, Router
-from identity.sigv4 import APPMESH, Caller, SignedRequest
+from identity.caller import Caller
+from identity.sigv4 import APPMESH, SignedRequest
 from mesh.arn import parse_arn
 from mesh.commands import Command, Create, Delete, TagResource, UntagResource, Update, idempotency_token
 from mesh.decide import present

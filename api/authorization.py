@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
-from identity.sigv4 import APPMESH, MESHLOG, Caller
+from identity.caller import Caller
+from identity.sigv4 import APPMESH, MESHLOG
 from mesh.arn import arn
 from mesh.errors import Forbidden
 from mesh.kinds import ResourceKey

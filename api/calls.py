@@ -9,7 +9,7 @@ from email.utils import formatdate
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from identity.sigv4 import Caller
+from identity.caller import Caller
 from mesh.errors import (
     BadRequest,
     IntegrityError,

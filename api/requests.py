@@ -15,7 +15,8 @@ from api.body import parse_object
 from api.calls import Answer, Call, query_members
 from api.ports import ApiPorts
 from api.routes import Found, Route, Router
-from identity.sigv4 import APPMESH, MESHLOG, Caller, SignedRequest
+from identity.caller import Caller
+from identity.sigv4 import APPMESH, MESHLOG, SignedRequest
 from mesh.errors import BadRequest, Unavailable
 from mesh.kinds import ResourceKey, mesh_key
 from mesh.position import ORIGIN, Position, parse_position

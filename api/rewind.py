@@ -48,8 +48,8 @@ from api.requests import (
     router_of,
 )
 from api.routes import Router
+from identity.caller import Caller
 from identity.node_id import parse_node_id
-from identity.sigv4 import Caller
 from mesh.arn import parse_spelled, spelled
 from mesh.commands import Rollback
 from mesh.decide import rollback_plan

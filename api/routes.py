@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from api.calls import Handler
-from identity.sigv4 import Caller, SignedRequest
+from identity.caller import Caller
+from identity.sigv4 import SignedRequest
 from mesh.kinds import ResourceKey
 
 

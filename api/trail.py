@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from identity.sigv4 import APPMESH, MESHLOG, Caller
+from identity.caller import Caller
+from identity.sigv4 import APPMESH, MESHLOG
 from mesh.events import (
     ACCESS_KEY_CREATED,
     ACCESS_KEY_DISABLED,

@@ -16,7 +16,6 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.compat import HTTPHeaders
 from botocore.credentials import Credentials
 
+from identity.caller import Caller
 from mesh.errors import NotAuthenticated
 from mesh.state import AccessKey
 from runtime.limits import SIGV4_WINDOW_S
@@ -71,17 +71,6 @@ class SignedRequest(NamedTuple):
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who signed. `principal` is an ARN; `region` is the one that the caller signed for."""
-
-    account: str
-    principal: str
-    access_key_id: str
-    admin: bool
-    region: str
-
-
 class _Claim(NamedTuple):
     """What the Authorization header says, parsed and not yet believed."""
 
@@ -114,7 +103,7 @@ def verify(request: SignedRequest, lookup: KeyLookup, now_us: int, services: Seq
             f"The access key {key.access_key_id} is disabled. Ask an admin of account {key.account} for another one.",
             DISABLED,
         )
-    return Caller(key.account, key.principal, key.access_key_id, key.admin, claim.region)
+    return Caller(key.account, key.principal, key.principal, key.access_key_id, key.admin, claim.region)
 
 
 def _incomplete(message: str) -> NotAuthenticated:

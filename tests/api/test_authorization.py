@@ -11,7 +11,7 @@ import pytest
 
 from api.authorization import RULES, authorise
 from api.commands import Origin
-from identity.sigv4 import Caller
+from identity.caller import Caller
 from mesh.commands import CreateAccessKey, idempotency_token
 from mesh.errors import Forbidden
 from mesh.kinds import mesh_key
@@ -124,13 +124,13 @@ async def test_every_route_has_a_rule_and_every_rule_a_route(server: Server) -> 
 
 
 def test_an_action_without_a_rule_is_refused_to_an_admin_too() -> None:
-    admin = Caller(ACCOUNT, ADMIN.principal, ADMIN.access_key_id, True, REGION)
+    admin = Caller(ACCOUNT, ADMIN.principal, ADMIN.principal, ADMIN.access_key_id, True, REGION)
     authorise(admin, "appmesh:DescribeMesh", [mesh_key(ACCOUNT, "m")])
     with pytest.raises(Forbidden):
         authorise(admin, "appmesh:MakeCoffee")
 
 
 def test_an_admin_of_one_account_may_do_nothing_in_another() -> None:
-    admin = Caller(ACCOUNT, ADMIN.principal, ADMIN.access_key_id, True, REGION)
+    admin = Caller(ACCOUNT, ADMIN.principal, ADMIN.principal, ADMIN.access_key_id, True, REGION)
     with pytest.raises(Forbidden, match="999999999999:mesh/m"):
         authorise(admin, "appmesh:DescribeMesh", [mesh_key("999999999999", "m")])

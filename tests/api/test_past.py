@@ -19,7 +19,7 @@ from eventlog.frames import encode_frame
 from eventlog.quarantine import Operator, Quarantined, quarantine, stand_in
 from eventlog.records import HeadRef, KeyClass, NewRecord
 from eventlog.sealing import place_record, seal_record
-from identity.sigv4 import Caller
+from identity.caller import Caller
 from mesh.documents import resource_document
 from mesh.errors import BadRequest, Damaged, NotFound, Poison
 from mesh.events import Event
@@ -174,7 +174,7 @@ class Asked:
         """The whole answer, all its pages together."""
         found = self._router.find("GET", f"/meshlog/v1/{name}")
         assert found is not None
-        caller = Caller(ACCOUNT, PRINCIPAL, "key", True, REGION)
+        caller = Caller(ACCOUNT, PRINCIPAL, PRINCIPAL, "key", True, REGION)
         document: Any = (await found.route.handle(Call("request", "", caller, members))).document
         assert document["next"] is None
         return document
