@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-ROOMS := api bench chaos cli cluster eventlog identity mesh projector proxy runtime xds
+ROOMS := api bench chaos cli cluster eventlog identity manifests mesh projector proxy runtime xds
 
 .PHONY: help setup setup-dev demo test test-long test-fast test-transit test-restore bench-log bench-restore test-transit lint format chaos bench bench-log bench-restore test-restore lock clean
 

@@ -693,3 +693,7 @@ ARCHIVE_CALLS_TOGETHER = 16
 ARCHIVE_RELOAD_READS = 240
 """After so many looks, every minute, the index is read and verified anew: so an archive that broke, or went away, while
 the log was idle is noticed before it is needed."""
+
+# --- manifests
+MANIFEST_NESTING_MAX = 100
+"""Levels of objects and lists in a manifest. A template of CDK's has about twenty; libyaml recurses without a bound."""

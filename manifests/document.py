@@ -1,0 +1,90 @@
+"""What a manifest asks for, as values: the one form that every format is turned into. Pure.
+
+A format's reader takes the documents of a file and gives a `Manifest`. It never raises for what it reads: what is wrong
+becomes a `Problem` with its place, so that a user sees all of them at once and the rest of the files can still be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mesh.kinds import ResourceKey
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """One App Mesh resource as it shall be.
+
+    `kind` is a name of `mesh.kinds.KINDS`; `account` the mesh owner's twelve digits, None for the caller's own;
+    `parent` the router of a route or the gateway of a gateway route, else ''. For a mesh, `name == mesh`. `spec` is the
+    API's own form (camelCase, as a Create takes it). `tags` is None where the format says nothing of tags: they are
+    left as they are. `source` is where it was read, `file:line`.
+
+    `all_children`: the document lists every route of this router (Kubernetes): others that it has are taken away.
+    `retained`: the document says that this outlives it (CloudFormation's DeletionPolicy): never deleted by it.
+    """
+
+    kind: str
+    account: str | None
+    mesh: str
+    parent: str
+    name: str
+    spec: Mapping[str, Any]
+    tags: Mapping[str, str] | None = None
+    source: str = ""
+    all_children: bool = False
+    retained: bool = False
+
+    def key(self, caller_account: str) -> ResourceKey:
+        return ResourceKey(self.account or caller_account, self.mesh, self.kind, self.parent, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that is in a file and no business of a mesh: `what` (e.g. `AWS::ECS::Service web`) and `why`."""
+
+    what: str
+    why: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that cannot be read: `text` says what is wrong with which field, and what to do."""
+
+    text: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All that was read. Resources stand in the order of the files."""
+
+    resources: tuple[Desired, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    @staticmethod
+    def joined(parts: Iterable[Manifest]) -> Manifest:
+        every = list(parts)
+        return Manifest(
+            tuple(item for part in every for item in part.resources),
+            tuple(item for part in every for item in part.skipped),
+            tuple(item for part in every for item in part.problems),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a reader is told from outside: whose account and which region are meant, and CloudFormation's arguments."""
+
+    account: str
+    region: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    imports: Mapping[str, str] = field(default_factory=dict)
+    stack: str | None = None
