@@ -42,22 +42,20 @@ from mesh.events import (
     NewEvent,
 )
 from mesh.frozen import thaw
-from mesh.in_use import check_unused, listed, titled
+from mesh.in_use import check_unused, titled
 from mesh.kinds import (
-    GATEWAY_ROUTE,
     KINDS,
     MESH,
-    ROUTE,
     VIRTUAL_GATEWAY,
     VIRTUAL_NODE,
-    VIRTUAL_ROUTER,
     ResourceKey,
     mesh_key,
 )
-from mesh.limits import NAMES_SHOWN, PROBLEMS_SHOWN
+from mesh.limits import PROBLEMS_SHOWN
+from mesh.ports import check_ports
 from mesh.references import hard_references
 from mesh.rollback import RollbackPlan, plan_rollback
-from mesh.rules import check_key, check_spec, check_tags, is_account, lacks_port_match
+from mesh.rules import check_key, check_spec, check_tags, is_account
 from mesh.state import Resource, State, TokenEntry
 
 
@@ -116,7 +114,7 @@ def _create(state: State, command: Create, context: Context) -> list[NewEvent]:
     if key in state.resources:
         raise Conflict(f"{titled(key)} already exists {_place(key)}")
     _check_references(state, key, command.spec)
-    _check_port_matches(state, key, command.spec)
+    check_ports(state, key, command.spec)
     data = {"key": list(key), "uid": context.uid, "owner": context.account, "spec": thaw(command.spec), "tags": tags}
     return [NewEvent(RESOURCE_CREATED, data)]
 
@@ -128,7 +126,7 @@ def _update(state: State, command: Update, context: Context) -> list[NewEvent]:
         check_spec(key.kind, command.spec)
     _present_with_parents(state, key)
     _check_references(state, key, command.spec)
-    _check_port_matches(state, key, command.spec)
+    check_ports(state, key, command.spec)
     # An update that changes nothing is an event too: App Mesh moves the version for it.
     return [NewEvent(RESOURCE_UPDATED, {"key": list(key), "spec": thaw(command.spec)})]
 
@@ -295,34 +293,6 @@ def _check_references(state: State, key: ResourceKey, spec: Mapping[str, Any]) -
                 for reference in missing
             )
         )
-
-
-def _check_port_matches(state: State, key: ResourceKey, spec: Mapping[str, Any]) -> None:
-    """Routes under a parent with several listeners must say which port they match (AWS's own messages for routers)."""
-    parent = KINDS[key.kind].parent
-    if parent:
-        container = state.resources[ResourceKey(key.account, key.mesh, parent, "", key.parent)]
-        if len(container.spec.get("listeners") or ()) > 1 and lacks_port_match(spec):
-            raise BadRequest(_PORT_MATCH_NEEDED[key.kind])
-        return
-    child = _CHILD.get(key.kind)
-    if child is None or len(spec.get("listeners") or ()) <= 1:
-        return
-    lacking = [route.name for route in state.referring_to(key, child) if lacks_port_match(state.resources[route].spec)]
-    if lacking:
-        routes, above = ("Route", "Virtual Router") if child == ROUTE.name else ("GatewayRoute", "Virtual Gateway")
-        raise BadRequest(
-            f"All {routes}s for this {above} must define a port match before adding multiple listeners to this "
-            f"{above}. {len(lacking)} {routes}(s) are missing port. "
-            f"Listing up to {NAMES_SHOWN} {routes.lower()} names: {listed(lacking)}"
-        )
-
-
-_CHILD = {VIRTUAL_ROUTER.name: ROUTE.name, VIRTUAL_GATEWAY.name: GATEWAY_ROUTE.name}
-_PORT_MATCH_NEEDED = {
-    ROUTE.name: "Route must define a port match criteria if the Virtual Router has multiple listeners",
-    GATEWAY_ROUTE.name: "GatewayRoute must define a port match criteria if the Virtual Gateway has multiple listeners",
-}
 
 
 DECIDERS = cast(

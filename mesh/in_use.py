@@ -41,11 +41,13 @@ def _nothing_blocks(state: State, key: ResourceKey) -> None:
 
 
 def _blocks_mesh(state: State, key: ResourceKey) -> None:
-    inside = [resource.key for resource in state.in_mesh(key.account, key.mesh) if resource.key != key]
-    if inside:
+    inside = {resource.key.kind for resource in state.in_mesh(key.account, key.mesh)}
+    active = [f"{kind.title}s" for kind in _OF_A_MESH if kind.name in inside]
+    if active:
+        named = ", ".join(active)
         raise ResourceInUse(
-            f"Mesh with name {key.name} cannot be deleted because it has {len(inside)} resources: "
-            f"{listed([other.path.partition('/')[2].partition('/')[2] for other in inside])}"
+            f"Mesh {key.name} for account {key.account} has active {named}, "
+            f"please delete {named} before deleting the Mesh"
         )
 
 
@@ -80,6 +82,9 @@ def _blocks_virtual_service(state: State, key: ResourceKey) -> None:
             f"VirtualService {key.name} is being referenced in the following: GATEWAY_ROUTE: {listed(routes)}"
         )
 
+
+_OF_A_MESH = (VIRTUAL_SERVICE, VIRTUAL_GATEWAY, VIRTUAL_ROUTER, VIRTUAL_NODE)
+"""What a mesh holds directly, in an order in which it can be deleted (routes go before their routers and gateways)."""
 
 _BLOCKERS: Mapping[str, Callable[[State, ResourceKey], None]] = {
     MESH.name: _blocks_mesh,

@@ -8,15 +8,15 @@ whole: a part that could not stand without another part is refused, with the nam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mesh.arn import spelled
 from mesh.frozen import Frozen, thaw
 from mesh.kinds import KINDS, ResourceKey, mesh_key
+from mesh.ports import needs_port_match
 from mesh.references import hard_references
-from mesh.rules import lacks_port_match
 from mesh.state import Resource, State
 
 CREATED, UPDATED, DELETED = "created", "updated", "deleted"
@@ -201,12 +201,3 @@ def _flaws(now: State, changes: list[Change], home: tuple[str, str]) -> Iterator
             parent = ResourceKey(key.account, key.mesh, KINDS[key.kind].parent or "", "", key.parent)
             why = f"{key.path} would match on no port, and its parent would have several listeners"
             yield _Flaw(key, parent, why)
-
-
-def needs_port_match(key: ResourceKey, specs: Mapping[ResourceKey, Mapping[str, Any]]) -> bool:
-    """Whether a route lacks the port match that its parent, with several listeners, demands."""
-    parent_kind = KINDS[key.kind].parent
-    if parent_kind is None:
-        return False
-    parent = specs.get(ResourceKey(key.account, key.mesh, parent_kind, "", key.parent)) or {}
-    return len(parent.get("listeners") or ()) > 1 and lacks_port_match(specs[key])

@@ -264,6 +264,7 @@ def test_what_would_go_while_something_still_needs_it_is_refused() -> None:
 
 def test_a_parent_and_its_routes_go_back_together_where_ports_demand_it() -> None:
     world = shop()
+    world.delete(key("gatewayRoute", "cart", parent="edge"))
     one = len(world.events)
     router = key("virtualRouter", "cart")
     world.update(ROUTE, route_spec({"cart-v1": 1}, port=80))

@@ -38,11 +38,14 @@ def router_spec(*ports: int) -> dict[str, Any]:
     return {"listeners": [{"portMapping": {"port": port, "protocol": "http"}} for port in ports or (8080,)]}
 
 
-def route_spec(weights: Mapping[str, int], prefix: str = "/", port: int | None = None) -> dict[str, Any]:
+def route_spec(
+    weights: Mapping[str, int], prefix: str = "/", port: int | None = None, target_port: int | None = None
+) -> dict[str, Any]:
     match: dict[str, Any] = {"prefix": prefix}
     if port is not None:
         match["port"] = port
-    targets = [{"virtualNode": name, "weight": weight} for name, weight in weights.items()]
+    aim = {} if target_port is None else {"port": target_port}
+    targets = [{"virtualNode": name, "weight": weight, **aim} for name, weight in weights.items()]
     return {"httpRoute": {"match": match, "action": {"weightedTargets": targets}}}
 
 
@@ -58,11 +61,15 @@ def gateway_spec(*ports: int) -> dict[str, Any]:
     return {"listeners": [{"portMapping": {"port": port, "protocol": "http"}} for port in ports or (9000,)]}
 
 
-def gateway_route_spec(service: str, prefix: str = "/", port: int | None = None) -> dict[str, Any]:
+def gateway_route_spec(
+    service: str, prefix: str = "/", port: int | None = None, target_port: int | None = None
+) -> dict[str, Any]:
     match: dict[str, Any] = {"prefix": prefix}
     if port is not None:
         match["port"] = port
-    target = {"virtualService": {"virtualServiceName": service}}
+    target: dict[str, Any] = {"virtualService": {"virtualServiceName": service}}
+    if target_port is not None:
+        target["port"] = target_port
     return {"httpRoute": {"match": match, "action": {"target": target}}}
 
 
