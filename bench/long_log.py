@@ -93,10 +93,10 @@ def frames(after: Head, key: DataKey, entropy: Entropy, events: int) -> Iterator
     """`events` records after `after`, which must be a log's beginning, sealed with `key`."""
     point, made = after, happenings()
     while point.position < events:
-        begun, records, stored = point, [], []
+        begun, records, stored, salts = point, [], [], (entropy.token_bytes(SALT_BYTES), b"")
         for number in range(point.position + 1, min(point.position + FRAME_RECORDS, events) + 1):
             record = _record(Position(point.epoch, number), *next(made))
-            sealed = seal_record(record, point, (key, None), (entropy.token_bytes(SALT_BYTES), b""))
+            sealed = seal_record(record, point, (key, None), salts)
             records.append(record)
             stored.append(sealed)
             point = new_head(point, [sealed])

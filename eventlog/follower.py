@@ -7,7 +7,7 @@ fit then is damage. Nothing is ever skipped.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from types import MappingProxyType
 from typing import NamedTuple
@@ -28,6 +28,15 @@ from runtime.clock import Clock, Entropy
 from runtime.limits import FOLD_BATCH_RECORDS, FOLLOW_PAGE_FRAMES, FOLLOW_RETRY_MAX_S, FOLLOW_RETRY_S
 
 log = structlog.get_logger(__name__)
+
+
+AtHand = Callable[[Head], bool]
+"""Whether all up to a head is at hand already, since this process itself has sealed it: it need not be opened again."""
+
+
+def nothing_at_hand(_head: Head) -> bool:
+    """For whoever appends nothing."""
+    return False
 
 
 class FollowBatch(NamedTuple):
@@ -106,8 +115,11 @@ class FollowMachine:
             self._seen_revision = page.revision
         return Step(records, failure)
 
-    def on_change(self, change: WatchBatch) -> Step:
-        """What one store revision changed, after the listing. A second delivery changes nothing."""
+    def on_change(self, change: WatchBatch, at_hand: AtHand = nothing_at_hand) -> Step:
+        """What one store revision changed, after the listing. A second delivery changes nothing.
+
+        No records where the new head is `at_hand`: its hash says that they are those that the caller has.
+        """
         chain = self._following()
         if change.revision <= self._seen_revision:
             return Step(())
@@ -125,6 +137,9 @@ class FollowMachine:
             check_same_timeline(chain.point, change.head.head)
         except TimelineMoved as moved:
             return Step((), moved)
+        if at_hand(change.head.head):
+            self._chain, self._target, self._seen_revision = Chain(change.head.head), change.head, change.revision
+            return Step(())
         return self._advance(change.frames, change.head, change.revision)
 
     def _advance(self, frames: Sequence[StoredFrame], head: HeadRef, revision: int) -> Step:
@@ -161,15 +176,19 @@ class Follower:
         self.contact_s: float | None = None
 
     async def follow(
-        self, after: Head | None = None, quarantined: Mapping[Position, Quarantined] = MappingProxyType({})
+        self,
+        after: Head | None = None,
+        quarantined: Mapping[Position, Quarantined] = MappingProxyType({}),
+        at_hand: AtHand = nothing_at_hand,
     ) -> AsyncGenerator[FollowBatch, None]:
         """Yield what comes after `after` (None: from the first record), and go on for ever.
 
-        In place of `quarantined` records come their stand-ins. A store that does not answer, or has no log yet, is
+        In place of `quarantined` records come their stand-ins; in place of those that lead to a head that is
+        `at_hand`, an empty batch. A store that does not answer, or has no log yet, is
         waited for. Raises TimelineMoved, Damaged (LogTrimmed if records are not there any more), WrongKey or
         MissingKey, naming the position, after everything before it was yielded. Close it with `aclose`.
         """
-        async with aclosing(self._steps(FollowMachine(after))) as steps:
+        async with aclosing(self._steps(FollowMachine(after), at_hand)) as steps:
             async for step, reached in steps:
                 async with aclosing(self._give(step, reached, quarantined)) as batches:
                     async for batch in batches:
@@ -195,7 +214,9 @@ class Follower:
                 if reached is not None:
                     yield None
 
-    async def _steps(self, machine: FollowMachine) -> AsyncGenerator[tuple[Step, HeadRef | None], None]:
+    async def _steps(
+        self, machine: FollowMachine, at_hand: AtHand = nothing_at_hand
+    ) -> AsyncGenerator[tuple[Step, HeadRef | None], None]:
         """What is proven next, and the log's head if that reaches it; for ever."""
         pause_s = FOLLOW_RETRY_S
         while True:
@@ -204,7 +225,7 @@ class Follower:
                     async for step in listing:
                         yield step
                 pause_s = FOLLOW_RETRY_S
-                async with aclosing(self._watch(machine)) as changes:
+                async with aclosing(self._watch(machine, at_hand)) as changes:
                     async for step in changes:
                         yield step
             except Compacted:
@@ -225,15 +246,18 @@ class Follower:
                 return
             revision, position = page.revision, page.frames[-1].last
 
-    async def _watch(self, machine: FollowMachine) -> AsyncGenerator[tuple[Step, HeadRef | None], None]:
+    async def _watch(
+        self, machine: FollowMachine, at_hand: AtHand
+    ) -> AsyncGenerator[tuple[Step, HeadRef | None], None]:
         async with aclosing(self._driver.watch(machine.next_revision)) as changes:
             async for change in changes:
                 self.contact_s = self._clock.monotonic_s()
-                step = machine.on_change(change)
+                before = machine.head
+                step = machine.on_change(change, at_hand)
                 if step.relist:
                     log.warning("watch does not continue the log, listing again", reason=step.relist)
                     return
-                if step.records or step.failure:
+                if step.failure or machine.head != before:
                     yield step, machine.head
 
     async def _give(

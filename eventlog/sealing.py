@@ -1,8 +1,9 @@
 """Sealing: a record becomes stored bytes that only the data key opens, and back. Pure but for the salt it is given.
 
-    stored    = msgpack [1, schema, key id, salt, commitment, previous hash, ciphertext]
+    stored    = msgpack [2, schema, key id, salt, commitment, previous hash, ciphertext]
     hash      = SHA-256(stored)
-    key|nonce|commitment = HKDF-SHA256(data key, salt = 32 fresh bytes, info = purpose): 32 + 12 + 32 bytes
+    key|base|commitment = HKDF-SHA256(data key, salt = 32 fresh bytes, info = purpose): 32 + 12 + 32 bytes
+    nonce     = base XOR position
     ciphertext = AES-256-GCM(flag byte + payload); the flag says whether the payload is zstd-compressed
     AAD       = msgpack [purpose, format, log id, epoch, position, previous hash, key id, schema]
     payload   = msgpack [position, time, wall, type, account, actor, source ip, request id, token, key class, data]
@@ -12,14 +13,17 @@ before it goes into the envelope: [key id, salt, commitment, ciphertext]. So eve
 and only the API role sees a secret. Data is a map; in its place, in either class, may stand an array: the reference to
 a blob (eventlog.blobs).
 
-Two attempts at one position draw two salts, so they never share a key and nonce. AES-GCM alone would open under a
-second, crafted key; the commitment does not, and tells a wrong key from damaged bytes.
+The records of one attempt, a frame, share a salt, and so a key that is derived once; their nonces differ, as their
+positions do (TLS 1.3 makes its nonces so: RFC 8446, section 5.3). Two attempts draw two salts, so they never share a
+key. AES-GCM alone would open under a second, crafted key; the commitment does not, and tells a wrong key from damaged
+bytes.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from hmac import compare_digest
 from typing import Any, NamedTuple, Protocol
 
@@ -39,7 +43,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-RECORD_FORMAT = 1
+RECORD_FORMAT = 2
 SALT_BYTES = 32
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -114,8 +118,9 @@ class Sealed(NamedTuple):
 def seal_record(record: Record, after: Head, keys: tuple[DataKey, DataKey | None], salts: tuple[bytes, bytes]) -> bytes:
     """Seal `record` to stand right after `after`.
 
-    `keys` is the config key and, for the secrets class, the secrets key; `salts` are 32 fresh random bytes each, never
-    used before, the second for secret data. BadRequest if the data cannot be encoded.
+    `keys` is the config key and, for the secrets class, the secrets key; `salts` are 32 fresh random bytes each, the
+    second for secret data, drawn for this attempt and never used at this position before. BadRequest if the data cannot
+    be encoded.
     """
     config_key, secrets_key = keys
     place = Place(after.log_id, record.position, after.hash, record.schema)
@@ -291,22 +296,41 @@ def _aad(purpose: bytes, place: Place, key_id: str) -> bytes:
     return packed
 
 
+class _Cipher(NamedTuple):
+    """What one attempt's records are sealed with. `base` is the nonce's, as a number."""
+
+    aead: AESGCM
+    base: int
+    commitment: bytes
+
+    def nonce(self, position: Position) -> bytes:
+        return (self.base ^ position.position).to_bytes(NONCE_BYTES, "big")
+
+
+@lru_cache(maxsize=8)
+def _cipher(material: bytes, salt: bytes, purpose: bytes) -> _Cipher:
+    # Kept for the records of a frame, which come one after the other.
+    secret, base, commitment = derive(material, salt, purpose)
+    return _Cipher(AESGCM(secret), int.from_bytes(base, "big"), commitment)
+
+
 def _seal(purpose: bytes, key: DataKey, salt: bytes, place: Place, plain: bytes) -> tuple[bytes, bytes]:
-    secret, nonce, commitment = derive(key.material, salt, purpose)
-    return commitment, AESGCM(secret).encrypt(nonce, compress(plain), _aad(purpose, place, key.key_id))
+    cipher = _cipher(key.material, salt, purpose)
+    aad = _aad(purpose, place, key.key_id)
+    return cipher.commitment, cipher.aead.encrypt(cipher.nonce(place.position), compress(plain), aad)
 
 
 def _open(purpose: bytes, sealed: tuple[str, bytes, bytes, bytes], place: Place, keys: KeyFinder) -> bytes:
     key_id, salt, commitment, ciphertext = sealed
     key = keys.find(key_id, place.position)
-    secret, nonce, expected = derive(key.material, salt, purpose)
-    if not compare_digest(expected, commitment):
+    cipher = _cipher(key.material, salt, purpose)
+    if not compare_digest(cipher.commitment, commitment):
         raise WrongKey(
             f"Record {place.position} was not sealed with data key {key.key_id} as it is here: the key under that id "
             "was replaced; restore the right one from the archive or a copy"
         )
     try:
-        packed = AESGCM(secret).decrypt(nonce, ciphertext, _aad(purpose, place, key_id))
+        packed = cipher.aead.decrypt(cipher.nonce(place.position), ciphertext, _aad(purpose, place, key_id))
     except InvalidTag:
         raise _damaged(place.position) from None
     try:

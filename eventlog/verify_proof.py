@@ -38,6 +38,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 FORMAT = 1
+"""Of a proof."""
+RECORD_FORMAT = 2
+"""Of the records in it, as the log stores them."""
 CHAIN, RECORD, HASHES = "chain", "record", "hashes"
 END_PURPOSE = b"meshlog/proof-end/1\0"
 MANIFEST_PURPOSE = b"meshlog/archive-manifest/1\0"
@@ -148,7 +151,7 @@ def genesis_hash(log_id: str) -> bytes:
 def previous_hash(stored: bytes) -> bytes:
     """Of a stored record: [1, schema, key id, salt, commitment, previous hash, ciphertext]."""
     fields = Unpacker(stored).whole()
-    if not isinstance(fields, list) or len(fields) != 7 or fields[0] != 1 or not _is_hash(fields[5]):
+    if not isinstance(fields, list) or len(fields) != 7 or fields[0] != RECORD_FORMAT or not _is_hash(fields[5]):
         raise ProofError("a record is not of the form that Meshlog stores")
     found: bytes = fields[5]
     return found

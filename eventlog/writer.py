@@ -118,13 +118,15 @@ class LogWriter:
         point = expected.head
         placed: list[Record] = []
         stored_records: list[bytes] = []
+        salts = self._salts()
         for new in records:
             keys = await self._keyring.sealing_keys(point.log_id, new.key_class)
             record = place_record(new, point, time_us, wall_us)
-            stored = seal_record(record, point, keys, self._salts())
+            stored = seal_record(record, point, keys, salts)
             if len(stored) > INLINE_RECORD_BYTES:
                 record = await self._blobs.put(record, expected.head, keys[1] or keys[0])
-                stored = seal_record(record, point, keys, self._salts())
+                salts = self._salts()  # another text at the same position
+                stored = seal_record(record, point, keys, salts)
             placed.append(record)
             stored_records.append(stored)
             point = new_head(point, [stored])

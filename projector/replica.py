@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from eventlog.follower import FollowBatch
+from eventlog.follower import AtHand, FollowBatch
 from eventlog.quarantine import RECORD_QUARANTINED, Quarantined, quarantined_by
 from eventlog.records import Head, HeadRef, Record
 from mesh.errors import IntegrityError, LogTrimmed, MeshlogError, NotReady, TimelineMoved, Unavailable
@@ -54,7 +54,7 @@ class LogFollower(Protocol):
     """What a replica needs of `eventlog.follower.Follower`."""
 
     def follow(
-        self, after: Head | None, quarantined: Mapping[Position, Quarantined]
+        self, after: Head | None, quarantined: Mapping[Position, Quarantined], at_hand: AtHand
     ) -> AsyncGenerator[FollowBatch, None]: ...
 
     def quarantines(self, after: Head | None) -> AsyncGenerator[Quarantined | None, None]: ...
@@ -264,7 +264,7 @@ class Replica:
         return not any(named.voids(checkpoint) for named in self._quarantined.values())
 
     async def _follow(self) -> None:
-        async with aclosing(self._follower.follow(self._after, self._quarantined)) as batches:
+        async with aclosing(self._follower.follow(self._after, self._quarantined, self._at_hand)) as batches:
             async for batch in batches:
                 if self._failure is not None:
                     raise self._failure
@@ -344,6 +344,14 @@ class Replica:
 
     # --- inside: folding and telling
 
+    def _at_hand(self, head: Head) -> bool:
+        """Whether the fold up to `head` is made already, or will be by taking what is expected."""
+        if self._bulk.going or self._head is None:
+            return False
+        expected = self._expected
+        awaited = expected is not None and expected.head == head and expected.base is self._state
+        return awaited or self._head.head == head
+
     def _fold(self, records: Sequence[Record], head: HeadRef) -> None:
         if self._halted is not None:
             return
@@ -365,6 +373,8 @@ class Replica:
                 event = event_of(record)
                 state = evolve(state, event)
                 events.append(event)
+            if head.head.at > state.position:
+                raise TimelineMoved(f"the log goes from {state.position} to {head.head.at}: run `meshlog fsck`")
             if self._head is None or head.head.at >= self._head.head.at:
                 self._head = head
         finally:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from api.commands import CommandService, Origin, Outcome
 from eventlog.driver import AppendTxn
 from eventlog.drivers.memory import Fault, MemoryDriver, MemoryStore
-from eventlog.follower import FollowBatch, Follower
+from eventlog.follower import AtHand, FollowBatch, Follower
 from eventlog.quarantine import Quarantined
 from eventlog.reads import HeadConfirmer
 from eventlog.records import Head, HeadRef, Record
@@ -58,9 +58,9 @@ class GatedFollower:
         self.gate.set()
 
     async def follow(
-        self, after: Head | None, quarantined: Mapping[Position, Quarantined]
+        self, after: Head | None, quarantined: Mapping[Position, Quarantined], at_hand: AtHand
     ) -> AsyncGenerator[FollowBatch, None]:
-        async for batch in self._inner.follow(after, quarantined):
+        async for batch in self._inner.follow(after, quarantined, at_hand):
             await self.gate.wait()
             yield batch
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import msgpack
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventlog.append import new_head
 from eventlog.records import Head, KeyClass, NewRecord, Record, genesis_head
 from eventlog.sealing import DataKey, KeyFinder, derive, open_record, parse_stored, place_record, seal_record
 from mesh.errors import BadRequest, Damaged, IntegrityError, MissingKey, WrongKey
@@ -175,6 +177,22 @@ def test_two_attempts_at_one_position_share_neither_salt_nor_key_nor_nonce() -> 
     assert len({attempt.ciphertext for attempt in attempts}) == 50
 
 
+def test_records_of_one_attempt_share_a_key_and_never_a_nonce() -> None:
+    salts = (b"1" * 32, b"2" * 32)
+    head, stored = genesis_head("a-log"), []
+    for _ in range(300):
+        stored.append(seal_record(place_record(new_record(), head, 1, 1), head, (CONFIG, None), salts))
+        head = new_head(head, stored[-1:])
+    envelopes = [parse_stored(each, Position(1, number)) for number, each in enumerate(stored, 1)]
+    secret, base, _ = derive(CONFIG.material, salts[0], b"meshlog/record/1")
+    nonces = {(int.from_bytes(base, "big") ^ number).to_bytes(12, "big") for number in range(1, 301)}
+    assert len(nonces) == 300
+    for number, envelope in enumerate(envelopes, 1):
+        aad = msgpack.packb([b"meshlog/record/1", 2, "a-log", 1, number, envelope.previous_hash, "config-1", 1])
+        nonce = (int.from_bytes(base, "big") ^ number).to_bytes(12, "big")
+        assert AESGCM(secret).decrypt(nonce, envelope.ciphertext, aad)
+
+
 def test_the_envelope_and_the_secret_in_it_use_different_salts() -> None:
     entropy = SeededEntropy()
     _, stored = seal(new_record(key_class=KeyClass.SECRETS), entropy=entropy)
@@ -190,8 +208,8 @@ def test_a_data_key_never_shows_its_material() -> None:
 def test_a_later_format_is_refused_by_name() -> None:
     _, stored = seal(new_record())
     fields = msgpack.unpackb(stored)
-    fields[0] = 2
-    with pytest.raises(Damaged, match="format 2"):
+    fields[0] = 3
+    with pytest.raises(Damaged, match="format 3"):
         open_record(msgpack.packb(fields), "a-log", Position(1, 1), BOTH)
 
 

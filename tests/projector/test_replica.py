@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eventlog.follower import FollowBatch
+from eventlog.follower import AtHand, FollowBatch
 from eventlog.quarantine import Quarantined
 from eventlog.records import Head, HeadRef
 from mesh.errors import NoQuorum, NotReady, Poison, TimelineMoved
@@ -218,7 +218,7 @@ class ToldFollower:
         self._batches = batches
 
     async def follow(
-        self, after: Head | None, quarantined: Mapping[Position, Quarantined]
+        self, after: Head | None, quarantined: Mapping[Position, Quarantined], at_hand: AtHand
     ) -> AsyncGenerator[FollowBatch, None]:
         for batch in self._batches:
             yield batch
