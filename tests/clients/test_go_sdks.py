@@ -1,0 +1,208 @@
+"""AWS's two Go SDKs: what Terraform's provider (v2) and the Kubernetes controller (v1) send and read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import pki
+from mesh import errors
+from mesh.model.operations import OPERATIONS
+from runtime.clock import SystemClock, SystemEntropy
+from runtime.settings import TlsFiles
+from tests.api.conftest import ACCOUNT, REGION, Cloud
+from tests.clients.go_client import V1, V2, Credentials, GoClient, GoError, go_client
+from tests.clients.servers import Refusing, api_server, refusing_server
+from tests.clients.whole_mesh import MESH, PARTS, Part
+
+TYPES = {V1: "*appmesh.", V2: "*types."}
+BY_CODE = {
+    each.code: each
+    for each in (
+        errors.BadRequest, errors.LimitExceeded, errors.TooManyTags, errors.Forbidden, errors.NotFound, errors.Conflict,
+        errors.ResourceInUse, errors.TooManyRequests, errors.Unavailable, errors.MeshlogError,
+    )
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=[V1, V2])
+def cloud_and_client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with api_server(tmp_path_factory.mktemp("api")) as cloud, go_client(request.param, cloud.server.url) as client:
+        yield cloud, client
+
+
+@pytest.fixture
+def client(cloud_and_client: tuple[Cloud, GoClient]) -> GoClient:
+    return cloud_and_client[1]
+
+
+def owned(part: Part) -> dict[str, str]:
+    """What an operation on an existing part is given: its names and, except for a mesh, its mesh's owner."""
+    return {**part.names, **({} if part.title == "Mesh" else {"meshOwner": ACCOUNT})}
+
+
+def test_every_operation_of_a_whole_mesh(client: GoClient) -> None:
+    called: set[str] = set()
+
+    def call(op: str, **members: Any) -> Any:
+        called.add(op)
+        return client.call(op, **members)
+
+    tag = {"key": "team", "value": "shop"}
+    arns: list[str] = []
+    for part in PARTS:
+        made = call(f"Create{part.title}", **owned(part), spec=part.spec, tags=[tag])[part.member]
+        assert made["spec"] == part.spec
+        assert made == call(f"Describe{part.title}", **owned(part))[part.member]
+        metadata = made["metadata"]
+        assert (metadata["version"], metadata["meshOwner"], made["status"]) == (1, ACCOUNT, {"status": "ACTIVE"})
+        assert metadata["createdAt"] == metadata["lastUpdatedAt"] > 1_700_000_000
+        changed = call(f"Update{part.title}", **owned(part), spec=part.changed)[part.member]
+        assert changed["spec"] == part.changed
+        assert changed["metadata"]["uid"] == metadata["uid"]
+        arns.append(metadata["arn"])
+    for part, arn in zip(PARTS, arns, strict=True):
+        home = {} if part.title == "Mesh" else {**part.home, "meshOwner": ACCOUNT}
+        refs = call(f"List{part.lists}", **home)[part.lists[0].lower() + part.lists[1:]]
+        assert arn in [ref["arn"] for ref in refs]
+        assert all(ref["createdAt"] <= ref["lastUpdatedAt"] for ref in refs)
+        call("TagResource", resourceArn=arn, tags=[{"key": "tier", "value": ""}])
+        assert call("ListTagsForResource", resourceArn=arn)["tags"] == [tag, {"key": "tier", "value": ""}]
+        call("UntagResource", resourceArn=arn, tagKeys=["team"])
+        assert call("ListTagsForResource", resourceArn=arn)["tags"] == [{"key": "tier", "value": ""}]
+    for part in [*sorted(PARTS[1:], key=_deleted_when), PARTS[0]]:
+        gone = call(f"Delete{part.title}", **owned(part))[part.member]
+        assert gone["status"] == {"status": "DELETED"}
+    assert call("ListMeshes") == {"meshes": []}
+    assert called == set(OPERATIONS)
+
+
+def _deleted_when(part: Part) -> int:
+    order = ("GatewayRoute", "VirtualGateway", "VirtualService", "Route", "VirtualRouter", "VirtualNode")
+    return order.index(part.title)
+
+
+def test_paginators_see_everything_once(client: GoClient) -> None:
+    client.call("CreateMesh", meshName="paged")
+    names = [f"n{number}" for number in range(7)]
+    for name in names:
+        client.call("CreateVirtualNode", meshName="paged", virtualNodeName=name, spec={})
+        client.call("CreateVirtualRouter", meshName="paged", virtualRouterName=name, spec={})
+        client.call("CreateVirtualService", meshName="paged", virtualServiceName=name, spec={})
+    for plural, member in (
+        ("VirtualNodes", "virtualNodeName"),
+        ("VirtualRouters", "virtualRouterName"),
+        ("VirtualServices", "virtualServiceName"),
+    ):
+        pages = client.pages(f"List{plural}", meshName="paged", limit=3)
+        listed = [[ref[member] for ref in page[plural[0].lower() + plural[1:]]] for page in pages]
+        assert listed == [names[:3], names[3:6], names[6:]]
+    arn = client.call("DescribeMesh", meshName="paged")["mesh"]["metadata"]["arn"]
+    client.call("TagResource", resourceArn=arn, tags=[{"key": name, "value": name} for name in names])
+    tags = [
+        tag["key"] for page in client.pages("ListTagsForResource", resourceArn=arn, limit=2) for tag in page["tags"]
+    ]
+    assert tags == names
+
+
+def test_errors_of_the_real_server_have_their_own_types(client: GoClient) -> None:
+    client.call("CreateMesh", meshName="errors")
+    client.call("CreateVirtualRouter", meshName="errors", virtualRouterName="r", spec={})
+    client.call("CreateVirtualNode", meshName="errors", virtualNodeName="n", spec={})
+    spec = {"httpRoute": {"match": {"prefix": "/"}, "action": {"weightedTargets": [{"virtualNode": "n", "weight": 1}]}}}
+    route = {"meshName": "errors", "virtualRouterName": "r", "routeName": "x"}
+    client.call("CreateRoute", **route, spec=spec)
+    arn = f"arn:aws:appmesh:{REGION}:{ACCOUNT}:mesh/errors"
+    tags = [{"key": f"k{number}", "value": ""} for number in range(30)]
+    client.call("TagResource", resourceArn=arn, tags=tags)
+    more = [{"key": f"m{number}", "value": ""} for number in range(30)]
+    for op, members, code in (
+        ("DescribeVirtualNode", {"meshName": "errors", "virtualNodeName": "absent"}, "NotFoundException"),
+        ("CreateMesh", {"meshName": "errors"}, "ConflictException"),
+        ("DeleteVirtualNode", {"meshName": "errors", "virtualNodeName": "n"}, "ResourceInUseException"),
+        ("UpdateRoute", {**route, "spec": {**spec, "priority": 1001}}, "BadRequestException"),
+        ("TagResource", {"resourceArn": arn, "tags": more}, "TooManyTagsException"),
+        ("CreateVirtualNode", {"meshName": "a/b", "virtualNodeName": "n", "spec": {}}, "BadRequestException"),
+    ):
+        with pytest.raises(GoError) as refused:
+            client.call(op, **members)
+        error = refused.value
+        assert (error.type, error.code) == (TYPES[client.sdk] + code, code), op
+        assert error.status == BY_CODE[code].http_status
+        assert error.message
+        assert error.request_id
+
+
+def test_every_declared_error_of_every_operation_is_decoded() -> None:
+    with refusing_server() as server:
+        for sdk in (V1, V2):
+            with go_client(sdk, server.url) as client:
+                for operation in OPERATIONS.values():
+                    for code in operation.errors:
+                        _refused_as(server, client, operation.name, code)
+
+
+def _refused_as(server: Refusing, client: GoClient, op: str, code: str) -> None:
+    server.error = BY_CODE[code](f"{op} says {code}")
+    with pytest.raises(GoError) as refused:
+        client.call(op, **_some_input(op))
+    error = refused.value
+    assert (error.type, error.code, error.message) == (TYPES[client.sdk] + code, code, f"{op} says {code}")
+    assert (error.status, error.request_id) == (BY_CODE[code].http_status, "11112222-3333-4444-5555-666677778888")
+    if client.sdk == V2 and code != "InternalServerErrorException":
+        assert error.fault == ("server" if code == "ServiceUnavailableException" else "client")
+
+
+def _some_input(op: str) -> dict[str, Any]:
+    """An input that the SDK itself has nothing against."""
+    if op in ("TagResource", "UntagResource", "ListTagsForResource"):
+        what: dict[str, Any] = {"TagResource": {"tags": []}, "UntagResource": {"tagKeys": []}}.get(op, {})
+        return {"resourceArn": f"arn:aws:appmesh:{REGION}:{ACCOUNT}:mesh/m", **what}
+    verb = next(verb for verb in ("Create", "Describe", "Update", "Delete", "List") if op.startswith(verb))
+    part = next(part for part in PARTS if op.removeprefix(verb) in (part.title, part.lists))
+    if op.startswith("List"):
+        return part.home
+    return {**part.names, **({"spec": part.spec} if op.startswith(("Create", "Update")) else {})}
+
+
+def test_the_controller_reaches_us_under_awss_own_name(tmp_path: Path) -> None:
+    """It has no option for an endpoint: DNS and a root that it trusts are all that may be changed."""
+    tls = _certificate(tmp_path, f"appmesh.{REGION}.amazonaws.com")
+    with api_server(tmp_path, tls) as cloud:
+        address = cloud.server.url.removeprefix("https://")
+        with go_client(V1, "", AWS_CA_BUNDLE=str(tls.authority), APPMESH_ADDRESS=address) as controller:
+            for part in PARTS[:2]:
+                with pytest.raises(GoError) as absent:
+                    controller.call(f"Describe{part.title}", **part.names)
+                assert absent.value.code == "NotFoundException"
+                controller.call(f"Create{part.title}", **part.names, spec=part.spec)
+                seen = controller.call(f"Describe{part.title}", **part.names)[part.member]
+                assert seen["spec"] == part.spec, "it would update for ever"
+                controller.call(f"Update{part.title}", **part.names, spec=part.changed)
+            controller.call("DeleteVirtualNode", **PARTS[1].names)
+            controller.call("DeleteMesh", meshName=MESH)
+        with go_client(V1, "", APPMESH_ADDRESS=address) as distrustful:
+            with pytest.raises(GoError, match="certificate"):
+                distrustful.call("ListMeshes")
+
+
+def _certificate(directory: Path, host: str) -> TlsFiles:
+    clock, entropy = SystemClock(), SystemEntropy()
+    root = pki.create_authority(pki.ROLES_ROOT, clock.now_us(), entropy)
+    leaf = pki.Leaf(common_name="api", hosts=(host,), server=True)
+    files = TlsFiles(certificate=directory / "tls.crt", key=directory / "tls.key", authority=directory / "ca.crt")
+    pki.save_issued(pki.issue(root, leaf, clock.now_us(), entropy), root, files)
+    return files
+
+
+def test_a_wrong_secret_is_told_to_the_sdks(tmp_path: Path) -> None:
+    with api_server(tmp_path) as cloud:
+        for sdk in (V1, V2):
+            with go_client(sdk, cloud.server.url, Credentials(secret="wrong")) as client:
+                with pytest.raises(GoError) as refused:
+                    client.call("ListMeshes")
+                assert refused.value.status == 403
+                assert refused.value.code
