@@ -20,7 +20,8 @@ from api.appmesh import confirmed_state
 from api.audit_sources import BEGINNING, Question, RefusedCursor, RefusedTrail, Stretch, accepted_stretch, merge
 from api.calls import Answer, Call, query_members
 from api.ports import ApiPorts
-from api.routes import Found, Route, Router
+from api.requests import router_of
+from api.routes import Route, Router
 from identity.caller import Caller
 from identity.sigv4 import APPMESH, MESHLOG, SignedRequest
 from mesh.errors import BadRequest, Unavailable
@@ -45,12 +46,7 @@ class AuditApi:
 
     def router(self) -> Router:
         """One route."""
-        route = Route("GET", PATH, ACTION, (MESHLOG, APPMESH), _read, _nothing, self._lookup)
-
-        def find(method: str, path: str) -> Found | None:
-            return Found(route, {}) if (method, path) == (route.method, route.path) else None
-
-        return Router((route,), find)
+        return router_of([Route("GET", PATH, ACTION, (MESHLOG, APPMESH), _read, _nothing, self._lookup)])
 
     async def _lookup(self, call: Call) -> Answer:
         ports = self._ports

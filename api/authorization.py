@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from identity.caller import Caller
-from identity.sigv4 import APPMESH, MESHLOG
+from identity.sigv4 import APPMESH, MESHLOG, STS
 from mesh.arn import arn
 from mesh.errors import Forbidden
 from mesh.kinds import ResourceKey
@@ -20,6 +20,8 @@ class Rule(StrEnum):
     """What a route asks of its caller."""
 
     ADMIN = "admin"
+    ANYONE = "anyone"
+    """Whoever has a key: what the call may do beyond that is decided where it is handled."""
 
 
 _APP_MESH = (
@@ -39,16 +41,20 @@ _MESHLOG = (
     "ListAccessKeys", "CreateAccessKey", "DisableAccessKey", "LookupEvents",
     "ListKeys", "RotateKeys", "RewrapKeys",
 )  # fmt: skip
+_STS = ("GetCallerIdentity", "GetSessionToken")
 
 RULES: Mapping[str, Rule] = {
     **{f"{APPMESH}:{name}": Rule.ADMIN for name in _APP_MESH},
     **{f"{MESHLOG}:{name}": Rule.ADMIN for name in _MESHLOG},
+    **{f"{STS}:{name}": Rule.ANYONE for name in _STS},
 }
 """By IAM action."""
 
 
 def authorise(caller: Caller, action: str, keys: Iterable[ResourceKey] = ()) -> None:
     """Return if `caller` may do `action` to all of `keys`; Forbidden otherwise, in IAM's words."""
+    if RULES.get(action) is Rule.ANYONE:
+        return
     if RULES.get(action) is Rule.ADMIN and caller.admin and all(key.account == caller.account for key in keys):
         return
     on = next((arn(caller.region, key) for key in keys), "*")

@@ -51,8 +51,8 @@ def router_of(routes: Iterable[Route]) -> Router:
     """A router over routes whose paths have no members."""
     by_target = {(each.method, each.path): each for each in routes}
 
-    def find(method: str, path: str) -> Found | None:
-        found = by_target.get((method, path))
+    def find(request: SignedRequest) -> Found | None:
+        found = by_target.get((request.method, request.path))
         return Found(found, {}) if found else None
 
     return Router(tuple(by_target.values()), find)

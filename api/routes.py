@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
 
 class Router(NamedTuple):
-    """Routes, and how to find one of them by method and raw path."""
+    """Routes, and how to find a request's own: by method and raw path, and by its form where that says it (STS)."""
 
     routes: Sequence[Route]
-    find: Callable[[str, str], Found | None]
+    find: Callable[[SignedRequest], Found | None]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class SessionFacts(NamedTuple):
-    """What temporary credentials add to who somebody is. `policy` can only take rights away; None takes none."""
+    """What temporary credentials add to who somebody is. `policy`, a JSON text as given,
+    can only take rights away; None takes none."""
 
     name: str
     expires_us: int
-    policy: Mapping[str, Any] | None = None
+    policy: str | None = None
+    issued_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

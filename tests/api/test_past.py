@@ -20,6 +20,7 @@ from eventlog.quarantine import Operator, Quarantined, quarantine, stand_in
 from eventlog.records import HeadRef, KeyClass, NewRecord
 from eventlog.sealing import place_record, seal_record
 from identity.caller import Caller
+from identity.sigv4 import SignedRequest
 from mesh.documents import resource_document
 from mesh.errors import BadRequest, Damaged, NotFound, Poison
 from mesh.events import Event
@@ -172,7 +173,7 @@ class Asked:
 
     async def ask(self, name: str, **members: Any) -> Any:
         """The whole answer, all its pages together."""
-        found = self._router.find("GET", f"/meshlog/v1/{name}")
+        found = self._router.find(SignedRequest("GET", f"/meshlog/v1/{name}", "", (), b""))
         assert found is not None
         caller = Caller(ACCOUNT, PRINCIPAL, PRINCIPAL, "key", True, REGION)
         document: Any = (await found.route.handle(Call("request", "", caller, members))).document

@@ -4,61 +4,17 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Mapping
-from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pytest
-from botocore.auth import SIGV4_TIMESTAMP, SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from identity.sigv4 import APPMESH, MESHLOG, SignedRequest, verify
+from identity.sigv4 import APPMESH, MESHLOG, SignedRequest
+from identity.verification import verify
 from mesh.errors import NotAuthenticated, error_code
-from mesh.state import AccessKey
-
-KEY = AccessKey(
-    "AKIAMESHLOGADMIN0001", "s3cr3t/with+odd=chars", "123456789012", "arn:aws:iam::123456789012:user/admin", True
-)
-NOW = datetime.datetime(2026, 11, 22, 13, 5, 0, tzinfo=datetime.UTC)
-NOW_US = int(NOW.timestamp()) * 1_000_000
-HOST = "127.0.0.1:7411"
-
-
-class _At(SigV4Auth):  # type: ignore[misc]  # botocore carries no types
-    """botocore's signer at a time of the test's choosing."""
-
-    def __init__(self, credentials: Credentials, service: str, region: str, at: datetime.datetime) -> None:
-        super().__init__(credentials, service, region)
-        self._at = at
-
-    def add_auth(self, request: Any) -> None:
-        request.context["timestamp"] = self._at.strftime(SIGV4_TIMESTAMP)
-        self._modify_request_before_signing(request)
-        canonical = self.canonical_request(request)
-        self._inject_signature_to_request(request, self.signature(self.string_to_sign(request, canonical), request))
-
-
-def sign(
-    method: str = "PUT",
-    target: str = "/v20190125/meshes?meshOwner=123456789012",
-    body: bytes = b'{"meshName":"m"}',
-    headers: Mapping[str, str] | None = None,
-    *,
-    key: AccessKey = KEY,
-    at: datetime.datetime = NOW,
-    service: str = APPMESH,
-    region: str = "eu-north-1",
-    token: str | None = None,
-) -> SignedRequest:
-    """What botocore puts on the wire for this call."""
-    request = AWSRequest(method, f"http://{HOST}{target}", headers=dict(headers or {}), data=body)
-    _At(Credentials(key.access_key_id, key.secret, token), service, region, at).add_auth(request)
-    parts = urlsplit(target)
-    sent = [("host", HOST), *((name.lower(), value) for name, value in request.headers.items())]
-    return SignedRequest(method, parts.path, parts.query, sent, body)
+from mesh.principals import AccessKey
+from tests.identity.signing import KEY, NOW, NOW_US, mutants, sign, with_header
 
 
 def lookup(access_key_id: str) -> AccessKey | None:
@@ -69,12 +25,6 @@ def refusal(request: SignedRequest, now_us: int = NOW_US) -> tuple[str, str]:
     with pytest.raises(NotAuthenticated) as caught:
         verify(request, lookup, now_us)
     return error_code(caught.value), caught.value.message
-
-
-def with_header(request: SignedRequest, name: str, value: str | None) -> SignedRequest:
-    """The request with one header replaced, added (when absent) or dropped (None)."""
-    rest = [pair for pair in request.headers if pair[0] != name]
-    return request._replace(headers=rest if value is None else [*rest, (name, value)])
 
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
@@ -113,14 +63,6 @@ def test_names_that_need_percent_encoding_are_verified(name: str) -> None:
 def test_every_byte_of_a_signed_request_counts() -> None:
     request = sign(headers={"x-amz-content-sha256": hashlib.sha256(b'{"meshName":"m"}').hexdigest(), "x-note": "a  b"})
     verify(request, lookup, NOW_US)
-
-    def mutants(text: str) -> list[str]:
-        return [
-            text[:at] + chr(value) + text[at + 1 :]
-            for at in range(len(text))
-            for value in {ord(text[at]) ^ bit for bit in (1, 2, 4, 8, 16, 32, 64, 128)} | {0x20, 0x2E, 0x2F, 0x85, 0xA0}
-            if chr(value) != text[at]
-        ]
 
     changed = [request._replace(method=method) for method in mutants(request.method)]
     changed += [request._replace(path=path) for path in mutants(request.path)]
@@ -192,10 +134,14 @@ def test_no_credentials() -> None:
     assert refusal(with_header(sign(), "authorization", None))[0] == "MissingAuthenticationTokenException"
 
 
-def test_a_session_token_is_told_why_it_cannot_work_and_what_to_do() -> None:
-    _, message = refusal(sign(token="FwoGZXIvYXdzEXAMPLE"))
-    assert "temporary credentials cannot be verified by anybody but AWS" in message
-    assert "unset AWS_SESSION_TOKEN" in message
+def test_awss_temporary_credentials_are_told_why_they_cannot_work_and_what_to_do() -> None:
+    temporary = KEY._replace(access_key_id="ASIAIOSFODNN7EXAMPLE")
+    for request in (sign(token="FwoGZXIvYXdzEXAMPLE"), sign(key=temporary, token="IQoJb3JpZ2lu"), sign(key=temporary)):
+        code, message = refusal(request)
+        assert code == "UnrecognizedClientException"
+        assert "temporary credentials cannot be verified by anybody but AWS" in message
+        assert "unset AWS_SESSION_TOKEN" in message
+        assert "meshlog connect" in message
 
 
 def header(credential: str, signed: str) -> str:

@@ -1,0 +1,127 @@
+"""STS on the API's endpoint, by boto3 and by hand: who am I, temporary credentials, and errors in STS's own shape."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.error
+import urllib.request
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from tests.api.conftest import ACCOUNT, ADMIN, REGION, Cloud, Server, call
+from tests.api.signing import Signing, ask
+
+@pytest.fixture
+def server(cloud: Cloud) -> Server:
+    return cloud.server
+
+
+def client(server: Server, service: str = "sts", key: dict[str, Any] | None = None) -> Any:
+    """A boto3 client with the admin's key, or with `Credentials` that STS gave."""
+    given = key or {"AccessKeyId": ADMIN.access_key_id, "SecretAccessKey": ADMIN.secret}
+    return boto3.client(
+        service,
+        endpoint_url=server.url,
+        region_name=REGION,
+        aws_access_key_id=given["AccessKeyId"],
+        aws_secret_access_key=given["SecretAccessKey"],
+        aws_session_token=given.get("SessionToken"),
+        config=Config(retries={"total_max_attempts": 1}, parameter_validation=False),
+    )
+
+
+async def refusal(client: Any, operation: str, **arguments: Any) -> tuple[int, str, str]:
+    with pytest.raises(ClientError) as caught:
+        await call(client, operation, **arguments)
+    answer = caught.value.response
+    assert answer["ResponseMetadata"]["RequestId"]
+    return answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"], answer["Error"]["Message"]
+
+
+async def test_who_am_i(server: Server) -> None:
+    answer = await call(client(server), "get_caller_identity")
+    assert (answer["Account"], answer["Arn"]) == (ACCOUNT, ADMIN.principal)
+    assert len(answer["UserId"]) == 20
+    assert answer["ResponseMetadata"]["RequestId"]
+
+
+async def test_who_am_i_by_a_presigned_url(server: Server) -> None:
+    url = client(server).generate_presigned_url("get_caller_identity", HttpMethod="GET")
+    body = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read())
+    assert f"<Arn>{ADMIN.principal}</Arn>".encode() in body
+
+
+async def test_app_mesh_by_a_presigned_url(server: Server) -> None:
+    await server.call("create_mesh", meshName="one")
+    url = server.client().generate_presigned_url("describe_mesh", Params={"meshName": "one"})
+    body = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read())
+    assert b'"meshName":"one"' in body
+
+    def changed() -> int:
+        try:
+            urllib.request.urlopen(url.replace("/one?", "/two?"))
+        except urllib.error.HTTPError as error:
+            return error.code
+        return 200
+
+    assert await asyncio.to_thread(changed) == 403
+
+
+async def test_a_session_token_acts_for_its_user_until_the_key_is_disabled(server: Server) -> None:
+    made = await ask(server, "POST", "/meshlog/v1/access-keys", {"user": "ann", "admin": True}, Signing())
+    ann = {"AccessKeyId": made.document["access_key_id"], "SecretAccessKey": made.document["secret_access_key"]}
+    answer = await call(client(server, key=ann), "get_session_token", DurationSeconds=900)
+    key = answer["Credentials"]
+    assert key["AccessKeyId"].startswith("MLTK")
+    await call(client(server, "appmesh", key), "create_mesh", meshName="hers")
+    told = await call(client(server, key=key), "get_caller_identity")
+    assert told["Arn"] == f"arn:aws:iam::{ACCOUNT}:user/ann"
+    assert (await refusal(client(server, key=key), "get_session_token"))[:2] == (403, "AccessDenied")
+    await ask(server, "POST", "/meshlog/v1/access-keys/disable", {"access_key_id": ann["AccessKeyId"]}, Signing())
+    status, code, message = await refusal(client(server, key=key), "get_caller_identity")
+    assert (status, code) == (403, "InvalidClientTokenId")
+    assert ann["AccessKeyId"] in message
+
+
+async def test_every_server_opens_what_one_has_sealed(pair: Cloud) -> None:
+    key = (await call(client(pair.servers[0]), "get_session_token"))["Credentials"]
+    assert (await call(client(pair.servers[1], key=key), "get_caller_identity"))["Arn"] == ADMIN.principal
+
+
+async def test_errors_have_the_codes_of_sts(server: Server) -> None:
+    wrong = {"AccessKeyId": ADMIN.access_key_id, "SecretAccessKey": "guess"}
+    nobody = {"AccessKeyId": "MLOGNOBODYKNOWSTHIS1", "SecretAccessKey": "guess"}
+    told = await refusal(client(server, key=wrong), "get_caller_identity")
+    assert told[:2] == (403, "SignatureDoesNotMatch")
+    assert await refusal(client(server, key=nobody), "get_caller_identity") == told
+    foreign = {**wrong, "SessionToken": "IQoJb3JpZ2luX2VjEXAMPLE"}
+    status, code, message = await refusal(client(server, key=foreign), "get_caller_identity")
+    assert (status, code) == (403, "InvalidClientTokenId")
+    assert "unset AWS_SESSION_TOKEN" in message
+    assert (await refusal(client(server), "get_session_token", DurationSeconds=899))[:2] == (400, "ValidationError")
+    mfa = await refusal(client(server), "get_session_token", SerialNumber="arn:aws:iam::1:mfa/x", TokenCode="123456")
+    assert mfa[:2] == (400, "ValidationError")
+    assert "SerialNumber" in mfa[2]
+    federated = await refusal(client(server), "get_federation_token", Name="x1")
+    assert federated[:2] == (400, "InvalidAction")
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body"),
+    [("GET", "/", b""), ("POST", "/", b"Action=GetCallerIdentity&Version=2011-06-15")],
+)
+async def test_who_signs_nothing_is_told_so(server: Server, method: str, target: str, body: bytes) -> None:
+    reply = await ask(server, method, target, body, Signing(key=None))
+    assert (reply.status, reply.headers["content-type"]) == (403, "text/xml")
+    assert b"<Code>MissingAuthenticationToken</Code>" in reply.body
+
+
+async def test_a_name_that_xml_cannot_say_breaks_nothing(server: Server) -> None:
+    query = "/?Action=GetSessionToken&Version=2011-06-15&%00%3Cb%3E=1"
+    reply = await ask(server, "POST", query, b"", Signing(service="sts"))
+    assert (reply.status, reply.code) == (400, "ValidationError")
+    assert b"?&lt;b&gt;: GetSessionToken does not take this" in reply.body
