@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -16,24 +16,37 @@ from api.ports import EventHistory
 from mesh.arn import spelled
 from mesh.events import (
     ACCESS_KEY_CREATED,
+    ACCESS_KEY_DELETED,
     ACCESS_KEY_DISABLED,
+    ACCESS_KEY_ENABLED,
+    ACCESS_KEYS_USED,
     DATA_KEYS_DRAWN,
     DATA_KEYS_REWRAPPED,
+    INLINE_POLICY_DELETED,
+    INLINE_POLICY_PUT,
     LEVEL_RAISED,
     LOG_RESTORED,
     MESH_ROLLED_BACK,
+    POLICY_ATTACHED,
+    POLICY_DELETED,
+    POLICY_DETACHED,
+    POLICY_PUT,
+    PRINCIPAL_CREATED,
+    PRINCIPAL_DELETED,
     PROXY_IDENTITY_ISSUED,
     RECORD_QUARANTINED,
     RESOURCE_CREATED,
     RESOURCE_DELETED,
     RESOURCE_UPDATED,
     TAGS_CHANGED,
+    TRUST_POLICY_PUT,
     Event,
     subject,
 )
 from mesh.evolve import key_of
 from mesh.frozen import thaw
 from mesh.kinds import ResourceKey
+from mesh.limits import NAMES_SHOWN
 from mesh.position import Position
 from mesh.state import State
 from runtime.limits import EVENTS_CHUNK, EVENTS_PAGE_BYTES, EVENTS_SCAN_MAX
@@ -191,6 +204,15 @@ def _rolled_back(data: Mapping[str, Any], key: ResourceKey | None) -> str:
     return f"{_path(key)} back to {epoch}.{position}: {len(data['changes'])} resources changed"
 
 
+def _iam(arn: str) -> str:
+    return arn.rpartition(":")[2].replace("/", " ", 1)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
+
+
 def _quarantined(data: Mapping[str, Any]) -> str:
     if not data:
         return "quarantined: this record does not count"
@@ -206,6 +228,18 @@ _SUMMARIES: Mapping[str, Callable[[Mapping[str, Any], ResourceKey | None], str]]
     MESH_ROLLED_BACK: _rolled_back,
     ACCESS_KEY_CREATED: lambda data, _: f"access key {data.get('access_key_id', '?')} for {data.get('principal', '?')}",
     ACCESS_KEY_DISABLED: lambda data, _: f"access key {data['access_key_id']} disabled",
+    ACCESS_KEY_ENABLED: lambda data, _: f"access key {data['access_key_id']} enabled",
+    ACCESS_KEY_DELETED: lambda data, _: f"access key {data['access_key_id']} deleted",
+    ACCESS_KEYS_USED: lambda data, _: f"access keys used in the hour from {iso(data['hour_us'])}: {_few(data['keys'])}",
+    PRINCIPAL_CREATED: lambda data, _: f"{_iam(data['principal'])} created",
+    PRINCIPAL_DELETED: lambda data, _: f"{_iam(data['principal'])} deleted",
+    POLICY_ATTACHED: lambda data, _: f"{_iam(data['policy'])} attached to {_iam(data['principal'])}",
+    POLICY_DETACHED: lambda data, _: f"{_iam(data['policy'])} detached from {_iam(data['principal'])}",
+    INLINE_POLICY_PUT: lambda data, _: f"inline policy {data['name']} of {_iam(data['principal'])} set",
+    INLINE_POLICY_DELETED: lambda data, _: f"inline policy {data['name']} of {_iam(data['principal'])} deleted",
+    TRUST_POLICY_PUT: lambda data, _: f"trust policy of {_iam(data['principal'])} set",
+    POLICY_PUT: lambda data, _: f"{_iam(data['policy'])} set",
+    POLICY_DELETED: lambda data, _: f"{_iam(data['policy'])} deleted",
     PROXY_IDENTITY_ISSUED: lambda data, key: f"certificate {data['serial']} for a proxy of {_path(key)}",
     DATA_KEYS_DRAWN: lambda data, _: f"data keys drawn: {', '.join(data['keys'])}",
     DATA_KEYS_REWRAPPED: lambda data, _: f"{len(data['keys'])} data keys wrapped by {data['kek']}",

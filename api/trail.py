@@ -18,23 +18,35 @@ from identity.caller import Caller
 from identity.sigv4 import APPMESH, MESHLOG
 from mesh.events import (
     ACCESS_KEY_CREATED,
+    ACCESS_KEY_DELETED,
     ACCESS_KEY_DISABLED,
+    ACCESS_KEY_ENABLED,
+    ACCESS_KEYS_USED,
     DATA_KEYS_DRAWN,
     DATA_KEYS_REWRAPPED,
+    INLINE_POLICY_DELETED,
+    INLINE_POLICY_PUT,
     LEVEL_RAISED,
     LOG_RESTORED,
     MESH_ROLLED_BACK,
+    POLICY_ATTACHED,
+    POLICY_DELETED,
+    POLICY_DETACHED,
+    POLICY_PUT,
+    PRINCIPAL_CREATED,
+    PRINCIPAL_DELETED,
     PROXY_IDENTITY_ISSUED,
     RECORD_QUARANTINED,
     RESOURCE_CREATED,
     RESOURCE_DELETED,
     RESOURCE_UPDATED,
     TAGS_CHANGED,
+    TRUST_POLICY_PUT,
     Event,
     subject,
 )
 from mesh.kinds import KINDS, MESH, ResourceKey
-from mesh.state import AccessKey
+from mesh.principals import AccessKey
 from runtime.limits import AUDIT_MEMBERS_MAX, AUDIT_MESSAGE_CHARS, AUDIT_VALUE_CHARS
 
 HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"
@@ -52,6 +64,18 @@ _OPERATIONS: Mapping[str, str] = {
     MESH_ROLLED_BACK: "RollbackMesh",
     ACCESS_KEY_CREATED: "CreateAccessKey",
     ACCESS_KEY_DISABLED: "DisableAccessKey",
+    ACCESS_KEY_ENABLED: "EnableAccessKey",
+    ACCESS_KEY_DELETED: "DeleteAccessKey",
+    ACCESS_KEYS_USED: "RecordKeyUse",
+    PRINCIPAL_CREATED: "CreatePrincipal",
+    PRINCIPAL_DELETED: "DeletePrincipal",
+    POLICY_ATTACHED: "AttachPolicy",
+    POLICY_DETACHED: "DetachPolicy",
+    INLINE_POLICY_PUT: "PutInlinePolicy",
+    INLINE_POLICY_DELETED: "DeleteInlinePolicy",
+    TRUST_POLICY_PUT: "PutTrustPolicy",
+    POLICY_PUT: "PutPolicy",
+    POLICY_DELETED: "DeletePolicy",
     PROXY_IDENTITY_ISSUED: "IssueProxyIdentity",
     DATA_KEYS_DRAWN: "RotateKeys",
     DATA_KEYS_REWRAPPED: "RewrapKeys",

@@ -1,12 +1,15 @@
 """A state as plain documents and back: what a checkpoint holds. Pure; bytes, sealing and signing are eventlog's.
 
-    config   [1, position, time_us, level, lineage, fingerprint, resources, changed_in, deleted, tokens]
+    config   [format, position, time_us, level, lineage, fingerprint, resources, changed_in, deleted, tokens, tables]
         resources    [packed resource, …]                       by key; `mesh.state.pack`
         changed_in   [[key, position], …]                       by key
         deleted      [[uid, position, key, version] | [uid, position], …]
         tokens       [[digest, position, body, time_us, answer] | [digest, position], …]
                      answer: None, a packed resource, or the index of one in `resources`
-    secrets  [1, access keys as maps]                           by id; for roles that open secrets
+        tables       {name: [[key, entry], …]}                  the small ones (`mesh.state.TABLES`), by key
+    secrets  [format, access keys as maps]                      by id; for roles that open secrets
+
+The format is 2; or 1, which older builds read too, where all tables are empty: `tables` is then left out.
 
 `deleted` and `tokens` are in the order in which they will be forgotten; a short entry is a place in that order whose
 owner has been replaced or forgotten since. Indexes (`of_mesh`, `referrers`) are made anew. Folding on from the state
@@ -16,18 +19,21 @@ out here that a later event could look at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from rpds import HashTrieMap, HashTrieSet, Queue
 
 from mesh.errors import Damaged
+from mesh.fingerprint import FINGERPRINT_BYTES
+from mesh.frozen import freeze
 from mesh.kinds import ResourceKey
 from mesh.position import Position
+from mesh.principals import AccessKey
 from mesh.state import (
-    FINGERPRINT_BYTES,
-    AccessKey,
+    TABLES,
     PackedResource,
     Resource,
     State,
@@ -39,7 +45,9 @@ from mesh.state import (
     unpack,
 )
 
-FORMAT = 1
+FORMAT = 2
+_PLAIN_FORMAT = 1
+"""Without tables."""
 _K = TypeVar("_K")
 
 
@@ -54,8 +62,11 @@ def to_documents(state: State) -> Documents:
     """Plain values only: lists, maps, strings, bytes, integers. Costs O(state); the state may be used meanwhile."""
     resources = [state.resources[key] for key in sorted(state.resources)]
     index_of = {resource.digest: index for index, resource in enumerate(resources)}
+    tables = {table: [list(each) for each in sorted(getattr(state, table).items())] for table in TABLES}
+    tables = {table: entries for table, entries in tables.items() if entries}
+    form = FORMAT if tables else _PLAIN_FORMAT
     config = [
-        FORMAT,
+        form,
         list(state.position),
         state.time_us,
         state.level,
@@ -66,7 +77,9 @@ def to_documents(state: State) -> Documents:
         [_stone(uid, position, state.deleted.get(uid)) for uid, position in state.deleted_order],
         [_token(digest, position, state.tokens.get(digest), index_of) for digest, position in state.token_order],
     ]
-    return Documents(config, [FORMAT, [state.access_keys[key]._asdict() for key in sorted(state.access_keys)]])
+    if tables:
+        config.append(tables)
+    return Documents(config, [form, [_access_key(state.access_keys[key]) for key in sorted(state.access_keys)]])
 
 
 def from_documents(config: Any, secrets: Any | None, *, verify: bool = True) -> State:
@@ -89,8 +102,10 @@ def from_documents(config: Any, secrets: Any | None, *, verify: bool = True) -> 
 
 
 def _state(config: Any) -> State:
-    form, position, time_us, level, lineage, fingerprint, packed, changed, deleted, tokens = config
+    form, position, time_us, level, lineage, fingerprint, packed, changed, deleted, tokens, *tables = config
     _check_format(form)
+    if (form == FORMAT) is not bool(tables):
+        raise ValueError("tables come with format 2, and only with it")
     resources = [unpack(text) for text in packed]
     of_mesh, referrers = _indexes(resources)
     stones, stone_order = _stones(deleted)
@@ -109,7 +124,15 @@ def _state(config: Any) -> State:
         tokens=entries,
         token_order=token_order,
         fingerprint=int.from_bytes(fingerprint, "big"),
+        **_tables(*tables),
     )
+
+
+def _tables(tables: Mapping[str, Iterable[Any]] = MappingProxyType({})) -> dict[str, HashTrieMap[Any, Any]]:
+    return {
+        table: HashTrieMap({freeze(key): TABLES[table](*freeze(entry)) for key, entry in entries})
+        for table, entries in tables.items()
+    }
 
 
 def _stone(uid: str, position: Position, stone: Tombstone | None) -> list[Any]:
@@ -183,6 +206,13 @@ def _sets(lists: dict[_K, list[ResourceKey]]) -> Iterator[tuple[_K, HashTrieSet[
         yield name, HashTrieSet(keys)
 
 
+def _access_key(key: AccessKey) -> dict[str, Any]:
+    document = key._asdict()
+    if key.used_us is None:  # older builds do not know it
+        del document["used_us"]
+    return document
+
+
 def _access_keys(secrets: Any) -> HashTrieMap[str, AccessKey]:
     form, keys = secrets
     _check_format(form)
@@ -190,5 +220,5 @@ def _access_keys(secrets: Any) -> HashTrieMap[str, AccessKey]:
 
 
 def _check_format(form: Any) -> None:
-    if form != FORMAT:
+    if form not in (_PLAIN_FORMAT, FORMAT):
         raise ValueError(f"documents of format {form!r}")

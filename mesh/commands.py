@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from mesh.events import Token
 from mesh.kinds import ResourceKey
@@ -91,10 +91,102 @@ class CreateAccessKey:
 
 @dataclass(frozen=True, slots=True)
 class DisableAccessKey:
-    """Let an access key of `account` open nothing any more, for good."""
+    """Let an access key of `account` open nothing until it is enabled again."""
 
     access_key_id: str
     account: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnableAccessKey:
+    """Let a disabled access key of `account` open again what it did."""
+
+    access_key_id: str
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAccessKey:
+    """Forget an access key of `account`."""
+
+    access_key_id: str
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordKeyUse:
+    """Put on record which access keys were used in an hour of log time. Those that are on record are left out."""
+
+    hour_us: int
+    key_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePrincipal:
+    """Make a user, or a role that `trust` (a policy document, JSON text) lets others assume."""
+
+    arn: str
+    trust: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePrincipal:
+    """Delete a user or role that has nothing left: no access key, no policy."""
+
+    arn: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttachPolicy:
+    """Attach a managed policy (of the account's own, or one of AWS's that Meshlog has) to a user or role."""
+
+    principal: str
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class DetachPolicy:
+    principal: str
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutInlinePolicy:
+    """Make or replace a policy that is a user's or role's own. `document` is JSON text."""
+
+    principal: str
+    name: str
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteInlinePolicy:
+    principal: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutTrustPolicy:
+    """Replace who may assume a role."""
+
+    role: str
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutPolicy:
+    """Make or replace a managed policy of the account's own. `create`: it must not be there yet."""
+
+    arn: str
+    document: str
+    create: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePolicy:
+    """Delete a managed policy that is attached to nobody."""
+
+    arn: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,23 +222,23 @@ Command = (
     | Rollback
     | CreateAccessKey
     | DisableAccessKey
+    | EnableAccessKey
+    | DeleteAccessKey
+    | RecordKeyUse
+    | CreatePrincipal
+    | DeletePrincipal
+    | AttachPolicy
+    | DetachPolicy
+    | PutInlinePolicy
+    | DeleteInlinePolicy
+    | PutTrustPolicy
+    | PutPolicy
+    | DeletePolicy
     | IssueProxyIdentity
     | RecordDataKeys
     | RaiseLevel
 )
-COMMANDS: tuple[type[Command], ...] = (
-    Create,
-    Update,
-    Delete,
-    TagResource,
-    UntagResource,
-    Rollback,
-    CreateAccessKey,
-    DisableAccessKey,
-    IssueProxyIdentity,
-    RecordDataKeys,
-    RaiseLevel,
-)
+COMMANDS: tuple[type[Command], ...] = get_args(Command)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from mesh import decide_iam
 from mesh.commands import (
+    AttachPolicy,
     Command,
     Context,
     Create,
     CreateAccessKey,
+    CreatePrincipal,
     Delete,
+    DeleteAccessKey,
+    DeleteInlinePolicy,
+    DeletePolicy,
+    DeletePrincipal,
+    DetachPolicy,
     DisableAccessKey,
+    EnableAccessKey,
     IssueProxyIdentity,
+    PutInlinePolicy,
+    PutPolicy,
+    PutTrustPolicy,
     RaiseLevel,
     RecordDataKeys,
+    RecordKeyUse,
     Rollback,
     TagResource,
     UntagResource,
@@ -27,12 +40,11 @@ from mesh.commands import (
 )
 from mesh.errors import BadRequest, Conflict, Forbidden, NotFound
 from mesh.events import (
-    ACCESS_KEY_CREATED,
-    ACCESS_KEY_DISABLED,
     DATA_KEYS_DRAWN,
     DATA_KEYS_REWRAPPED,
     LEVEL,
     LEVEL_RAISED,
+    LEVELS,
     MESH_ROLLED_BACK,
     PROXY_IDENTITY_ISSUED,
     RESOURCE_CREATED,
@@ -55,7 +67,7 @@ from mesh.limits import PROBLEMS_SHOWN
 from mesh.ports import check_ports
 from mesh.references import hard_references
 from mesh.rollback import RollbackPlan, plan_rollback
-from mesh.rules import check_key, check_spec, check_tags, is_account
+from mesh.rules import check_key, check_spec, check_tags
 from mesh.state import Resource, State, TokenEntry
 
 
@@ -81,7 +93,14 @@ def decide(state: State, command: Command, context: Context) -> Decision:
                 f"the clientToken of this {context.operation} was used before, with another input: "
                 "send a new token, or the same input"
             )
-    return Decision(tuple(DECIDERS[type(command)](state, command, context)))
+    events = tuple(DECIDERS[type(command)](state, command, context))
+    needed = max((LEVELS.get(event.type, 1) for event in events), default=1)
+    if needed > state.level:
+        raise Conflict(
+            f"{context.operation} needs a cluster of level {needed}, and this one is of level {state.level}: some "
+            "server still runs an older build. Upgrade all of them; the level then rises by itself within a minute"
+        )
+    return Decision(events)
 
 
 def present(state: State, key: ResourceKey) -> Resource:
@@ -203,45 +222,6 @@ def _rollback(state: State, command: Rollback, context: Context) -> list[NewEven
     return [NewEvent(MESH_ROLLED_BACK, data)]
 
 
-def _create_access_key(state: State, command: CreateAccessKey, context: Context) -> list[NewEvent]:  # noqa: ARG001
-    if not is_account(command.account):
-        raise BadRequest(f"account: '{command.account[:40]}' must be twelve digits")
-    if not command.access_key_id or not command.secret:
-        raise BadRequest("an access key needs an id and a secret")
-    if command.access_key_id in state.access_keys:
-        raise Conflict(f"the access key {command.access_key_id} exists already: draw another id")
-    data = {
-        "access_key_id": command.access_key_id,
-        "secret": command.secret,
-        "account": command.account,
-        "principal": command.principal,
-        "admin": command.admin,
-    }
-    return [NewEvent(ACCESS_KEY_CREATED, data)]
-
-
-def _disable_access_key(state: State, command: DisableAccessKey, context: Context) -> list[NewEvent]:
-    key = state.access_keys.get(command.access_key_id)
-    # One sentence for both, so that it tells nobody which keys another account has.
-    if key is None or key.account != command.account or key.account != context.account:
-        raise NotFound(
-            f"account {command.account} has no access key {command.access_key_id}: see `meshlog iam key list`"
-        )
-    if key.disabled_us is not None:
-        return []
-    others = [
-        other
-        for other in state.access_keys.values()
-        if other.admin and other.account == key.account and other.disabled_us is None and other != key
-    ]
-    if key.admin and not others:
-        raise Conflict(
-            f"{key.access_key_id} is the last admin key of account {key.account}, and without it nobody could do "
-            "anything there: create another one first, with `meshlog iam key create --admin`"
-        )
-    return [NewEvent(ACCESS_KEY_DISABLED, {"access_key_id": key.access_key_id})]
-
-
 def _issue_proxy_identity(state: State, command: IssueProxyIdentity, context: Context) -> list[NewEvent]:  # noqa: ARG001
     node = command.node
     if node.kind not in (VIRTUAL_NODE.name, VIRTUAL_GATEWAY.name):
@@ -304,8 +284,20 @@ DECIDERS = cast(
         TagResource: _tag,
         UntagResource: _untag,
         Rollback: _rollback,
-        CreateAccessKey: _create_access_key,
-        DisableAccessKey: _disable_access_key,
+        CreateAccessKey: decide_iam.create_access_key,
+        DisableAccessKey: decide_iam.disable_access_key,
+        EnableAccessKey: decide_iam.enable_access_key,
+        DeleteAccessKey: decide_iam.delete_access_key,
+        RecordKeyUse: decide_iam.record_key_use,
+        CreatePrincipal: decide_iam.create_principal,
+        DeletePrincipal: decide_iam.delete_principal,
+        AttachPolicy: decide_iam.attach_policy,
+        DetachPolicy: decide_iam.detach_policy,
+        PutInlinePolicy: decide_iam.put_inline_policy,
+        DeleteInlinePolicy: decide_iam.delete_inline_policy,
+        PutTrustPolicy: decide_iam.put_trust_policy,
+        PutPolicy: decide_iam.put_policy,
+        DeletePolicy: decide_iam.delete_policy,
         IssueProxyIdentity: _issue_proxy_identity,
         RecordDataKeys: _record_data_keys,
         RaiseLevel: _raise_level,

@@ -29,28 +29,24 @@ from mesh.events import (
     Happened,
 )
 from mesh.evolve import UNFIT, evolve, key_of
+from mesh.fingerprint import FINGERPRINT_MASK, change_item, resource_item, stone_item, token_item
 from mesh.frozen import freeze
 from mesh.kinds import ResourceKey
 from mesh.limits import TOKEN_WINDOW_US, TOKENS_KEPT, TOMBSTONES_KEPT
 from mesh.position import Position
 from mesh.references import hard_targets
 from mesh.state import (
-    FINGERPRINT_MASK,
     PlainResource,
     Resource,
     State,
     TokenEntry,
     Tombstone,
-    change_item,
     containers,
     moved_referrers,
     packed,
-    resource_item,
     rest,
     shape_of,
-    stone_item,
     targets_of,
-    token_item,
 )
 
 _K = TypeVar("_K")

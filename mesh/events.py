@@ -11,7 +11,21 @@ gives them their meaning. Data shapes, by type:
                           changes: [{key, uid, owner, version, created_us, spec|None, tags}]}
                          spec None: the resource goes; else it is (again) with exactly what is said here
     AccessKeyCreated     {access_key_id, secret, account, principal, admin}     sealed in the secrets class
-    AccessKeyDisabled    {access_key_id}                                        for good; no secret in it
+    AccessKeyDisabled    {access_key_id}                                        no secret in it, as the next three
+    AccessKeyEnabled     {access_key_id}
+    AccessKeyDeleted     {access_key_id}
+    AccessKeysUsed       {hour_us, keys: [id]}                                  in that hour, for the first time
+    PrincipalCreated     {principal: arn, account, trust: document|None}        a user, or a role with its trust policy
+    PrincipalDeleted     {principal}
+    PolicyAttached       {principal, policy: arn}                               AWS's own policies are in no event
+    PolicyDetached       {principal, policy}
+    InlinePolicyPut      {principal, name, document}                            made or replaced, as the next two
+    InlinePolicyDeleted  {principal, name}
+    TrustPolicyPut       {principal, document}
+    PolicyPut            {policy, account, document}
+    PolicyDeleted        {policy}
+                         documents are JSON texts, as they came. `within: true`, in what a restore applies again: this
+                         may only take away what is allowed, and bears that what it names is not there
     ProxyIdentityIssued  {node: key, serial, not_after_us}                      no state, an audit fact
     DataKeysDrawn        {keys: [id]}                                           no state, an audit fact, as the next
     DataKeysRewrapped    {keys: [id], kek}                                      kek: what wraps them now
@@ -41,6 +55,18 @@ TAGS_CHANGED = "TagsChanged"
 MESH_ROLLED_BACK = "MeshRolledBack"
 ACCESS_KEY_CREATED = "AccessKeyCreated"
 ACCESS_KEY_DISABLED = "AccessKeyDisabled"
+ACCESS_KEY_ENABLED = "AccessKeyEnabled"
+ACCESS_KEY_DELETED = "AccessKeyDeleted"
+ACCESS_KEYS_USED = "AccessKeysUsed"
+PRINCIPAL_CREATED = "PrincipalCreated"
+PRINCIPAL_DELETED = "PrincipalDeleted"
+POLICY_ATTACHED = "PolicyAttached"
+POLICY_DETACHED = "PolicyDetached"
+INLINE_POLICY_PUT = "InlinePolicyPut"
+INLINE_POLICY_DELETED = "InlinePolicyDeleted"
+TRUST_POLICY_PUT = "TrustPolicyPut"
+POLICY_PUT = "PolicyPut"
+POLICY_DELETED = "PolicyDeleted"
 PROXY_IDENTITY_ISSUED = "ProxyIdentityIssued"
 DATA_KEYS_DRAWN = "DataKeysDrawn"
 DATA_KEYS_REWRAPPED = "DataKeysRewrapped"
@@ -56,6 +82,18 @@ EVENT_TYPES = (
     MESH_ROLLED_BACK,
     ACCESS_KEY_CREATED,
     ACCESS_KEY_DISABLED,
+    ACCESS_KEY_ENABLED,
+    ACCESS_KEY_DELETED,
+    ACCESS_KEYS_USED,
+    PRINCIPAL_CREATED,
+    PRINCIPAL_DELETED,
+    POLICY_ATTACHED,
+    POLICY_DETACHED,
+    INLINE_POLICY_PUT,
+    INLINE_POLICY_DELETED,
+    TRUST_POLICY_PUT,
+    POLICY_PUT,
+    POLICY_DELETED,
     PROXY_IDENTITY_ISSUED,
     DATA_KEYS_DRAWN,
     DATA_KEYS_REWRAPPED,
@@ -64,8 +102,25 @@ EVENT_TYPES = (
     RECORD_QUARANTINED,
 )
 
-LEVEL = 1
+LEVEL = 2
 """The highest level this build understands, and so may be raised to."""
+
+LEVELS: Mapping[str, int] = {
+    ACCESS_KEY_ENABLED: 2,
+    ACCESS_KEY_DELETED: 2,
+    ACCESS_KEYS_USED: 2,
+    PRINCIPAL_CREATED: 2,
+    PRINCIPAL_DELETED: 2,
+    POLICY_ATTACHED: 2,
+    POLICY_DETACHED: 2,
+    INLINE_POLICY_PUT: 2,
+    INLINE_POLICY_DELETED: 2,
+    TRUST_POLICY_PUT: 2,
+    POLICY_PUT: 2,
+    POLICY_DELETED: 2,
+}
+"""The level that a cluster must have before an event of the type may be written; 1 for what is not named. An older
+build stops in front of a type that it does not know, so `decide` writes none before all members know it."""
 
 SCHEMAS: Mapping[str, int] = dict.fromkeys(EVENT_TYPES, 1)
 """The data shape that this build writes for each type, and the highest that it can fold."""
@@ -73,7 +128,12 @@ SCHEMAS: Mapping[str, int] = dict.fromkeys(EVENT_TYPES, 1)
 SECRET_TYPES = frozenset({ACCESS_KEY_CREATED})
 """Types sealed under the secrets class of data key: only the API role can open them."""
 
-RESTRICTING_TYPES = frozenset({ACCESS_KEY_DISABLED})
+NARROWING_TYPES = frozenset(
+    {POLICY_ATTACHED, POLICY_DETACHED, INLINE_POLICY_PUT, INLINE_POLICY_DELETED, TRUST_POLICY_PUT, POLICY_PUT}
+)
+"""Types that may take access away, as may give some. A restore applies them with `within`."""
+
+RESTRICTING_TYPES = NARROWING_TYPES | {ACCESS_KEY_DISABLED, ACCESS_KEY_DELETED, PRINCIPAL_DELETED, POLICY_DELETED}
 """Types that take access away. A restore to a moment before such an event applies it again: what was revoked stays
 revoked, whatever else is lost. So the fold of each of them must bear that what it names is not there."""
 

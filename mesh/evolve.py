@@ -10,16 +10,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from mesh import evolve_iam
 from mesh.errors import Poison
 from mesh.events import (
     ACCESS_KEY_CREATED,
+    ACCESS_KEY_DELETED,
     ACCESS_KEY_DISABLED,
+    ACCESS_KEY_ENABLED,
+    ACCESS_KEYS_USED,
     DATA_KEYS_DRAWN,
     DATA_KEYS_REWRAPPED,
+    INLINE_POLICY_DELETED,
+    INLINE_POLICY_PUT,
     LEVEL,
     LEVEL_RAISED,
     LOG_RESTORED,
     MESH_ROLLED_BACK,
+    POLICY_ATTACHED,
+    POLICY_DELETED,
+    POLICY_DETACHED,
+    POLICY_PUT,
+    PRINCIPAL_CREATED,
+    PRINCIPAL_DELETED,
     PROXY_IDENTITY_ISSUED,
     RECORD_QUARANTINED,
     RESOURCE_CREATED,
@@ -28,12 +40,13 @@ from mesh.events import (
     SCHEMAS,
     SECRET_TYPES,
     TAGS_CHANGED,
+    TRUST_POLICY_PUT,
     Happened,
 )
 from mesh.frozen import freeze
 from mesh.kinds import KINDS, ResourceKey
 from mesh.position import Position
-from mesh.state import AccessKey, Resource, State, TokenEntry
+from mesh.state import Resource, State, TokenEntry
 
 Data = Mapping[str, Any]
 Folded = tuple[State, Resource | None]
@@ -150,22 +163,6 @@ def _rolled_back(state: State, data: Data) -> Folded:
     return state, None
 
 
-def _access_key_created(state: State, data: Data) -> Folded:
-    key = AccessKey(
-        data["access_key_id"], data["secret"], data["account"], data["principal"], data["admin"], state.time_us
-    )
-    return state.but(access_keys=state.access_keys.insert(key.access_key_id, key)), None
-
-
-def _access_key_disabled(state: State, data: Data) -> Folded:
-    # Not there: in a role that opens no secrets, and after a restore to a moment before the key was made.
-    key = state.access_keys.get(data["access_key_id"])
-    if key is None or key.disabled_us is not None:
-        return state, None
-    disabled = key._replace(disabled_us=state.time_us)
-    return state.but(access_keys=state.access_keys.insert(key.access_key_id, disabled)), None
-
-
 def _proxy_identity_issued(state: State, data: Data) -> Folded:
     key_of(data["node"])
     return state, None
@@ -195,14 +192,31 @@ def _nothing(state: State, data: Data) -> Folded:  # noqa: ARG001 - one shape fo
     return state, None
 
 
+def _stateful(fold: Callable[[State, Data], State]) -> Callable[[State, Data], Folded]:
+    """A fold of what is no resource, as the table wants it."""
+    return lambda state, data: (fold(state, data), None)
+
+
 FOLDS: Mapping[str, Callable[[State, Data], Folded]] = {
     RESOURCE_CREATED: _created,
     RESOURCE_UPDATED: _updated,
     RESOURCE_DELETED: _deleted,
     TAGS_CHANGED: _tags_changed,
     MESH_ROLLED_BACK: _rolled_back,
-    ACCESS_KEY_CREATED: _access_key_created,
-    ACCESS_KEY_DISABLED: _access_key_disabled,
+    ACCESS_KEY_CREATED: _stateful(evolve_iam.access_key_created),
+    ACCESS_KEY_DISABLED: _stateful(evolve_iam.access_key_disabled),
+    ACCESS_KEY_ENABLED: _stateful(evolve_iam.access_key_enabled),
+    ACCESS_KEY_DELETED: _stateful(evolve_iam.access_key_deleted),
+    ACCESS_KEYS_USED: _stateful(evolve_iam.access_keys_used),
+    PRINCIPAL_CREATED: _stateful(evolve_iam.principal_created),
+    PRINCIPAL_DELETED: _stateful(evolve_iam.principal_deleted),
+    POLICY_ATTACHED: _stateful(evolve_iam.policy_attached),
+    POLICY_DETACHED: _stateful(evolve_iam.policy_detached),
+    INLINE_POLICY_PUT: _stateful(evolve_iam.inline_policy_put),
+    INLINE_POLICY_DELETED: _stateful(evolve_iam.inline_policy_deleted),
+    TRUST_POLICY_PUT: _stateful(evolve_iam.trust_policy_put),
+    POLICY_PUT: _stateful(evolve_iam.policy_put),
+    POLICY_DELETED: _stateful(evolve_iam.policy_deleted),
     PROXY_IDENTITY_ISSUED: _proxy_identity_issued,
     DATA_KEYS_DRAWN: _data_keys,
     DATA_KEYS_REWRAPPED: _data_keys,

@@ -34,3 +34,37 @@ VALUE_SHOWN_CHARS = 80
 
 NAMES_SHOWN = 5
 """How many names a message lists before it only counts (App Mesh: 'Listing up to 5 route names')."""
+
+# --- who may do what (IAM's own quotas, so that what is brought along from there fits)
+
+ACCESS_KEYS_PER_USER = 2
+"""So that a key can be rotated: the new one is there before the old one goes."""
+
+POLICY_MAX_CHARS = 6_144
+"""A managed policy's document, white space not counted."""
+
+INLINE_POLICIES_MAX_CHARS = 10_240
+"""All inline policies of a user or role together, white space not counted."""
+
+TRUST_POLICY_MAX_CHARS = 4_096
+"""A role's trust policy (IAM: 2 048, adjustable up to this)."""
+
+SESSION_POLICY_MAX_CHARS = 2_048
+"""A policy passed to AssumeRole."""
+
+POLICY_TEXT_MAX_BYTES = 65_536
+"""Any document as it comes, white space included: it is kept verbatim, in every state."""
+
+POLICIES_PER_PRINCIPAL = 20
+"""Managed policies attached to one user or role (IAM: 10, adjustable up to this)."""
+
+PRINCIPALS_PER_ACCOUNT = 6_000
+"""Users and roles of an account (IAM: 5 000 users, 1 000 roles)."""
+
+POLICIES_PER_ACCOUNT = 1_500
+"""Managed policies of an account's own."""
+
+USER_NAME_MAX_CHARS = 64
+"""Of a user, or of a role."""
+
+POLICY_NAME_MAX_CHARS = 128

@@ -1,8 +1,8 @@
 """What App Mesh demands beyond its model, of one resource alone: names, tags and specs. Pure.
 
 Sources: the service model's own documentation and the App Mesh user guide. What depends on other resources stands in
-mesh/decide.py. Where AWS is silent and Envoy would refuse the outcome (all weights 0, one port twice), we refuse first:
-a bad route must fail its caller, not every proxy of the mesh.
+mesh/decide.py. Where AWS is silent and Envoy would refuse the outcome (one port twice, a control character), we refuse
+first: a bad spec must fail its caller, not every proxy of the mesh.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from mesh.errors import BadRequest, TooManyTags
+from mesh.errors import TooManyTags
+from mesh.fingerprint import canonical_json
 from mesh.kinds import (
     GATEWAY_ROUTE,
     KINDS,
@@ -31,7 +32,6 @@ from mesh.limits import (
 )
 from mesh.model.validator import problems, refuse, shown
 from mesh.references import ROUTE_TYPES
-from mesh.state import canonical_json
 
 Spec = Mapping[str, Any]
 Problems = Iterator[str]
@@ -40,6 +40,13 @@ ACCOUNT_DIGITS = 12
 _FIRST_PRINTABLE, _DELETE = 0x20, 0x7F
 _TOTAL_WEIGHT_MAX = 100
 _HTTP_RETRY_EVENTS = ("server-error", "gateway-error", "client-error", "stream-error")
+_HEALTH_CHECKS = {
+    "http": ("http", "tcp"),
+    "http2": ("http2", "grpc", "tcp"),
+    "grpc": ("grpc", "http2", "tcp"),
+    "tcp": ("tcp",),
+}
+"""By a listener's protocol: how it may be checked. gRPC is HTTP/2, and whatever listens can be connected to."""
 _RETRY_MEMBERS = ("httpRetryEvents", "tcpRetryEvents", "grpcRetryEvents")
 _RESERVED_PREFIXES = ("/aws-appmesh", "/aws-app-mesh")
 _RESERVED_SERVICES = ("aws.app-mesh", "aws.appmesh")
@@ -52,10 +59,14 @@ def check_spec(kind: str, spec: Spec) -> None:
     The rules assume the model's shapes, so they speak only once the model has nothing to say.
     """
     found = list(islice(problems(f"{KINDS[kind].title}Spec", spec, "spec"), PROBLEMS_COUNTED))
-    if not found:
-        found = [*_size(spec), *islice(_control_characters(spec, "spec"), PROBLEMS_COUNTED)]
-        found += [*islice(_RULES.get(kind, _no_rules)(spec), PROBLEMS_COUNTED)]
-    refuse(found)
+    refuse(found or list(islice(rule_problems(kind, spec), PROBLEMS_COUNTED)))
+
+
+def rule_problems(kind: str, spec: Spec) -> Problems:
+    """What the rules say against a spec that the model has nothing against."""
+    yield from _size(spec)
+    yield from _control_characters(spec, "spec")
+    yield from _RULES.get(kind, _no_rules)(spec)
 
 
 def _control_characters(value: object, path: str) -> Problems:
@@ -75,15 +86,31 @@ def _control_characters(value: object, path: str) -> Problems:
 def check_key(key: ResourceKey) -> None:
     """The names in a key: BadRequest when one cannot be part of a path, an ARN and a proxy's node id."""
     kind = KINDS[key.kind]
-    found = [] if is_account(key.account) else [f"meshOwner: {shown(key.account)} must be twelve digits"]
-    found += _name(MESH.name_member, key.mesh)
-    if "@" in key.mesh:
-        found.append(f"{MESH.name_member}: {shown(key.mesh)} must not contain '@', which parts a mesh from its owner")
+    names = {MESH.name_member: key.mesh}
     if kind.parent:
-        found += _name(KINDS[kind.parent].name_member, key.parent)
-    if kind is not MESH:
-        found += _name(kind.name_member, key.name)
-    refuse(found)
+        names[KINDS[kind.parent].name_member] = key.parent
+    names[kind.name_member] = key.name
+    refuse([*owner_problems(key.account), *(each for item in names.items() for each in name_problems(*item))])
+
+
+def owner_problems(account: str) -> Problems:
+    """What is wrong with a `meshOwner`."""
+    if not is_account(account):
+        yield f"meshOwner: {shown(account)} must be twelve digits"
+
+
+def name_problems(member: str, name: str) -> Problems:
+    """What is wrong with a name: it must fit into a path, an ARN and a proxy's node id."""
+    if not 1 <= len(name) <= NAME_MAX_CHARS:
+        yield f"{member}: {shown(name)} must have 1 to {NAME_MAX_CHARS} characters"
+    elif "/" in name:
+        yield f"{member}: {shown(name)} must not contain '/'"
+    elif name in (".", ".."):
+        yield f"{member}: {shown(name)} is a path of its own and cannot be a name"
+    elif not name.isprintable():
+        yield f"{member}: {shown(name)} must not contain control characters"
+    elif member == MESH.name_member and "@" in name:
+        yield f"{member}: {shown(name)} must not contain '@', which parts a mesh from its owner"
 
 
 def check_tags(tags: Mapping[str, str], kept: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -91,8 +118,7 @@ def check_tags(tags: Mapping[str, str], kept: Mapping[str, str] | None = None) -
     found = []
     for key, value in tags.items():
         found += [*problems("TagKey", key, "tags[].key"), *problems("TagValue", value, f"tags[{shown(key)}]")]
-        if key.lower().startswith("aws:"):
-            found.append(f"tags[].key: {shown(key)} must not begin with 'aws:', which is reserved")
+        found += _reserved("tags[].key", key)
     refuse(found)
     result = {**(kept or {}), **tags}
     if len(result) > TAGS_PER_RESOURCE:
@@ -104,43 +130,39 @@ def check_tags(tags: Mapping[str, str], kept: Mapping[str, str] | None = None) -
 
 def tags_from_list(items: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """The API's [{key, value}] as a mapping; BadRequest when a key is there twice."""
-    tags: dict[str, str] = {}
-    found = []
+    refuse(list(tag_problems(items)))
+    return {item["key"]: item["value"] for item in items}
+
+
+def tag_problems(items: Sequence[Mapping[str, str]]) -> Problems:
+    """What the rules say against the API's list of tags."""
+    keys: set[str] = set()
     for index, item in enumerate(items):
-        if item["key"] in tags:
-            found.append(f"tags[{index}].key: {shown(item['key'])} is there twice")
-        tags[item["key"]] = item["value"]
-    refuse(found)
-    return tags
+        path, key = f"tags[{index}].key", item["key"]
+        if key in keys:
+            yield f"{path}: {shown(key)} is there twice"
+        keys.add(key)
+        yield from _reserved(path, key)
+
+
+def _reserved(path: str, key: str) -> Problems:
+    if key.lower().startswith("aws:"):
+        yield f"{path}: {shown(key)} must not begin with 'aws:', which is reserved"
 
 
 def check_client_token(token: str) -> None:
-    """BadRequest unless it is 1 to 36 letters, digits, hyphens and underscores."""
+    """BadRequest unless it is one."""
+    refuse(list(token_problems(token)))
+
+
+def token_problems(token: str) -> Problems:
+    """What is wrong with a `clientToken`: it is 1 to 36 letters, digits, hyphens and underscores."""
     if not 1 <= len(token) <= CLIENT_TOKEN_MAX_CHARS or not _TOKEN_CHARACTERS.issuperset(token):
-        raise BadRequest(
-            f"clientToken: {shown(token)} must be 1 to {CLIENT_TOKEN_MAX_CHARS} letters, digits, hyphens, underscores"
-        )
+        yield f"clientToken: {shown(token)} must be 1 to {CLIENT_TOKEN_MAX_CHARS} letters, digits, hyphens, underscores"
 
 
 def is_account(text: str) -> bool:
     return len(text) == ACCOUNT_DIGITS and text.isascii() and text.isdigit()
-
-
-def lacks_port_match(spec: Spec) -> bool:
-    """Whether a route or gateway route matches on no port (it must once its parent has several listeners)."""
-    return all((spec[route_type].get("match") or {}).get("port") is None for route_type in _route_types(spec))
-
-
-def _name(member: str, name: str) -> list[str]:
-    if not 1 <= len(name) <= NAME_MAX_CHARS:
-        return [f"{member}: {shown(name)} must have 1 to {NAME_MAX_CHARS} characters"]
-    if "/" in name:
-        return [f"{member}: {shown(name)} must not contain '/'"]
-    if name in (".", ".."):
-        return [f"{member}: {shown(name)} is a path of its own and cannot be a name"]
-    if not name.isprintable():
-        return [f"{member}: {shown(name)} must not contain control characters"]
-    return []
 
 
 def _size(spec: Spec) -> Problems:
@@ -184,12 +206,18 @@ def _listeners(listeners: Sequence[Spec]) -> Problems:
         check = listener.get("healthCheck") or {}
         if check.get("port", port) != port:
             yield f"{path}.healthCheck.port: {check['port']} must equal the listener's port {port}"
-        if check.get("protocol", protocol) != protocol:
-            yield f"{path}.healthCheck.protocol: {check['protocol']} must equal the listener's protocol {protocol}"
+        if "protocol" in check and check["protocol"] not in _HEALTH_CHECKS[protocol]:
+            yield _wrong_health_check(f"{path}.healthCheck.protocol", check["protocol"], protocol)
         for member in ("timeout", "connectionPool"):
             for given in listener.get(member) or {}:
                 if given != protocol:
                     yield f"{path}.{member}.{given}: must be {protocol}, the listener's protocol"
+
+
+def _wrong_health_check(path: str, check: str, protocol: str) -> str:
+    if check == "grpc":
+        return f"{path}: GRPC HealthCheck requires listener type of HTTP2 or GRPC."
+    return f"{path}: {check} cannot check a listener of protocol {protocol}, only {', '.join(_HEALTH_CHECKS[protocol])}"
 
 
 def _route(spec: Spec) -> Problems:
@@ -231,8 +259,6 @@ def _weights(path: str, targets: Sequence[Spec]) -> Problems:
     total = sum(target["weight"] for target in targets)
     if total > _TOTAL_WEIGHT_MAX:
         yield f"{path}: the weights add up to {total}, which must be at most {_TOTAL_WEIGHT_MAX}"
-    if total == 0:
-        yield f"{path}: the weights add up to 0; one must be above 0, or the route leads nowhere"
 
 
 def _match(path: str, match: Spec) -> Problems:

@@ -2,11 +2,7 @@
 
 A new state shares every unchanged part with the one before it, so keeping many (a rollback's target, the answer to
 a repeated token) costs only what differs. Everything grows only through the `with_…` methods, because they keep the
-indexes and the fingerprint true.
-
-The fingerprint is a sum, modulo 2^4096, of one 4096-bit hash for each item of the state. A sum does not depend on
-the order of insertion, and one change costs two hashes whatever the size of the mesh; at this width, finding two
-sets with one sum is beyond reach (generalised birthday attacks need some 2^128 steps).
+indexes and the fingerprint (`mesh.fingerprint`) true.
 """
 
 from __future__ import annotations
@@ -15,24 +11,29 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar, cast
 
 from rpds import HashTrieMap, HashTrieSet, Queue
 
+from mesh.fingerprint import (
+    FINGERPRINT_BYTES,
+    FINGERPRINT_MASK,
+    canonical_json,
+    change_item,
+    entry_item,
+    resource_item,
+    stone_item,
+    token_item,
+)
 from mesh.frozen import Frozen, freeze
 from mesh.kinds import CONTAINERS, MESH, PARENTS, ResourceKey, mesh_key
 from mesh.limits import TOKEN_WINDOW_US, TOKENS_KEPT, TOMBSTONES_KEPT
 from mesh.position import ORIGIN, Position
+from mesh.principals import AccessKey, ManagedPolicy, Principal
 from mesh.references import hard_targets
 
 _T = TypeVar("_T")
-FINGERPRINT_BYTES = 512
-FINGERPRINT_MASK = (1 << (8 * FINGERPRINT_BYTES)) - 1
-_ENCODE = json.JSONEncoder(
-    check_circular=False, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=dict
-).encode
 _ENCODE_IN_ORDER = json.JSONEncoder(
     check_circular=False, separators=(",", ":"), ensure_ascii=False, default=dict
 ).encode
@@ -147,24 +148,6 @@ class TokenEntry(NamedTuple):
         return unpack(self.kept.text) if isinstance(self.kept, PackedResource) else self.kept
 
 
-class AccessKey(NamedTuple):
-    """A SigV4 key pair that Meshlog issued. `principal` is an ARN; times are log times.
-
-    `disabled_us`: since when it opens nothing any more; None while it does.
-    """
-
-    access_key_id: str
-    secret: str
-    account: str
-    principal: str
-    admin: bool
-    created_us: int = 0
-    disabled_us: int | None = None
-
-    def __repr__(self) -> str:
-        return f"AccessKey({self.access_key_id})"
-
-
 @dataclass(frozen=True, slots=True)
 class State:
     """The whole cluster at `position`.
@@ -173,7 +156,7 @@ class State:
     round) are indexes of it. `changed_in` has, for each living mesh, virtual router and virtual gateway, the position
     of the last change in it, deletions included. `deleted` is by uid. `access_keys` is empty in a role that cannot
     open secrets, and is no part of the state hash. `lineage` has the last position of each earlier epoch that this
-    timeline goes on from, oldest first.
+    timeline goes on from, oldest first. `principals` and `policies` (by ARN) are small tables, as `TABLES` lists them.
     """
 
     position: Position = ORIGIN
@@ -190,6 +173,8 @@ class State:
     access_keys: HashTrieMap[str, AccessKey] = field(default_factory=HashTrieMap)
     fingerprint: int = 0
     lineage: tuple[Position, ...] = ()
+    principals: HashTrieMap[str, Principal] = field(default_factory=HashTrieMap)
+    policies: HashTrieMap[str, ManagedPolicy] = field(default_factory=HashTrieMap)
 
     def at(self, number: int) -> Position:
         """The position of that number on this timeline: each epoch goes on counting where the one before was left."""
@@ -270,6 +255,16 @@ class State:
                 tokens, total = tokens.remove(eldest), total - token_item(eldest, kept)
         return self.but(tokens=tokens, token_order=order, fingerprint=total & FINGERPRINT_MASK)
 
+    def with_entry(self, table: str, key: Any, entry: tuple[Any, ...] | None) -> State:
+        """The state with one entry of a small table (see `TABLES`) put, replaced or, by None, taken out."""
+        entries: HashTrieMap[Any, Any] = getattr(self, table)
+        before, total = entries.get(key), self.fingerprint
+        if before is not None:
+            entries, total = entries.remove(key), total - entry_item(table, key, before)
+        if entry is not None:
+            entries, total = entries.insert(key, entry), total + entry_item(table, key, entry)
+        return self.but(**{table: entries, "fingerprint": total & FINGERPRINT_MASK})
+
     def without_tombstone(self, uid: str) -> State:
         """The state that forgets a deletion, since the uid lives again."""
         stone = self.deleted.get(uid)
@@ -307,13 +302,12 @@ class State:
         return changed, total
 
 
+TABLES: Mapping[str, type[tuple[Any, ...]]] = {"principals": Principal, "policies": ManagedPolicy}
+"""The state's small tables, each a map of a key (text, or a tuple of texts) to a tuple of plain values; changed by
+`with_entry` alone. Fingerprint and checkpoint cover whatever is listed here."""
+
 _FIELDS = tuple(each.name for each in fields(State))
 _VALUES = attrgetter(*_FIELDS)
-
-
-def canonical_json(value: Any) -> bytes:
-    """One byte string for each JSON value (frozen or plain): sorted members, no spaces, UTF-8."""
-    return _ENCODE(value).encode()
 
 
 def state_hash(state: State) -> str:
@@ -328,36 +322,8 @@ def computed_fingerprint(state: State) -> int:
     total += sum(change_item(key, position) for key, position in state.changed_in.items())
     total += sum(stone_item(uid, stone) for uid, stone in state.deleted.items())
     total += sum(token_item(digest, entry) for digest, entry in state.tokens.items())
+    total += sum(entry_item(table, key, entry) for table in TABLES for key, entry in getattr(state, table).items())
     return total & FINGERPRINT_MASK
-
-
-@lru_cache(maxsize=2048)
-def _item(text: bytes) -> int:
-    # Cached, since what one event adds the next one to the same thing takes away.
-    return int.from_bytes(hashlib.shake_256(text).digest(FINGERPRINT_BYTES), "big")
-
-
-def resource_item(digest: bytes) -> int:
-    """What the fingerprint counts for a resource of this digest."""
-    return _item(b'["resource","%s"]' % digest.hex().encode())
-
-
-def stone_item(uid: str, stone: Tombstone) -> int:
-    """What the fingerprint counts for a tombstone."""
-    return _item(canonical_json(("deleted", uid, stone)))
-
-
-def change_item(container: ResourceKey, position: Position) -> int:
-    """What the fingerprint counts for a container's last change."""
-    return _item(canonical_json(("changed_in", container, position)))
-
-
-def token_item(digest: bytes, entry: TokenEntry) -> int:
-    """What the fingerprint counts for a token: canonical JSON, written out, since there are many."""
-    kept = f'"{entry.kept.digest.hex()}"' if entry.kept else "null"
-    epoch, position = entry.position
-    text = f'["token","{digest.hex()}","{entry.body.hex()}",[{epoch},{position}],{entry.time_us},{kept}]'
-    return _item(text.encode())
 
 
 def _first(queue: Queue[_T]) -> _T | None:

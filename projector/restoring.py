@@ -27,7 +27,7 @@ from eventlog.signing import SigningKey, signing_key
 from eventlog.writer import LogWriter
 from mesh.checkpoint import to_documents
 from mesh.errors import Conflict, Damaged, NoQuorum, OutcomeUnknown, Unavailable
-from mesh.events import LOG_RESTORED, RESTRICTING_TYPES, SCHEMAS
+from mesh.events import LOG_RESTORED, NARROWING_TYPES, RESTRICTING_TYPES, SCHEMAS
 from mesh.state import State, state_hash
 from runtime.clock import Clock, Entropy
 from runtime.limits import CHECKPOINT_TXN_PARTS, FOLLOW_RETRY_S, RESTORE_WRITE_S
@@ -117,7 +117,11 @@ class LogRestore:
 def first_records(journal: Journal, account: str, actor: str) -> list[NewRecord]:
     """LogRestored, and what took access away after the base, again: what was revoked stays revoked."""
     found = [(LOG_RESTORED, account, actor, journal.restored)]
-    found += [(event["type"], event["account"], event["actor"], event["data"]) for event in journal.restricting]
+    for event in journal.restricting:
+        kind, data = event["type"], event["data"]
+        found.append(
+            (kind, event["account"], event["actor"], {**data, "within": True} if kind in NARROWING_TYPES else data)
+        )
     return [
         NewRecord(kind, SCHEMAS[kind], owner, by, "", journal.restore_id, None, data)
         for kind, owner, by, data in found

@@ -6,18 +6,30 @@ from collections.abc import Iterable
 
 from mesh.events import (
     ACCESS_KEY_CREATED,
+    ACCESS_KEY_DELETED,
     ACCESS_KEY_DISABLED,
+    ACCESS_KEY_ENABLED,
+    ACCESS_KEYS_USED,
     DATA_KEYS_DRAWN,
     DATA_KEYS_REWRAPPED,
+    INLINE_POLICY_DELETED,
+    INLINE_POLICY_PUT,
     LEVEL_RAISED,
     LOG_RESTORED,
     MESH_ROLLED_BACK,
+    POLICY_ATTACHED,
+    POLICY_DELETED,
+    POLICY_DETACHED,
+    POLICY_PUT,
+    PRINCIPAL_CREATED,
+    PRINCIPAL_DELETED,
     PROXY_IDENTITY_ISSUED,
     RECORD_QUARANTINED,
     RESOURCE_CREATED,
     RESOURCE_DELETED,
     RESOURCE_UPDATED,
     TAGS_CHANGED,
+    TRUST_POLICY_PUT,
     Event,
 )
 from mesh.evolve import key_of
@@ -30,6 +42,18 @@ OF_NONE = frozenset(
         TAGS_CHANGED,
         ACCESS_KEY_CREATED,
         ACCESS_KEY_DISABLED,
+        ACCESS_KEY_ENABLED,
+        ACCESS_KEY_DELETED,
+        ACCESS_KEYS_USED,
+        PRINCIPAL_CREATED,
+        PRINCIPAL_DELETED,
+        POLICY_ATTACHED,
+        POLICY_DETACHED,
+        INLINE_POLICY_PUT,
+        INLINE_POLICY_DELETED,
+        TRUST_POLICY_PUT,
+        POLICY_PUT,
+        POLICY_DELETED,
         PROXY_IDENTITY_ISSUED,
         DATA_KEYS_DRAWN,
         DATA_KEYS_REWRAPPED,
@@ -38,7 +62,7 @@ OF_NONE = frozenset(
         RECORD_QUARANTINED,
     }
 )
-"""Tags, credentials, keys and levels change no spec. (A level is looked at by itself.)"""
+"""Tags, credentials, policies, keys and levels change no spec. (A level is looked at by itself.)"""
 
 
 def changed_keys(events: Iterable[Event]) -> set[ResourceKey]:

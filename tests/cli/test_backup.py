@@ -21,7 +21,8 @@ from eventlog.restore import Journal, Kind, Step, Witness, encode_journal, loss
 from mesh.commands import CreateAccessKey, DisableAccessKey
 from mesh.errors import Conflict, IntegrityError, NotFound, SettingsError
 from mesh.position import Position
-from mesh.state import AccessKey, State
+from mesh.principals import AccessKey
+from mesh.state import State
 from tests.mesh.worlds import ACCOUNT, PRINCIPAL
 from tests.projector.archives import ship
 from tests.projector.logs import BOTH, MemoryLog

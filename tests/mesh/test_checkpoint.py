@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import random
 from typing import Any
 
@@ -13,8 +14,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from mesh.checkpoint import from_documents, to_documents
-from mesh.commands import Command, Create, CreateAccessKey, Delete, DisableAccessKey, Rollback, TagResource, Update
+from mesh.commands import (
+    AttachPolicy,
+    Command,
+    Create,
+    CreateAccessKey,
+    CreatePrincipal,
+    Delete,
+    DetachPolicy,
+    DisableAccessKey,
+    PutInlinePolicy,
+    PutPolicy,
+    RaiseLevel,
+    RecordKeyUse,
+    Rollback,
+    TagResource,
+    Update,
+)
 from mesh.errors import Damaged, MeshlogError
+from mesh.events import LEVEL
 from mesh.evolve import evolve
 from mesh.position import Position
 from mesh.state import State, computed_fingerprint, state_hash
@@ -35,6 +53,13 @@ def assert_same(found: State, wanted: State) -> None:
     assert [list(found.resources[key].spec) for key in sorted(found.resources)] == [
         list(wanted.resources[key].spec) for key in sorted(wanted.resources)
     ], "the order of members is the caller's"
+
+
+ROLE, POLICY = f"arn:aws:iam::{ACCOUNT}:role/deploy", f"arn:aws:iam::{ACCOUNT}:policy/p"
+
+
+def document(number: int) -> str:
+    return json.dumps({"Statement": {"Effect": "Allow", "Action": f"appmesh:Describe{number}", "Resource": "*"}})
 
 
 NODES = [key("virtualNode", name) for name in ("cart-v1", "cart-v2", "stock", "mail")]
@@ -59,7 +84,14 @@ def history(seed: int, steps: int) -> World:
                 Delete(route),
                 TagResource(node, {"b": str(number)}),
                 Rollback(ACCOUNT, MESH.mesh, then, allow_mesh_deletion=True),
-                CreateAccessKey(f"AKIA{number}", "a secret", ACCOUNT, "arn:aws:iam::1:user/ann", True),
+                CreateAccessKey(f"AKIA{number}", "a secret", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/{number}", True),
+                RaiseLevel(LEVEL),
+                CreatePrincipal(ROLE, '{"Version": "2012-10-17", "Statement": []}'),
+                PutPolicy(POLICY, document(number % 3)),
+                AttachPolicy(ROLE, POLICY),
+                DetachPolicy(ROLE, POLICY),
+                PutInlinePolicy(ROLE, f"p{number % 3}", document(number % 5)),
+                RecordKeyUse(number, (f"AKIA{draw.randint(0, number)}",)),
                 DisableAccessKey(f"AKIA{draw.randint(0, number)}", ACCOUNT),
             )
         )
@@ -134,7 +166,17 @@ def test_a_state_that_does_not_add_up_is_damage() -> None:
 
 def test_what_is_no_document_is_damage_and_a_newer_format_says_so() -> None:
     config = to_documents(shop().state).config
-    wrongs: tuple[Any, ...] = (None, [], {}, 7, config[:-1], [2, *config[1:]], [1, "x", *config[2:]])
+    wrongs: tuple[Any, ...] = (
+        None,
+        [],
+        {},
+        7,
+        config[:-1],
+        [2, *config[1:]],
+        [3, *config[1:]],
+        [*config, {}],
+        [1, "x", *config[2:]],
+    )
     for wrong in wrongs:
         with pytest.raises(Damaged, match="newer build"):
             from_documents(wrong, None)

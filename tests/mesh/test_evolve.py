@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mesh.commands import CreateAccessKey, Delete, DisableAccessKey, IssueProxyIdentity, TagResource
+from mesh.commands import CreateAccessKey, Delete, DisableAccessKey, IssueProxyIdentity, RaiseLevel, TagResource
 from mesh.errors import Poison
 from mesh.events import EVENT_TYPES, LEVEL, RESTRICTING_TYPES, SCHEMAS, SECRET_TYPES, Event, NewEvent, subject
 from mesh.evolve import FOLDS, evolve
@@ -15,6 +15,8 @@ from mesh.kinds import mesh_key
 from mesh.position import ORIGIN, Position
 from mesh.state import State, state_hash
 from tests.mesh.worlds import ACCOUNT, MESH, START_US, STEP_US, World, key, node_spec, placed, shop, token
+
+NOTHING = '{"Version": "2012-10-17", "Statement": []}'
 
 
 def poisoned(state: State, event: Event) -> str:
@@ -98,13 +100,26 @@ def test_what_takes_access_away_can_be_applied_where_it_has_nothing_to_take() ->
     world.do(CreateAccessKey("ROOT", "secret", ACCOUNT, "arn", True))
     world.do(CreateAccessKey("AKID", "secret", ACCOUNT, "arn", True))
     world.do(DisableAccessKey("AKID", ACCOUNT))
-    data = {"AccessKeyDisabled": {"access_key_id": "AKID"}}
+    ann, own, deny = f"arn:aws:iam::{ACCOUNT}:user/ann", f"arn:aws:iam::{ACCOUNT}:policy/p", NOTHING
+    data: dict[str, dict[str, Any]] = {
+        "AccessKeyDisabled": {"access_key_id": "AKID"},
+        "AccessKeyDeleted": {"access_key_id": "GONE"},
+        "PrincipalDeleted": {"principal": ann},
+        "PolicyDeleted": {"policy": own},
+        "PolicyAttached": {"principal": ann, "policy": own, "within": True},
+        "PolicyDetached": {"principal": ann, "policy": own, "within": True},
+        "InlinePolicyPut": {"principal": ann, "name": "p", "document": deny, "within": True},
+        "InlinePolicyDeleted": {"principal": ann, "name": "p", "within": True},
+        "TrustPolicyPut": {"principal": ann, "document": deny, "within": True},
+        "PolicyPut": {"policy": own, "account": ACCOUNT, "document": deny, "within": True},
+    }
     assert data.keys() == RESTRICTING_TYPES
     for event_type in RESTRICTING_TYPES:
         early = evolve(shop().state, after(shop(), event_type, data[event_type]))
         assert not early.access_keys
         again = evolve(world.state, after(world, event_type, data[event_type]))
-        assert again.access_keys == world.state.access_keys
+        for table in ("access_keys", "principals", "policies"):
+            assert getattr(again, table) == getattr(world.state, table), event_type
 
 
 def test_an_audit_fact_changes_nothing_but_the_position() -> None:
@@ -117,8 +132,9 @@ def test_an_audit_fact_changes_nothing_but_the_position() -> None:
 def test_a_level_is_raised_and_never_lowered() -> None:
     world = World()
     world.create(MESH, {})
-    assert evolve(world.state, after(world, "LevelRaised", {"level": LEVEL})).level == LEVEL
-    assert evolve(world.state, after(world, "LevelRaised", {"level": 0})).level == LEVEL
+    world.do(RaiseLevel(LEVEL))
+    assert world.state.level == LEVEL
+    assert evolve(world.state, after(world, "LevelRaised", {"level": 1})).level == LEVEL
 
 
 def restored(from_epoch: int, position: int) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from hypothesis import given
 
 from mesh import state as state_module
 from mesh.commands import Create, TagResource
+from mesh.fingerprint import canonical_json
 from mesh.kinds import ResourceKey, mesh_key
 from mesh.limits import TOKEN_WINDOW_US
 from mesh.position import Position
-from mesh.state import Resource, State, TokenEntry, canonical_json, computed_fingerprint, state_hash
+from mesh.state import Resource, State, TokenEntry, computed_fingerprint, state_hash
 from tests.mesh.worlds import ACCOUNT, MESH, OTHER_ACCOUNT, World, key, shop, token
 
 
