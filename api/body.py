@@ -1,89 +1,17 @@
-"""Request bodies: bytes off the wire within a size and a time, then JSON within a depth. Nothing larger is ever held.
-
-A body that says it is too large is refused before its first byte is read; one that does not say is cut off at the cap.
-Every refusal names what is wrong and where.
-"""
+"""Request bodies: bytes become JSON within a depth, or a refusal that names what is wrong and where."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from starlette.types import Message, Receive, Scope
-
-from mesh.errors import BadRequest, BodyTooLarge
-from runtime.limits import (
-    BODY_DEPTH,
-    BODY_SIZE_BYTES,
-    BODY_TIMEOUT_S,
-    LINGER_S,
-    LINGER_SIZE_BYTES,
-    LINGER_UNDECLARED_BYTES,
-)
+from mesh.errors import BadRequest
+from runtime.limits import BODY_DEPTH
 
 _INTEGERS = range(-(2**63), 2**63)
 """What msgpack, and every reader of the log, can hold."""
-
-
-async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole body; BodyTooLarge before reading where Content-Length tells, else as soon as the cap is passed."""
-    declared = _content_length(scope)
-    if declared is not None and declared > BODY_SIZE_BYTES:
-        raise _too_large(f"{declared} bytes")
-    chunks: list[bytes] = []
-    size_bytes = 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            async for chunk in _chunks(receive):
-                size_bytes += len(chunk)
-                if size_bytes > BODY_SIZE_BYTES:
-                    raise _too_large("larger")
-                chunks.append(chunk)
-    except TimeoutError:
-        raise BadRequest(f"The request body did not arrive within {BODY_TIMEOUT_S:g} s; send it again.") from None
-    return b"".join(chunks)
-
-
-async def discard_body(scope: Scope, receive: Receive) -> None:
-    """Read on and throw away, within bounds, so that a client that sends before it reads gets its answer."""
-    size_bytes = 0
-    declared = any(name == b"content-length" for name, _ in scope["headers"])
-    bound_bytes = LINGER_SIZE_BYTES if declared else LINGER_UNDECLARED_BYTES
-    try:
-        async with asyncio.timeout(LINGER_S):
-            async for chunk in _chunks(receive):
-                size_bytes += len(chunk)
-                if size_bytes > bound_bytes:
-                    return
-    except (TimeoutError, BadRequest):
-        return
-
-
-async def _chunks(receive: Receive) -> Any:
-    while True:
-        message: Message = await receive()
-        if message["type"] == "http.disconnect":
-            raise BadRequest("The connection closed before the whole request body arrived.")
-        yield message.get("body", b"")
-        if not message.get("more_body", False):
-            return
-
-
-def _content_length(scope: Scope) -> int | None:
-    values = {value for name, value in scope["headers"] if name == b"content-length"}
-    if not values:
-        return None
-    value = values.pop()
-    if values or not value.isdigit():
-        raise BadRequest("The Content-Length header must be one whole number.")
-    return int(value[:20])
-
-
-def _too_large(what: str) -> BodyTooLarge:
-    return BodyTooLarge(f"A request body may have at most {BODY_SIZE_BYTES} bytes, and this one is {what}: send less.")
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

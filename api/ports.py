@@ -26,6 +26,7 @@ from mesh.position import Position
 from mesh.state import State
 from runtime.clock import Clock, Entropy
 from runtime.limits import COMMAND_DEADLINE_S, READ_DEADLINE_S
+from runtime.settings import LimitSettings
 
 
 class Replica(Protocol):
@@ -220,5 +221,7 @@ class ApiPorts:
     """None: this server's keys are looked after elsewhere (tests, the simulation)."""
     peers: Peers | None = None
     recent: RecentEvents = field(default_factory=RecentEvents)
+    limits: LimitSettings | None = None
+    """None: the defaults."""
     command_deadline_s: float = COMMAND_DEADLINE_S
     read_deadline_s: float = READ_DEADLINE_S

@@ -8,7 +8,7 @@ a broken archive delays segments but never a call.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -32,6 +32,7 @@ from runtime.limits import (
     AUDIT_SOURCE_PER_S,
     AUDIT_SOURCES_MAX,
 )
+from runtime.rates import Rates
 
 log = structlog.get_logger(__name__)
 
@@ -46,24 +47,6 @@ class AuditMetrics:
         self.refused = Metric("meshlog_audit_refused", "Calls refused", ["code"], registry=registry)
         self.dropped = Metric("meshlog_audit_dropped", "Of those, counted only", ["code"], registry=registry)
         self.segments = Metric("meshlog_audit_segments", "Audit segments written", registry=registry)
-
-
-class Rates:
-    """A token bucket for each source, of the sources heard of last."""
-
-    def __init__(self, per_s: float = AUDIT_SOURCE_PER_S, burst: int = AUDIT_SOURCE_BURST) -> None:
-        self._per_s, self._burst = per_s, burst
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, source: str, now_s: float) -> bool:
-        """Whether one more of `source` passes now."""
-        tokens, at_s = self._buckets.pop(source, (float(self._burst), now_s))
-        tokens = min(self._burst, tokens + (now_s - at_s) * self._per_s)
-        passes = tokens >= 1
-        self._buckets[source] = (tokens - passes, now_s)
-        if len(self._buckets) > AUDIT_SOURCES_MAX:
-            self._buckets.popitem(last=False)
-        return passes
 
 
 class RefusedCalls:
@@ -85,7 +68,7 @@ class RefusedCalls:
         self._clock, self._entropy, self._region = clock, entropy, region
         self._retention_s = retention_s
         self._metrics = metrics
-        self._rates = Rates()
+        self._rates = Rates(AUDIT_SOURCE_PER_S, AUDIT_SOURCE_BURST, AUDIT_SOURCES_MAX)
         self._waiting: deque[dict[str, Any]] = deque()
         self._dropped: Counter[str] = Counter()
         self._sending: Refusals | None = None

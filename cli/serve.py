@@ -21,12 +21,12 @@ from api.past import LogHistory, StoredCheckpoints
 from api.peers import Peers, PeerServer
 from api.ports import ApiPorts, KeyPorts, Readiness, SignedIdentity, XdsEndpoint
 from api.recent import RecentEvents
-from api.server import ApiServer, server_config
 from cli.log_access import LogAccess, key_providers, member_of, open_log
 from cli.role_health import check_addresses, fold_checks, serve_health, status_of
 from cli.serve_archive import make_archiving
 from cli.serve_audit import Audit, make_audit
 from cli.serve_drill import make_drill
+from cli.serve_http import drain, serve_http
 from cli.serve_upkeep import Upkeep, UpkeepParts
 from cluster import pki
 from cluster.etcd.connection import EtcdConnection
@@ -47,9 +47,8 @@ from runtime.limits import (
     CONFIRM_TIMEOUT_S,
     CONFIRMED_AGE_READY_S,
     PROXY_LIFETIME_S,
-    SHUTDOWN_GRACE_S,
 )
-from runtime.settings import ApiSettings, split_address
+from runtime.settings import ApiSettings
 from runtime.supervise import Supervisor
 from runtime.tls import channel_credentials, server_credentials
 
@@ -109,6 +108,7 @@ class _Server:
     upkeep: Upkeep
     clock: Clock
     entropy: Entropy
+    ending: asyncio.Event
 
     def ports(self, health: HealthServer, peers: Peers | None, audit: Audit | None) -> ApiPorts:
         """What the API needs of all the rest."""
@@ -143,6 +143,7 @@ class _Server:
             peers=peers,
             recent=recent,
             audit=audit.ports if audit else None,
+            limits=settings.limits,
         )
 
     async def run(self, stack: AsyncExitStack, supervisor: Supervisor, health: HealthServer, log_id: str) -> None:
@@ -151,9 +152,7 @@ class _Server:
         audit = make_audit(settings, log_id, access.driver, access.keyring, clock=clock, entropy=self.entropy)
         peers = Peers(lambda: channel_credentials(settings.role_tls), clock) if settings.peer_listen else None
         app = create_app(self.ports(health, peers, audit))
-        server = ApiServer(
-            server_config(app, split_address(settings.listen), clock=clock, entropy=self.entropy, tls=settings.http_tls)
-        )
+        server = serve_http(app, settings, clock, self.entropy, supervisor)
         if settings.peer_listen and peers is not None:
             taker = PeerServer(app.state.commands, settings.trust_domain)
             await taker.start(settings.peer_listen, server_credentials(settings.role_tls))
@@ -174,8 +173,8 @@ class _Server:
         try:
             await supervisor.wait()
         finally:
-            server.should_exit = True
-            await asyncio.wait([serving], timeout=SHUTDOWN_GRACE_S)
+            self.ending.set()
+            await drain(server, serving, clock)
             if audit:
                 await audit.calls.close()
 
@@ -206,14 +205,20 @@ async def run_api(settings: ApiSettings) -> None:
             said |= {"drill": drill.status()} if drill else {}
             return said | ({"archive": archiving.status()} if archiving else {})
 
-        checks = {"keys": lambda: keys.waiting_for, **fold_checks(replica), "quorum": _confirmable(replica)}
+        ending = asyncio.Event()
+        checks = {
+            "ending": lambda: "this server is ending" if ending.is_set() else None,
+            "keys": lambda: keys.waiting_for,
+            **fold_checks(replica),
+            "quorum": _confirmable(replica),
+        }
         health = await serve_health(stack, settings, {**checks, **upkeep.checks()}, status)
         if not await supervisor.finish(supervisor.start(keys.run(), "keys")):
             return
         for duty in (upkeep, archiving, drill):
             if duty is not None:
                 duty.start(supervisor)
-        await _Server(settings, access, upkeep, clock, entropy).run(stack, supervisor, health, keys.log_id)
+        await _Server(settings, access, upkeep, clock, entropy, ending).run(stack, supervisor, health, keys.log_id)
 
 
 async def _other_peers(connection: EtcdConnection, settings: ApiSettings) -> list[str]:

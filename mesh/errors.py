@@ -10,6 +10,7 @@
     │   ├── NotFound                     404  the named resource, or one it refers to, is absent
     │   ├── Conflict                     409  the name, or the token, is taken
     │   │   └── ResourceInUse            409  something still refers to it
+    │   ├── RequestTimeout               408  the request itself came too slowly
     │   ├── BodyTooLarge                 413  refused before it was read
     │   └── TooManyRequests              429  slow down
     ├── Unavailable                      503  nothing wrong with the call; try again
@@ -111,6 +112,14 @@ class ResourceInUse(Conflict):
     code = "ResourceInUseException"
 
 
+class RequestTimeout(CallerError):
+    """The request did not arrive in time; sending it again may do."""
+
+    code = "RequestTimeoutException"
+    http_status = 408
+    retryable = True
+
+
 class BodyTooLarge(CallerError):
     """The body is over the limit; it was refused before it was read."""
 
@@ -124,6 +133,10 @@ class TooManyRequests(CallerError):
     code = "TooManyRequestsException"
     http_status = 429
     retryable = True
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Unavailable(MeshlogError):

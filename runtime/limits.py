@@ -71,6 +71,21 @@ SIGV4_WINDOW_S = 300
 """How far a signature's time may be from ours, either way: AWS's ±5 minutes. A recorded call with a clientToken meets
 that token in the log when it is replayed; one without (a delete) is done again: keep plain HTTP off open networks."""
 
+PRESIGNED_LIFETIME_S = 7 * 24 * 3600
+"""The longest life of a presigned URL, as at AWS."""
+SESSION_S_MIN, SESSION_S_DEFAULT, SESSION_S_MAX = 900, 3600, 12 * 3600
+"""How long a role's temporary credentials may live: AssumeRole's own bounds and default."""
+SESSION_TOKEN_S_DEFAULT, SESSION_TOKEN_S_MAX = 12 * 3600, 36 * 3600
+"""The same of GetSessionToken; the least is the same."""
+SESSION_POLICY_CHARS = 2048
+"""A session policy: AWS's bound; it travels in every request, inside the token."""
+SESSION_TOKEN_CHARS = 16 * 1024
+"""A session token: with the largest session policy under 5 KiB."""
+SESSION_KEY_AGE_S = 30.0
+"""A data key must be this old before a session is sealed under it, so that all servers have it (KEYRING_REFRESH_S)."""
+STS_MEMBERS_MAX = 256
+"""Members of an STS request; the largest real one (AssumeRole with tags) has some 120."""
+
 # --- cluster: certificates
 AUTHORITY_LIFETIME_S = 10 * 365 * 24 * 3600
 """A trust root: replacing one touches every host, so it outlives the hardware."""
@@ -205,13 +220,53 @@ EVENTS_PAGE_MAX = 1000
 EVENTS_PAGE_BYTES = 4 * 1024 * 1024
 """Event data in one answer of the history."""
 HTTP_CONNECTIONS_MAX = 2048
-"""Open connections and running requests of one API server: below the usual limit of open files."""
+"""Open connections of one API server: some 100 MB at 50 KiB each, and with what else is open below 4096 files."""
+HTTP_SOURCE_CONNECTIONS_MAX = 1024
+"""Of them from one address: half, since a load balancer or NAT is one address too."""
+HTTP_TURNED_AWAY_MAX = 256
+"""Connections above that which are still told so; what comes on top is cut without a word."""
+OTHER_FILES = 512
+"""What a role has open beside its callers' connections: gRPC channels, the archive, logs."""
+HTTP_TURNED_AWAY_S = 1.0
+"""How long such a one may take to send its request's head, and to read the answer."""
 HTTP_BACKLOG = 512
 """Connections that the kernel holds for us while the loop is busy."""
 HTTP_KEEP_ALIVE_S = 65
 """Idle connections: longer than the 60 s for which SDKs and load balancers keep theirs."""
-HTTP_HEADERS_BYTES = 64 * 1024
-"""Request line and headers together."""
+HTTP_HEADERS_BYTES = 32 * 1024
+"""Request line and headers together: a presigned URL with a large session token is below 16 KiB."""
+HTTP_HEADERS_MAX = 100
+"""Header lines: SDKs send some fifteen, proxies add a few. Each costs whoever looks at it."""
+HTTP_BODY_PIECES_MAX = 8192
+"""Reads and chunks that one body comes in: 128 bytes each of the largest one. Parsing a chunk of one byte costs 10 µs,
+so a body of such ones would hold the loop for ten seconds."""
+HTTP_CERTIFICATE_LOOK_S = 10.0
+"""Between looks whether the certificate of HTTPS was renewed: two stats."""
+HTTP_WRITE_S = 20.0
+"""A caller that takes nothing of its answer for so long is cut off: it holds the answer, and a task."""
+HTTP_DRAIN_ANNOUNCE_S = 0.5
+"""From SIGTERM, when /readyz turns and answers begin to say `connection: close`, to the end of the listener: whoever
+probes twice a second sends no new caller here."""
+HTTP_DRAIN_S = 4
+"""How long what is in flight may then take."""
+BODIES_BYTES_MAX = 128 * 1024 * 1024
+"""Bodies held at once, by all callers: usual ones have 2 KiB."""
+BODIES_SOURCE_BYTES_MAX = 32 * 1024 * 1024
+"""Of them from one address, so that one cannot take all the room."""
+PRINCIPAL_REQUESTS_PER_S = 1000
+"""Of one principal on one API server, sustained: about what a server can answer at all, so that it stops a loop that
+has gone wild but no benchmark."""
+PRINCIPAL_REQUESTS_BURST = 2000
+PRINCIPAL_REQUESTS_AT_ONCE = 256
+"""Of one principal: half of COMMAND_QUEUE_MAX, so that one alone never fills the queue of writes."""
+SOURCE_REFUSALS_PER_S = 200
+"""Calls of one address without a valid signature that are looked at, sustained: each costs 0.3 ms of verifying."""
+SOURCE_REFUSALS_BURST = 2000
+PRINCIPALS_REMEMBERED = 4096
+SOURCES_REMEMBERED = 4096
+"""Whose rates are remembered: the ones heard of last, about 200 bytes each."""
+SOURCE_KEYS_REMEMBERED = 64
+"""Access keys that signed rightly from one address, and are heard on while others there are not."""
 
 # --- xds (frontend <-> proxy)
 XDS_RECEIVE_BYTES_MAX = 16 * 1024 * 1024

@@ -6,7 +6,7 @@ Nothing here opens what a path names or holds a secret: only where it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -18,6 +18,13 @@ from runtime.limits import (
     COMPACT_KEEP_S,
     DRILL_EVERY_S,
     ETCD_QUOTA_BYTES,
+    HTTP_CONNECTIONS_MAX,
+    HTTP_SOURCE_CONNECTIONS_MAX,
+    PRINCIPAL_REQUESTS_AT_ONCE,
+    PRINCIPAL_REQUESTS_BURST,
+    PRINCIPAL_REQUESTS_PER_S,
+    SOURCE_REFUSALS_BURST,
+    SOURCE_REFUSALS_PER_S,
     TRIM_KEEP_EVENTS,
 )
 
@@ -125,6 +132,30 @@ class DutySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """What one API server takes of its callers, each number at least 1. Above it they are told to wait (429)."""
+
+    requests_per_s: int = PRINCIPAL_REQUESTS_PER_S
+    """Of one principal, sustained."""
+    requests_burst: int = PRINCIPAL_REQUESTS_BURST
+    """Of one principal, at once after a while of silence."""
+    requests_at_once: int = PRINCIPAL_REQUESTS_AT_ONCE
+    """Of one principal, under way at the same time."""
+    refusals_per_s: int = SOURCE_REFUSALS_PER_S
+    """Calls without a valid signature from one address (IPv6: one /64)."""
+    refusals_burst: int = SOURCE_REFUSALS_BURST
+    connections: int = HTTP_CONNECTIONS_MAX
+    """Open connections in all."""
+    connections_per_source: int = HTTP_SOURCE_CONNECTIONS_MAX
+    """And from one address: a load balancer is one."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if getattr(self, each.name) < 1:
+                raise SettingsError(f"limits.{each.name} must be at least 1: leave it out for its default")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings(LogSettings):
     """`meshlog serve api`. `listen` speaks plain HTTP unless `http_tls` is given."""
 
@@ -149,6 +180,7 @@ class ApiSettings(LogSettings):
     quota_bytes: int = ETCD_QUOTA_BYTES
     """The etcd members' quota, for a release that does not tell it (etcd before 3.6)."""
     duties: DutySettings | None = None
+    limits: LimitSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,13 +1,18 @@
-"""Mutual TLS for our gRPC servers and clients: PEM files that are read again when they change.
+"""TLS for our servers and clients, mutual over gRPC: PEM files that are read again when they change.
 
 A renewed certificate needs no restart. Files that cannot be read never take the last good ones away.
 """
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
 import grpc
 import structlog
 
+from mesh.errors import SettingsError
 from runtime.settings import TlsFiles
 
 log = structlog.get_logger(__name__)
@@ -15,17 +20,18 @@ log = structlog.get_logger(__name__)
 _Stamp = tuple[tuple[int, int, int], ...]
 
 
+def _stamp_of(paths: Sequence[Path]) -> _Stamp:
+    found = [path.stat() for path in paths]
+    return tuple((status.st_ino, status.st_mtime_ns, status.st_size) for status in found)
+
+
 class CertificateFiles:
     """Asked by gRPC at every handshake, in its own thread, whether there is something new."""
 
     def __init__(self, files: TlsFiles) -> None:
         self._paths = (files.key, files.certificate, files.authority)
-        self._stamp = self._stat()
+        self._stamp = _stamp_of(self._paths)
         self.first = self._read()
-
-    def _stat(self) -> _Stamp:
-        found = [path.stat() for path in self._paths]
-        return tuple((status.st_ino, status.st_mtime_ns, status.st_size) for status in found)
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         key, certificate, authority = (path.read_bytes() for path in self._paths)
@@ -34,7 +40,7 @@ class CertificateFiles:
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """New files as a configuration; None to go on with the last one, also when the new ones cannot be read."""
         try:
-            stamp = self._stat()
+            stamp = _stamp_of(self._paths)
             if stamp == self._stamp:
                 return None
             fresh = self._read()
@@ -61,3 +67,35 @@ def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(
         files.authority.read_bytes(), files.key.read_bytes(), files.certificate.read_bytes()
     )
+
+
+class ServerCertificate:
+    """TLS 1.2 or newer for an HTTP server: callers verify us, we do not ask them for a certificate."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._paths = (files.key, files.certificate)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.context.options |= ssl.OP_NO_RENEGOTIATION
+        try:
+            self._stamp = _stamp_of(self._paths)
+            self.context.load_cert_chain(files.certificate, files.key)
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(f"cannot use {files.certificate} and {files.key} for HTTPS: {error}") from error
+
+    def refresh(self) -> bool:
+        """Use what is in the files from the next handshake on, if it changed and is a pair; True if so."""
+        key, certificate = self._paths
+        try:
+            stamp = _stamp_of(self._paths)
+            if stamp == self._stamp:
+                return False
+            # A pair that does not match must be found before it is in the context that serves.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+            self.context.load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            log.warning("certificate files cannot be used: the last ones stay in use", error=str(error))
+            return False
+        self._stamp = stamp
+        log.info("certificate files changed", files=[str(path) for path in self._paths])
+        return True

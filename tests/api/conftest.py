@@ -18,7 +18,6 @@ from api.past import LogHistory, StoredCheckpoints
 from api.ports import ApiPorts, AuditPorts, KeyPorts, Readiness, SignedIdentity, XdsEndpoint
 from api.recent import RecentEvents
 from api.refusals import RefusedCalls
-from api.server import ApiServer, server_config
 from cli.genesis import AdminKey, create_cluster_log
 from eventlog.archive.memory import MemoryObjectStore
 from eventlog.archive.reader import ArchiveReader
@@ -36,9 +35,11 @@ from identity.node_id import NodeId
 from mesh.errors import BadRequest, NoQuorum
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
+from runtime.http_server import HttpBounds, HttpServer
 from runtime.limits import COMMAND_DEADLINE_S, READ_DEADLINE_S
-from runtime.settings import TlsFiles
+from runtime.settings import LimitSettings, TlsFiles
 from runtime.supervise import Supervisor
+from runtime.tls import ServerCertificate
 from tests.conditions import await_until
 
 ACCOUNT = "123456789012"
@@ -62,7 +63,7 @@ class Server:
     """One API server."""
 
     url: str
-    http: ApiServer
+    http: HttpServer
     app: Any
     replica: Replica
     driver: MemoryDriver
@@ -120,15 +121,21 @@ async def call(client: Any, operation: str, **arguments: Any) -> Any:
 
 @asynccontextmanager
 async def running(
-    directory: Path, servers: int = 1, tls: TlsFiles | None = None, **deadlines: float
+    directory: Path,
+    servers: int = 1,
+    tls: TlsFiles | None = None,
+    limits: LimitSettings | None = None,
+    bounds: HttpBounds | None = None,
+    **deadlines: float,
 ) -> AsyncIterator[Cloud]:
     """A cloud of that many servers, ready. `deadlines`: command_s, read_s, append_s."""
     store, archive = MemoryStore(), MemoryObjectStore()
     providers = await create_log(store, directory)
+    options: Any = {"tls": tls, "deadlines": deadlines, "limits": limits, "bounds": bounds}
     async with AsyncExitStack() as stack:
         started = []
         for number in range(servers):
-            server = _server((store, archive), providers, f"api-{number}", tls, deadlines)
+            server = _server((store, archive), providers, f"api-{number}", **options)
             started.append(await stack.enter_async_context(server))
         yield Cloud(store, started)
 
@@ -157,8 +164,11 @@ async def _server(
     stores: tuple[MemoryStore, MemoryObjectStore],
     providers: Providers,
     server_id: str,
+    *,
     tls: TlsFiles | None,
     deadlines: dict[str, float],
+    limits: LimitSettings | None,
+    bounds: HttpBounds | None,
 ) -> AsyncIterator[Server]:
     clock, entropy = SystemClock(), SystemEntropy()
     store, archive = stores
@@ -201,10 +211,12 @@ async def _server(
             audit=AuditPorts(refused, archive, keyring),
             command_deadline_s=deadlines.get("command_s", COMMAND_DEADLINE_S),
             read_deadline_s=deadlines.get("read_s", READ_DEADLINE_S),
+            limits=limits,
             readiness=lambda: Readiness(replica.ready and replica.halted is None, replica.halted or ""),
         )
     )
-    http = ApiServer(server_config(app, ("127.0.0.1", 0), clock=clock, entropy=entropy, tls=tls))
+    secured = ServerCertificate(tls).context if tls else None
+    http = HttpServer(app, ("127.0.0.1", 0), clock=clock, entropy=entropy, tls=secured, bounds=bounds)
     async with Supervisor() as supervisor:
         supervisor.start(replica.run(), "replica")
         serving = supervisor.start(http.serve(), "http")

@@ -11,14 +11,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from api.audit_sources import Item, Stretch, merge
-from api.refusals import AuditMetrics, Rates, RefusedCalls
+from api.refusals import AuditMetrics, RefusedCalls
 from api.trail import HIDDEN, NOT_RECORDED, Attempt, claimed_key
 from eventlog.archive.memory import MemoryObjectStore
 from eventlog.audit import open_segment, parse_segment
 from eventlog.records import KeyClass
 from eventlog.sealing import DataKey
 from mesh.errors import Unavailable
-from runtime.limits import AUDIT_QUEUE_MAX, AUDIT_SOURCE_BURST, AUDIT_SOURCES_MAX
+from runtime.limits import AUDIT_QUEUE_MAX, AUDIT_SOURCE_BURST
 from tests.api.conftest import ACCOUNT, ADMIN, REGION, Cloud, call
 from tests.api.signing import Signing, ask
 from tests.eventlog.logs import SeededEntropy, ToldClock
@@ -216,20 +216,6 @@ async def test_a_flood_of_many_sources_is_bounded_too() -> None:
     await calls.flush()
     assert await segments(archive) == [(AUDIT_QUEUE_MAX, {"InvalidSignatureException": 2 * AUDIT_QUEUE_MAX})]
     assert len(next(iter(archive.objects.values()))) < 1_000_000
-
-
-def test_only_so_many_sources_are_remembered() -> None:
-    rates = Rates()
-    for number in range(3 * AUDIT_SOURCES_MAX):
-        rates.take(str(number), 0.0)
-    assert len(rates._buckets) == AUDIT_SOURCES_MAX
-
-
-def test_a_source_is_heard_again_after_a_while() -> None:
-    rates = Rates(per_s=2.0, burst=3)
-    assert [rates.take("a", 0.0) for _ in range(4)] == [True, True, True, False]
-    assert [rates.take("a", 1.0) for _ in range(3)] == [True, True, False]
-    assert rates.take("b", 1.0)
 
 
 async def test_an_archive_that_is_down_delays_segments_and_loses_none() -> None:

@@ -12,10 +12,10 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from api.server import ApiServer, WholeAnswers, server_config
 from cluster import pki
 from eventlog.drivers.memory import Fault
 from runtime.clock import SystemClock, SystemEntropy
+from runtime.http_server import HttpBounds, HttpServer, WholeAnswers
 from runtime.limits import HTTP_HEADERS_BYTES
 from runtime.settings import TlsFiles
 from tests.api.conftest import ADMIN, REGION, Cloud, call, running
@@ -45,7 +45,7 @@ async def test_tls_when_it_is_given(tmp_path: Path, tls: TlsFiles) -> None:
             config=Config(retries={"total_max_attempts": 1}),
         )
         assert (await call(client, "create_mesh", meshName="m"))["mesh"]["meshName"] == "m"
-        context = cloud.server.http.config.ssl
+        context = cloud.server.http.tls
         assert context is not None
         assert context.minimum_version is ssl.TLSVersion.TLSv1_2
 
@@ -112,7 +112,9 @@ async def test_what_is_not_http_gets_aws_s_error_shape_too(cloud: Cloud, sent: b
 
 async def test_half_a_request_head_does_not_hold_a_connection_for_ever(cloud: Cloud) -> None:
     app: Any = cloud.server.http.config.app
-    quick = ApiServer(server_config(app, ("127.0.0.1", 0), clock=SystemClock(), entropy=SystemEntropy(), head_s=0.1))
+    quick = HttpServer(
+        app, ("127.0.0.1", 0), clock=SystemClock(), entropy=SystemEntropy(), bounds=HttpBounds(head_s=0.1)
+    )
     serving = asyncio.ensure_future(quick.serve())
     await await_until(lambda: quick.started)
     for sent in (b"", b"GET /v20190125/meshes HTTP/1.1\r\nhost: x\r\nx-slow: 1"):
