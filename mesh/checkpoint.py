@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, TypeVar
 from rpds import HashTrieMap, HashTrieSet, Queue
 
 from mesh.errors import Damaged
-from mesh.fingerprint import FINGERPRINT_BYTES
+from mesh.fingerprint import FINGERPRINT_BYTES, Tally
 from mesh.frozen import freeze
 from mesh.kinds import ResourceKey
 from mesh.position import Position
@@ -61,7 +61,7 @@ class Documents(NamedTuple):
 def to_documents(state: State) -> Documents:
     """Plain values only: lists, maps, strings, bytes, integers. Costs O(state); the state may be used meanwhile."""
     resources = [state.resources[key] for key in sorted(state.resources)]
-    index_of = {resource.digest: index for index, resource in enumerate(resources)}
+    index_of = {resource.mark: index for index, resource in enumerate(resources)}
     tables = {table: [list(each) for each in sorted(getattr(state, table).items())] for table in TABLES}
     tables = {table: entries for table, entries in tables.items() if entries}
     form = FORMAT if tables else _PLAIN_FORMAT
@@ -123,7 +123,7 @@ def _state(config: Any) -> State:
         deleted_order=stone_order,
         tokens=entries,
         token_order=token_order,
-        fingerprint=int.from_bytes(fingerprint, "big"),
+        tally=Tally(int.from_bytes(fingerprint, "big")),
         **_tables(*tables),
     )
 
@@ -153,18 +153,22 @@ def _stones(deleted: Iterable[Sequence[Any]]) -> tuple[HashTrieMap[str, Tombston
     return HashTrieMap(stones), Queue(order)
 
 
-def _token(digest: bytes, position: Position, entry: TokenEntry | None, index_of: dict[bytes, int]) -> list[Any]:
+def _token(
+    digest: bytes, position: Position, entry: TokenEntry | None, index_of: dict[tuple[str, int, Position], int]
+) -> list[Any]:
     if entry is None or entry.position != position:
         return [digest, list(position)]
     return [digest, list(position), entry.body, entry.time_us, _answer(entry.kept, index_of)]
 
 
-def _answer(kept: Resource | PackedResource | None, index_of: dict[bytes, int]) -> int | bytes | None:
+def _answer(
+    kept: Resource | PackedResource | None, index_of: dict[tuple[str, int, Position], int]
+) -> int | bytes | None:
     if kept is None:
         return None
     if isinstance(kept, PackedResource):
         return kept.text
-    index = index_of.get(kept.digest)
+    index = index_of.get(kept.mark)
     return pack(kept) if index is None else index
 
 

@@ -29,7 +29,7 @@ from mesh.events import (
     Happened,
 )
 from mesh.evolve import UNFIT, evolve, key_of
-from mesh.fingerprint import FINGERPRINT_MASK, change_item, resource_item, stone_item, token_item
+from mesh.fingerprint import FINGERPRINT_MASK, Tally, change_item, resource_item, stone_item, token_item
 from mesh.frozen import freeze
 from mesh.kinds import ResourceKey
 from mesh.limits import TOKEN_WINDOW_US, TOKENS_KEPT, TOMBSTONES_KEPT
@@ -125,7 +125,7 @@ class Draft:
             deleted_order=stone_order,
             tokens=tokens,
             token_order=token_order,
-            fingerprint=(base.fingerprint + total + changed + buried + remembered) & FINGERPRINT_MASK,
+            tally=Tally((base.fingerprint + total + changed + buried + remembered) & FINGERPRINT_MASK),
         )
 
     # --- one event; each raises before it changes anything
@@ -228,10 +228,10 @@ class Draft:
             home = (key.account, key.mesh)
             living = of_mesh.get(home) or HashTrieSet()
             if before is not None:
-                total -= resource_item(before.digest)
+                total -= resource_item(key, before)
             if plain is not None:
                 after = put[key] = Resource(*plain._replace(spec=freeze(plain.spec), tags=freeze(plain.tags)))
-                total += resource_item(after.digest)
+                total += resource_item(key, after)
                 of_mesh = of_mesh.insert(home, living.insert(key))
             elif before is not None:
                 removed.append(key)

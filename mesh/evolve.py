@@ -116,12 +116,16 @@ def _created(state: State, data: Data) -> Folded:
 
 def _updated(state: State, data: Data) -> Folded:
     before = state.resources[key_of(data["key"])]
-    resource = replace(
-        before,
-        spec=freeze(data["spec"]),
-        version=before.version + 1,
-        updated_us=state.time_us,
-        changed_at=state.position,
+    resource = Resource(
+        before.key,
+        freeze(data["spec"]),
+        before.tags,
+        before.uid,
+        before.version + 1,
+        before.owner,
+        before.created_us,
+        state.time_us,
+        state.position,
     )
     return state.with_resource(resource), resource
 

@@ -17,7 +17,9 @@ def freeze(value: Any) -> Frozen:
     if kind is str or kind is int:
         return value
     if kind is dict or isinstance(value, Mapping):
-        return MappingProxyType({key: freeze(item) for key, item in value.items()})
+        return MappingProxyType(
+            {key: item if type(item) is str or type(item) is int else freeze(item) for key, item in value.items()}
+        )
     if isinstance(value, (list, tuple)):
         return tuple([freeze(item) for item in value])
     return value

@@ -68,3 +68,6 @@ USER_NAME_MAX_CHARS = 64
 """Of a user, or of a role."""
 
 POLICY_NAME_MAX_CHARS = 128
+
+UNCOUNTED_MAX = 2_048
+"""Changes that a state's fingerprint has not counted yet: about 500 events, some 5 ms of counting at once."""
