@@ -24,6 +24,7 @@ from mesh.commands import Command, Create, Delete, TagResource, UntagResource, U
 from mesh.decide import present
 from mesh.documents import ACTIVE, DELETED, resource_document, resource_ref, tag_list
 from mesh.errors import BadRequest, OutcomeUnknown
+from mesh.input import check_input
 from mesh.kinds import MESH, ResourceKey, mesh_key
 from mesh.model.operations import (
     CREATE,
@@ -38,9 +39,8 @@ from mesh.model.operations import (
     Operation,
     match,
 )
-from mesh.model.validator import validate
 from mesh.references import hard_references
-from mesh.rules import check_client_token, check_key, check_spec, tags_from_list
+from mesh.rules import tags_from_list
 from mesh.state import Resource, State
 
 LIST_LIMIT = 100
@@ -72,8 +72,8 @@ class AppMeshApi:
         """One route for each operation of the model."""
         routes = {name: self._route(operation) for name, operation in OPERATIONS.items()}
 
-        def find(method: str, path: str) -> Found | None:
-            found = match(method, path)
+        def find(request: SignedRequest) -> Found | None:
+            found = match(request.method, request.path)
             return Found(routes[found[0].name], found[1]) if found else None
 
         return Router(tuple(routes.values()), find)
@@ -182,13 +182,7 @@ def read_members(operation: Operation, request: SignedRequest, path_members: Map
         if elsewhere:
             raise BadRequest(f"{', '.join(sorted(elsewhere))}: belongs in the URI, not in the body")
         members.update(body)
-    validate(operation.input_shape, members)
-    if _TOKEN in members:
-        check_client_token(members[_TOKEN])
-    if operation.kind is not None and operation.verb in (CREATE, UPDATE):
-        check_spec(operation.kind.name, members.get("spec", {}))
-    if operation.verb == CREATE:
-        check_key(operation.key("0" * 12, members))
+    check_input(operation, members)
     return members
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from mesh.errors import BadRequest
 from runtime.limits import BODY_DEPTH
 
 _INTEGERS = range(-(2**63), 2**63)
 """What msgpack, and every reader of the log, can hold."""
+_STEP_CHARS = 40
+"""How much of a name, or a text, a message repeats."""
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -48,35 +50,56 @@ def _constant(name: str) -> Any:
     raise BadRequest(f"The request body has {name}, which is not JSON.")
 
 
+class _Place(NamedTuple):
+    """A value of a body, and the way to it: what it is in, and the name or number that it has there."""
+
+    value: Any
+    within: _Place | None = None
+    step: str | int = ""
+
+    def path(self) -> str:
+        """Such as `spec.listeners[0].portMapping.port`."""
+        above = self.within.path() if self.within else ""
+        if isinstance(self.step, int):
+            return f"{above}[{self.step}]"
+        return f"{above}.{self.step[:_STEP_CHARS]}" if above else self.step[:_STEP_CHARS]
+
+
 def _check(value: dict[str, Any]) -> None:
-    """Refuse what no record could carry. Without recursion: depth is the caller's."""
-    level: list[Any] = [value]
+    """Refuse what no record could carry, by its path. Without recursion: depth is the caller's."""
+    level: list[_Place] = [_Place(value)]
     for _ in range(BODY_DEPTH):
-        level = [child for item in level for child in _children(item)]
+        level = [child for place in level for child in _children(place)]
         if not level:
             return
     raise _too_deep()
 
 
-def _children(item: Any) -> Iterator[Any]:
-    children: Iterable[Any] = item.values() if isinstance(item, dict) else item
-    if isinstance(item, dict):
-        for name in item:
-            _check_scalar(name)
-    for child in children:
+def _children(place: _Place) -> Iterator[_Place]:
+    """The objects and lists in it; all else in it is checked."""
+    item = place.value
+    steps: Iterable[tuple[str | int, Any]] = item.items() if isinstance(item, dict) else enumerate(item)
+    for step, child in steps:
+        if isinstance(step, str):
+            problem = _problem(step)
+            if problem:
+                raise BadRequest(f"{json.dumps(step[:_STEP_CHARS])}: {problem}")
         if isinstance(child, (dict, list)):
-            yield child
-        else:
-            _check_scalar(child)
+            yield _Place(child, place, step)
+            continue
+        problem = _problem(child)
+        if problem:
+            raise BadRequest(f"{_Place(child, place, step).path()}: {problem}")
 
 
-def _check_scalar(value: Any) -> None:
+def _problem(value: Any) -> str | None:
     if isinstance(value, str) and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise BadRequest(f"{json.dumps(value[:40])}: is not Unicode; it has half of a surrogate pair.")
+        return f"{json.dumps(value[:_STEP_CHARS])} is not Unicode; it has half of a surrogate pair"
     if isinstance(value, float) and not math.isfinite(value):
-        raise BadRequest("The request body has a number that is too large.")
+        return "is a number that is too large"
     if isinstance(value, int) and value not in _INTEGERS:
-        raise BadRequest("The request body has a whole number that is too large.")
+        return f"is a whole number of {value.bit_length()} bits, which is too large for any field"
+    return None
 
 
 def _too_deep() -> BadRequest:

@@ -43,7 +43,7 @@ def with_listener(**members: Any) -> dict[str, Any]:
     return spec
 
 
-def health_check(**members: Any) -> dict[str, Any]:
+def health_check(listener: str = "http", **members: Any) -> dict[str, Any]:
     check = {
         "protocol": "http",
         "healthyThreshold": 2,
@@ -52,7 +52,7 @@ def health_check(**members: Any) -> dict[str, Any]:
         "timeoutMillis": 2000,
         **members,
     }
-    return with_listener(healthCheck=check)
+    return with_listener(healthCheck=check, portMapping={"port": 8080, "protocol": listener})
 
 
 GOOD: list[tuple[str, dict[str, Any]]] = [
@@ -60,11 +60,15 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
     ("virtualNode", {}),
     ("virtualNode", health_check(port=8080)),
     ("virtualNode", health_check()),
+    ("virtualNode", health_check(protocol="tcp")),
+    ("virtualNode", health_check("grpc", protocol="http2", path="/ping")),
+    ("virtualNode", health_check("http2", protocol="grpc")),
     ("virtualNode", with_listener(timeout={"http": {}}, connectionPool={"http": {"maxConnections": 1}})),
     ("virtualService", {}),
     ("virtualRouter", {}),
     ("route", route_spec({"a": 50, "b": 50})),
     ("route", route_spec({"a": 0, "b": 1})),
+    ("route", route_spec({"a": 0})),
     ("route", http_route(path={"exact": "/x"})),
     ("route", http_route(headers=[{"name": "x", "match": {"range": {"start": 1, "end": 2}}}])),
     ("route", grpc_route(serviceName="s", methodName="m")),
@@ -85,7 +89,6 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
         route_spec({"a": 90, "b": 11}),
         "spec.httpRoute.action.weightedTargets: the weights add up to 101, which must be at most 100",
     ),
-    ("route", route_spec({"a": 0, "b": 0}), "spec.httpRoute.action.weightedTargets: the weights add up to 0"),
     ("route", {}, "spec: must have exactly one of httpRoute, http2Route, grpcRoute, tcpRoute, and has none"),
     ("route", {**http_route(prefix="/"), **grpc_route()}, "and has httpRoute, grpcRoute"),
     ("route", http_route(prefix="x"), """spec.httpRoute.match.prefix: "x" must begin with '/'"""),
@@ -109,8 +112,13 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "virtualNode",
-        health_check(protocol="tcp"),
-        "spec.listeners[0].healthCheck.protocol: tcp must equal the listener's protocol http",
+        health_check(protocol="grpc"),
+        "spec.listeners[0].healthCheck.protocol: GRPC HealthCheck requires listener type of HTTP2 or GRPC.",
+    ),
+    (
+        "virtualNode",
+        health_check("tcp"),
+        "spec.listeners[0].healthCheck.protocol: http cannot check a listener of protocol tcp, only tcp",
     ),
     ("virtualNode", with_listener(timeout={"tcp": {}}), "spec.listeners[0].timeout.tcp: must be http"),
     (
