@@ -1,14 +1,17 @@
 """The HTTP edge: an ASGI app over one table of routes. What differs between routes is in the table; the order is here.
 
-    size of the body (413) → route (404) → signature → authorisation → input → authorisation of what it names → handler
+    size of the body (413) → rate of the address (429) → body → route (404) → signature → rate of the principal (429)
+    → authorisation → input → authorisation of what it names → handler
 
 Whatever goes wrong comes out in AWS's error shape; a caller never sees a stack trace. Nothing here reads the log.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from urllib.parse import unquote
 
 import structlog
 from starlette.applications import Starlette
@@ -16,36 +19,43 @@ from starlette.types import Receive, Scope, Send
 
 from api.access_keys import AccessKeysApi
 from api.admin import AdminApi
+from api.admission import Admission
 from api.appmesh import AppMeshApi
 from api.audit import AuditApi
+from api.authentication import Authenticator
 from api.authorization import authorise
-from api.body import discard_body, read_body
 from api.calls import (
     UNKNOWN_OPERATION,
     Answer,
     Call,
     UnknownOperation,
-    Wire,
     encode_answer,
-    encode_error,
-    encode_fault,
     encode_unknown_operation,
 )
 from api.commands import CommandService
 from api.events import EventsApi
 from api.keys import KeysApi
 from api.ports import ApiPorts
+from api.query_protocol import as_xml
 from api.rewind import RewindApi
 from api.routes import Found, Route, Router
+from api.sts import PATH as STS_PATH
+from api.sts import StsApi
 from api.trail import Attempt, claimed_key
-from identity.caller import Caller
-from identity.sigv4 import SignedRequest, verify
-from mesh.errors import CallerError, MeshlogError, NotReady, error_code
-from mesh.state import AccessKey
+from identity.sigv4 import SignedRequest, without_signature
+from mesh.errors import CallerError, MeshlogError, NotAuthenticated, OutcomeUnknown, error_code
+from runtime.http_answers import Wire, encode_error, encode_fault
+from runtime.http_body import BodyMemory, check_declared, read_body, send_answer, send_unread
 from runtime.logging import where
+from runtime.settings import LimitSettings
 from runtime.supervise import Supervisor
 
 log = structlog.get_logger(__name__)
+
+_STOPPED = (
+    "This server was stopped while it worked on the call. Whether it was carried out is not known: a call with a "
+    "clientToken is safely repeated with the same one, at another server; look before repeating one without."
+)
 
 
 class Edge:
@@ -54,31 +64,34 @@ class Edge:
     def __init__(self, ports: ApiPorts, routers: Sequence[Router]) -> None:
         self._ports = ports
         self._routers = routers
+        self._authenticator = Authenticator(ports)
         self.routes: tuple[Route, ...] = tuple(route for router in routers for route in router.routes)
+        self.admission = Admission(ports.limits or LimitSettings(), ports.clock)
+        self._memory = BodyMemory()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
         attempt = _attempt(scope, self._ports.entropy.uuid(), self._ports.clock.now_us())
+        speak = as_xml if attempt.path == STS_PATH else _as_it_is
         try:
-            body = await read_body(scope, receive)
+            check_declared(scope)
+            self.admission.check_source(attempt.source_ip, attempt.claimed_key)
+            if not _carries_signature(scope):
+                await send_unread(speak(await self._wire(scope, b"", attempt)), scope, receive, send)
+                return
+            body = await read_body(receive, self._memory, attempt.source_ip)
         except MeshlogError as error:
             self._refused(attempt, error)
             wire = encode_error(error, attempt.request_id, self._ports.clock.now_us())
-            await self._refuse_unread(wire, scope, receive, send)
+            await send_unread(speak(wire), scope, receive, send)
             return
-        wire = await self._wire(scope, body, attempt)
-        await send({"type": "http.response.start", "status": wire.status, "headers": wire.headers})
-        await send({"type": "http.response.body", "body": wire.body})
-
-    async def _refuse_unread(self, wire: Wire, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer at once, drop what still comes, close the connection: its rest is not a request."""
-        headers = [*(header for header in wire.headers if header[0] != b"connection"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": wire.status, "headers": headers})
-        await send({"type": "http.response.body", "body": wire.body, "more_body": True})
-        await discard_body(scope, receive)
-        await send({"type": "http.response.body", "body": b""})
+        try:
+            wire = await self._wire(scope, body, attempt)
+        finally:
+            self._memory.give_back(attempt.source_ip, len(body))
+        await send_answer(speak(wire), send)
 
     def _refused(self, attempt: Attempt, error: MeshlogError) -> None:
         """Accepted calls are the log; what a caller did wrong goes to the audit, what we could not do to neither."""
@@ -88,7 +101,7 @@ class Edge:
     async def _wire(self, scope: Scope, body: bytes, attempt: Attempt) -> Wire:
         now_us, request_id = self._ports.clock.now_us(), attempt.request_id
         try:
-            answer = await self._answer(scope, body, attempt, now_us)
+            answer = await self._answer(scope, body, attempt)
         except MeshlogError as error:
             self._refused(attempt, error)
             if error.http_status >= 500:
@@ -98,41 +111,38 @@ class Edge:
             # Not its text: it may hold configuration (I6).
             log.error("call broke", request_id=request_id, kind=type(error).__name__, place=where(error))  # noqa: TRY400
             return encode_fault(request_id, now_us)
+        except asyncio.CancelledError:  # the server ends, and has waited as long as it may
+            return encode_error(OutcomeUnknown(_STOPPED), request_id, now_us)
         if isinstance(answer, UnknownOperation):
             if self._ports.audit is not None:
                 self._ports.audit.calls.refused(attempt, UNKNOWN_OPERATION, "")
             return encode_unknown_operation(answer, request_id, now_us)
         return encode_answer(answer, request_id, self._ports.clock.now_us())
 
-    async def _answer(self, scope: Scope, body: bytes, attempt: Attempt, now_us: int) -> Answer | UnknownOperation:
+    async def _answer(self, scope: Scope, body: bytes, attempt: Attempt) -> Answer | UnknownOperation:
         request = _signed_request(scope, body)
         found = self._find(request)
         if found is None:
             return UnknownOperation(request.method, request.path)
         route = found.route
         attempt.action, attempt.members = route.action, found.path_members
-        caller = attempt.caller = self._verify(request, route, now_us)
-        authorise(caller, route.action)
-        members = attempt.members = route.read(request, found.path_members)
-        authorise(caller, route.action, route.keys(caller, members))
-        return await route.handle(Call(attempt.request_id, attempt.source_ip, caller, members))
+        try:
+            caller = attempt.caller = await self._authenticator.caller(request, route.services)
+        except NotAuthenticated as error:
+            raise self.admission.not_authenticated(attempt.source_ip, error) from None
+        self.admission.verified(attempt.source_ip, attempt.claimed_key)
+        with self.admission.of(caller):
+            authorise(caller, route.action)
+            members = attempt.members = route.read(without_signature(request), found.path_members)
+            authorise(caller, route.action, route.keys(caller, members))
+            return await route.handle(Call(attempt.request_id, attempt.source_ip, caller, members))
 
     def _find(self, request: SignedRequest) -> Found | None:
         for router in self._routers:
-            found = router.find(request.method, request.path)
+            found = router.find(request)
             if found is not None:
                 return found
         return None
-
-    def _verify(self, request: SignedRequest, route: Route, now_us: int) -> Caller:
-        keys = self._ports.replica.state.access_keys
-        if not keys:
-            raise NotReady("This server has not read the log yet, and so knows no access key. Try again in a second.")
-
-        def lookup(access_key_id: str) -> AccessKey | None:
-            return keys.get(access_key_id)
-
-        return verify(request, lookup, now_us, route.services)
 
 
 def _attempt(scope: Scope, request_id: str, now_us: int) -> Attempt:
@@ -145,8 +155,17 @@ def _attempt(scope: Scope, request_id: str, now_us: int) -> Attempt:
         method=scope["method"],
         path=scope["raw_path"].decode("latin-1"),
         user_agent=headers.get(b"user-agent", ""),
-        claimed_key=claimed_key(headers.get(b"authorization", "")),
+        claimed_key=claimed_key(headers.get(b"authorization", "") or unquote(scope["query_string"].decode("latin-1"))),
     )
+
+
+def _as_it_is(wire: Wire) -> Wire:
+    return wire
+
+
+def _carries_signature(scope: Scope) -> bool:
+    """Whether there is anything to verify: a call without is refused before its body is read."""
+    return b"X-Amz-Signature=" in scope["query_string"] or any(name == b"authorization" for name, _ in scope["headers"])
 
 
 def _signed_request(scope: Scope, body: bytes) -> SignedRequest:
@@ -175,6 +194,7 @@ def create_app(ports: ApiPorts) -> Starlette:
         AccessKeysApi(ports, commands),
         AuditApi(ports),
         KeysApi(ports, commands),
+        StsApi(ports),
     )
     edge = Edge(ports, tuple(api.router() for api in apis))
 

@@ -83,6 +83,8 @@ SESSION_TOKEN_CHARS = 16 * 1024
 """A session token: with the largest session policy under 5 KiB."""
 SESSION_KEY_AGE_S = 30.0
 """A data key must be this old before a session is sealed under it, so that all servers have it (KEYRING_REFRESH_S)."""
+REFUSAL_CONFIRM_S = 1.0
+"""How long a refusal waits for the head to be confirmed: a key may have been made a moment ago, elsewhere."""
 STS_MEMBERS_MAX = 256
 """Members of an STS request; the largest real one (AssumeRole with tags) has some 120."""
 

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 from tests.api.conftest import ACCOUNT, ADMIN, REGION, Cloud, Server, call
 from tests.api.signing import Signing, ask
 
+
 @pytest.fixture
 def server(cloud: Cloud) -> Server:
     return cloud.server
