@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from api.calls import encode_error
 from mesh.errors import MeshlogError
+from runtime.http_answers import encode_error
 from runtime.settings import TlsFiles
 from tests.api.conftest import Cloud, running
 
