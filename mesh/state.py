@@ -28,11 +28,12 @@ from mesh.fingerprint import (
     token_item,
 )
 from mesh.frozen import Frozen, freeze
-from mesh.kinds import CONTAINERS, MESH, PARENTS, ResourceKey, mesh_key
+from mesh.kinds import MESH, ResourceKey, containers, mesh_key
 from mesh.limits import TOKEN_WINDOW_US, TOKENS_KEPT, TOMBSTONES_KEPT
 from mesh.position import ORIGIN, Position
 from mesh.principals import AccessKey, ManagedPolicy, Principal
 from mesh.references import hard_targets
+from mesh.tenants import Sharing, Tenant
 
 _T = TypeVar("_T")
 _ENCODE_IN_ORDER = json.JSONEncoder(
@@ -125,7 +126,8 @@ class PackedResource:
     def mark(self) -> tuple[str, int, Position]:
         """That of the resource."""
         if self._mark is None:
-            self._mark = unpack(self.text).mark
+            _key, _spec, _tags, uid, version, *_, changed_at = json.loads(self.text)
+            self._mark = uid, version, Position(*changed_at)
         return self._mark
 
     def __eq__(self, other: object) -> bool:
@@ -170,7 +172,8 @@ class State:
     round) are indexes of it. `changed_in` has, for each living mesh, virtual router and virtual gateway, the position
     of the last change in it, deletions included. `deleted` is by uid. `access_keys` is empty in a role that cannot
     open secrets, and is no part of the state hash. `lineage` has the last position of each earlier epoch that this
-    timeline goes on from, oldest first. `principals` and `policies` (by ARN) are small tables, as `TABLES` lists them.
+    timeline goes on from, oldest first. `principals` and `policies` (by ARN), `accounts` (those that were
+    added, by account) and `shares` (by owner and mesh) are small tables, as `TABLES` lists them.
     """
 
     position: Position = ORIGIN
@@ -189,6 +192,8 @@ class State:
     lineage: tuple[Position, ...] = ()
     principals: HashTrieMap[str, Principal] = field(default_factory=HashTrieMap)
     policies: HashTrieMap[str, ManagedPolicy] = field(default_factory=HashTrieMap)
+    accounts: HashTrieMap[str, Tenant] = field(default_factory=HashTrieMap)
+    shares: HashTrieMap[tuple[str, str], Sharing] = field(default_factory=HashTrieMap)
 
     def at(self, number: int) -> Position:
         """The position of that number on this timeline: each epoch goes on counting where the one before was left."""
@@ -249,18 +254,22 @@ class State:
         )
 
     def without_resource(self, key: ResourceKey, position: Position) -> State:
-        """The state without the resource of that key, which must be there; `position` is that of its deletion."""
+        """The state without the resource of that key, which must be there; `position` is that of its deletion.
+
+        With a mesh goes its share: one that is made again under the name is nobody else's.
+        """
         gone = self.resources[key]
         home = (key.account, key.mesh)
         left = self.of_mesh[home].remove(key)
         changed_in, tally = self._change_in(key, position, alive=False)
-        return self.but(
+        after = self.but(
             resources=self.resources.remove(key),
             of_mesh=self.of_mesh.insert(home, left) if left else self.of_mesh.remove(home),
             referrers=moved_referrers(self.referrers, key, targets_of(gone), set()),
             changed_in=changed_in,
             tally=tally.changed(resource_item, key, gone, None),
         )._with_tombstone(gone, position)
+        return after.with_entry("shares", home, None) if key.kind == MESH.name and home in self.shares else after
 
     def with_token(self, digest: bytes, entry: TokenEntry) -> State:
         """The state that remembers an answer, and forgets those out of the window (by count and by log time)."""
@@ -326,7 +335,12 @@ class State:
         return changed, tally
 
 
-TABLES: Mapping[str, type[tuple[Any, ...]]] = {"principals": Principal, "policies": ManagedPolicy}
+TABLES: Mapping[str, type[tuple[Any, ...]]] = {
+    "principals": Principal,
+    "policies": ManagedPolicy,
+    "accounts": Tenant,
+    "shares": Sharing,
+}
 """The state's small tables, each a map of a key (text, or a tuple of texts) to a tuple of plain values; changed by
 `with_entry` alone. Fingerprint and checkpoint cover whatever is listed here."""
 
@@ -360,16 +374,6 @@ def _first(queue: Queue[_T]) -> _T | None:
 def rest(queue: Queue[_T]) -> Queue[_T]:
     """The queue without its first. (The stubs of rpds say that dequeue takes a value; it takes none.)"""
     return cast("Queue[_T]", cast("Any", queue).dequeue())
-
-
-def containers(key: ResourceKey) -> tuple[ResourceKey, ...]:
-    """What a change of `key` is a change in: the mesh, the parent if any, and itself where it can hold others."""
-    account, mesh, kind, parent, _name = key
-    home = ResourceKey(account, mesh, MESH.name, "", mesh)
-    within = PARENTS[kind]
-    if within:
-        return home, ResourceKey(account, mesh, within, "", parent)
-    return (home, key) if kind in CONTAINERS and kind != MESH.name else (home,)
 
 
 def targets_of(resource: Resource) -> set[ResourceKey]:

@@ -16,7 +16,7 @@ changes = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 9) | st.none(), s
 
 
 def weight(key: int, value: int) -> int:
-    return 1_000_003**key * value
+    return int(1_000_003**key) * value
 
 
 def both(script: list[Change]) -> tuple[list[Tally], list[int]]:
