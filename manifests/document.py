@@ -63,7 +63,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All that was read. Resources stand in the order of the files."""
+    """All that was read, each format's in the order of its files."""
 
     resources: tuple[Desired, ...] = ()
     skipped: tuple[Skipped, ...] = ()
@@ -81,10 +81,17 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a reader is told from outside: whose account and which region are meant, and CloudFormation's arguments."""
+    """What a reader is told from outside.
+
+    `account` and `region`: whose and which one is meant where a document says "mine" or "here". `mesh`: the mesh of
+    documents that name none. `namespace`: that of Kubernetes objects without one. `parameters` and `imports`: values
+    for a CloudFormation template's Parameters and Fn::ImportValue; `stack`: its AWS::StackName.
+    """
 
     account: str
     region: str
+    mesh: str | None = None
+    namespace: str = "default"
     parameters: Mapping[str, str] = field(default_factory=dict)
     imports: Mapping[str, str] = field(default_factory=dict)
     stack: str | None = None
