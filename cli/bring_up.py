@@ -45,6 +45,8 @@ class Wish:
     timeout_s: float
     archive: str | None = None
     keks: Mapping[str, KeySources] = field(default_factory=dict)
+    https: bool = False
+    https_names: tuple[str, ...] = ()
 
 
 _REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a process bound everywhere is told as
@@ -224,6 +226,8 @@ def _new_plan(wish: Wish, entropy: Entropy) -> Plan:
         listeners=listeners,
         local=True,
         archive=wish.archive,
+        https=wish.https,
+        https_names=wish.https_names,
     )
 
 
@@ -247,6 +251,12 @@ def _check_wish(cluster: ClusterFile, wish: Wish, layout: Layout) -> None:
         ("--account-id", wish.account_id, cluster.account_id),
         ("--region", wish.region, cluster.region),
     )
+    spoken = {process.scheme for process in cluster.of_role("api")}
+    if wish.https_names or (wish.https and spoken != {"https"}):
+        raise Conflict(
+            f"the API of the cluster in {layout.root} speaks {', '.join(sorted(spoken))} by the files that it was made "
+            "with: set [http_tls] in zones/*/api.toml to certificates of your own, or choose another --data-dir"
+        )
     if wish.archive is not None:
         raise Conflict(
             f"the cluster in {layout.root} has its archive already: to move it, copy what is there, and then change "

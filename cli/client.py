@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import urllib3
 
+from cli.contexts import chosen_context
 from cli.credentials import AdminCredentials, load_credentials
 from cli.layout import Layout
 from cli.probes import probe_all
@@ -51,28 +53,45 @@ _BY_STATUS: Mapping[int, type[MeshlogError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a cluster's API is: base URLs in the order to try, and the key to sign with."""
+    """Where a cluster's API is: base URLs in the order to try, the key to sign with, what HTTPS is verified by."""
 
     urls: Sequence[str]
     key: AdminCredentials
+    ca_bundle: Path | None = None
 
 
 def find_target(
     layout: Layout, environ: Mapping[str, str], *, endpoint: str | None = None, zone: str | None = None
 ) -> Target:
-    """`endpoint` (or MESHLOG_ENDPOINT) with the AWS_* key or the directory's; else the cluster in the directory.
+    """`endpoint` (or MESHLOG_ENDPOINT) with the AWS_* key or the directory's, else a context, else the directory.
 
-    Servers of `zone` come first, and those that answer before those that do not.
+    Servers of `zone` come first, and those that answer before those that do not. Several endpoints are separated by
+    commas.
     """
     endpoint = endpoint or environ.get("MESHLOG_ENDPOINT")
     if endpoint:
-        return Target([endpoint.rstrip("/")], _key(layout, environ))
+        urls = [url.strip().rstrip("/") for url in endpoint.split(",") if url.strip()]
+        return Target(urls, _key(layout, environ), _ca_bundle(layout, environ))
+    context = chosen_context(layout, environ)
+    if context is not None and context.endpoints:
+        return Target(context.endpoints, context.key, Path(context.ca_bundle) if context.ca_bundle else None)
+    if context is not None and context.data_dir:
+        layout = Layout(Path(context.data_dir))
     cluster = layout.load()
     probes = probe_all(layout, cluster.of_role("api"), local=cluster.local)
     if zone is not None and zone not in cluster.zones:
         raise SettingsError(f"there is no zone '{zone}'; this cluster has {', '.join(cluster.zones)}")
     probes.sort(key=lambda found: (not found.ready, found.process.zone != zone))
-    return Target([found.process.url for found in probes], load_credentials(layout.credentials_file))
+    urls = [found.process.url for found in probes]
+    return Target(urls, load_credentials(layout.credentials_file), _ca_bundle(layout, {}))
+
+
+def _ca_bundle(layout: Layout, environ: Mapping[str, str]) -> Path | None:
+    ours = layout.http_authority
+    named = environ.get("MESHLOG_CA_BUNDLE") or (None if ours.exists() else environ.get("AWS_CA_BUNDLE"))
+    if named:
+        return Path(named)
+    return ours if ours.exists() else None
 
 
 class ApiClient:
@@ -81,7 +100,8 @@ class ApiClient:
     def __init__(self, target: Target) -> None:
         self._target = target
         timeout = urllib3.Timeout(connect=CLI_CONNECT_TIMEOUT_S, read=CLI_READ_TIMEOUT_S)
-        self._pool = urllib3.PoolManager(retries=False, timeout=timeout)
+        ca_certs = str(target.ca_bundle) if target.ca_bundle else None
+        self._pool = urllib3.PoolManager(retries=False, timeout=timeout, ca_certs=ca_certs)
 
     def __enter__(self) -> ApiClient:
         return self
@@ -128,6 +148,11 @@ class ApiClient:
                 f"{url} did not answer within {CLI_READ_TIMEOUT_S:.0f} s; whether it did what was asked is not known: "
                 "look with `meshlog log`"
             ) from error
+        except urllib3.exceptions.SSLError as error:
+            raise SettingsError(
+                f"{url.partition('/meshlog')[0]} is not who it must be ({error}): name its authority with "
+                "MESHLOG_CA_BUNDLE, which is pki/http-ca.crt of the cluster's directory"
+            ) from error
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(
                 f"the connection to {url} broke ({type(error).__name__}): see `meshlog status`"
@@ -146,7 +171,8 @@ def sign(method: str, url: str, body: bytes, key: AdminCredentials, service: str
     from botocore.credentials import Credentials  # noqa: PLC0415
 
     request = AWSRequest(method=method, url=url, data=body, headers={"Content-Type": "application/json"})
-    SigV4Auth(Credentials(key.access_key_id, key.secret_access_key), service, key.region).add_auth(request)
+    credentials = Credentials(key.access_key_id, key.secret_access_key, key.session_token or None)
+    SigV4Auth(credentials, service, key.region).add_auth(request)
     return dict(request.headers.items())
 
 
@@ -185,7 +211,8 @@ def _read(answer: urllib3.BaseHTTPResponse, url: str) -> dict[str, Any]:
 def _key(layout: Layout, environ: Mapping[str, str]) -> AdminCredentials:
     access_key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
     if access_key_id and secret:
-        return AdminCredentials(access_key_id, secret, "", environ.get("AWS_REGION") or "us-east-1")
+        region = environ.get("AWS_REGION") or "us-east-1"
+        return AdminCredentials(access_key_id, secret, "", region, environ.get("AWS_SESSION_TOKEN", ""))
     if layout.credentials_file.exists():
         return load_credentials(layout.credentials_file)
     raise SettingsError(

@@ -21,6 +21,8 @@ class AdminCredentials:
     secret_access_key: str = field(repr=False)
     account_id: str
     region: str
+    session_token: str = field(default="", repr=False)
+    """Of temporary credentials (STS); never in a file."""
 
 
 def create_credentials(account_id: str, region: str, entropy: Entropy) -> AdminCredentials:
@@ -29,7 +31,9 @@ def create_credentials(account_id: str, region: str, entropy: Entropy) -> AdminC
 
 
 def save_credentials(path: Path, key: AdminCredentials) -> None:
-    write_atomic(path, (json.dumps(dataclasses.asdict(key), indent=2) + "\n").encode(), PRIVATE)
+    document = dataclasses.asdict(key)
+    del document["session_token"]
+    write_atomic(path, (json.dumps(document, indent=2) + "\n").encode(), PRIVATE)
 
 
 def load_credentials(path: Path) -> AdminCredentials:

@@ -9,7 +9,7 @@ import rich_click as click
 
 from cli.credentials import load_credentials
 from cli.layout import ROLE_ORDER, Layout
-from cli.options import ARCHIVE_URLS, data_dir_option, key_provider_option
+from cli.options import ARCHIVE_URLS, data_dir_option, https_options, key_provider_option
 from cli.output import note
 from mesh.errors import Conflict, SettingsError, TimedOut, Unavailable
 from runtime.clock import SystemClock, SystemEntropy
@@ -39,6 +39,7 @@ PEER_PORTS = {"etcd": 2380, "api": 7418}
 @click.option("--key-prefix", default=DEFAULT_KEY_PREFIX, show_default=True, help="Where the log is kept in etcd.")
 @click.option("--archive", metavar="URL", help=f"Where the log is archived, as every host reaches it. {ARCHIVE_URLS}")
 @key_provider_option
+@https_options
 @click.option("--listen-host", help="Address that processes are bound to, 0.0.0.0 in containers.  [default: HOST]")
 def init(
     layout: Layout,
@@ -51,6 +52,8 @@ def init(
     key_prefix: str,
     archive: str | None,
     keks: Mapping[str, KeySources],
+    https: bool,
+    https_names: tuple[str, ...],
 ) -> None:
     """Make the files of a cluster on several hosts: trust roots, keys, certificates and settings.
 
@@ -86,11 +89,15 @@ def init(
         key_prefix=key_prefix,
         archive=archive,
         keks=keks,
+        https=https,
+        https_names=https_names,
     )
     Provisioner(layout, plan, SystemClock(), SystemEntropy()).write()
     note(f"made the files of {len(hosts)} zones in {layout.root}")
     if archive is None:
         note("no --archive was given: a cluster that is lost can not be restored; set 'archive' in each api.toml")
+    if https:
+        note(f"callers verify the API by {layout.http_authority}: give it to them as AWS_CA_BUNDLE")
     note("next: copy zones/<name> to each host, start its roles, and run `meshlog provision`")
 
 

@@ -115,6 +115,11 @@ class Layout:
     def authority(self, root: str) -> AuthorityFiles:
         return AuthorityFiles(certificate=self.pki / f"{root}-ca.crt", key=self.pki / f"{root}-ca.key")
 
+    @property
+    def http_authority(self) -> Path:
+        """What callers verify the API's HTTPS by, where it speaks that."""
+        return self.pki / "http-ca.crt"
+
     def zone(self, zone: str) -> Path:
         return self.root / "zones" / zone
 

@@ -1,4 +1,4 @@
-"""`meshlog up`, `down`, `status`, `env`: a whole cluster on this machine."""
+"""`meshlog up`, `down`, `status`: a whole cluster on this machine."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 import rich_click as click
 
 from cli.layout import ClusterFile, Layout
-from cli.options import ARCHIVE_URLS, data_dir_option, key_provider_option
+from cli.options import ARCHIVE_URLS, data_dir_option, https_options, key_provider_option
 from cli.output import columns, note, output_option, print_data
-from mesh.errors import SettingsError, Unavailable
+from mesh.errors import Unavailable
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.limits import UP_TIMEOUT_S
 
@@ -30,6 +30,7 @@ from runtime.limits import UP_TIMEOUT_S
 @click.option("--region", help="Region in ARNs.  [default: us-east-1]")
 @click.option("--archive", metavar="URL", help=f"Where the log is archived. {ARCHIVE_URLS}  [default: in the data-dir]")
 @key_provider_option
+@https_options
 @click.option("--detach", is_flag=True, help="Return when every role is ready, and leave them running.")
 @click.option("--listen-host", default="127.0.0.1", show_default=True, help="Address that every process is bound to.")
 @click.option("--timeout", default=UP_TIMEOUT_S, show_default=True, help="Seconds until every role must be ready.")
@@ -91,28 +92,6 @@ def status(layout: Layout, *, output: str, exit_code: bool) -> int:
     for remark in _remarks(processes):
         click.echo(remark, err=True)
     return Unavailable.exit_code if exit_code and not document["ready"] else 0
-
-
-@click.command()
-@data_dir_option
-@click.option("--zone", help="Prefer this zone's API server.")
-@click.option("-o", "--output", type=click.Choice(["shell", "json"]), default="shell", help="How to print it.")
-def env(layout: Layout, *, zone: str | None, output: str) -> None:
-    """Print what boto3 and the aws CLI need, to be given to `eval`."""
-    from cli.client import find_target  # noqa: PLC0415
-
-    target = find_target(layout, {}, zone=zone)
-    if not target.urls:
-        raise SettingsError(f"the cluster in {layout.root} has no API server")
-    values = {
-        "AWS_ENDPOINT_URL_APP_MESH": target.urls[0],
-        "AWS_ACCESS_KEY_ID": target.key.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": target.key.secret_access_key,
-        "AWS_REGION": target.key.region,
-        "AWS_DEFAULT_REGION": target.key.region,
-    }
-    lines = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())
-    print_data(values, "table" if output == "shell" else output, lambda: lines, list)
 
 
 def _remarks(processes: Sequence[dict[str, Any]]) -> Iterator[str]:

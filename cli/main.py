@@ -33,7 +33,8 @@ COMMANDS: Mapping[str, Loaded] = {
     "up": Loaded("cli.local", "up", "Start a whole cluster on this machine."),
     "down": Loaded("cli.local", "down", "Stop the cluster on this machine; its data stays."),
     "status": Loaded("cli.local", "status", "Show the cluster's processes: what runs, where, and how far it is."),
-    "env": Loaded("cli.local", "env", "Print what boto3 and the aws CLI need to use this cluster."),
+    "env": Loaded("cli.env", "env", "Print what boto3, the aws CLI and Terraform need to use this cluster."),
+    "context": Loaded("cli.contexts", "context", "Name clusters, and choose the one that commands use."),
     "demo": Loaded("cli.demo", "demo", "Show a mesh, a canary, the loss of a zone and a rollback."),
     "get": Loaded("cli.resources", "get", "List or show App Mesh resources."),
     "describe": Loaded("cli.resources", "describe", "Show one resource: spec, tags, who changed it last."),
@@ -83,8 +84,11 @@ class LazyGroup(click.RichGroup):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="meshlog", prog_name="meshlog")
-def root() -> None:
+@click.option("--context", "context_name", metavar="NAME", help="The cluster, by its context.  [env: MESHLOG_CONTEXT]")
+def root(context_name: str | None) -> None:
     """A control plane for Envoy that speaks the AWS App Mesh API and keeps every change as an event."""
+    if context_name is not None:
+        os.environ["MESHLOG_CONTEXT"] = context_name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

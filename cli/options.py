@@ -77,6 +77,22 @@ def _read_sources(texts: Iterable[str]) -> dict[str, KeySources]:
     return found
 
 
+def https_options(function: Function) -> Function:
+    """`--https` and `--https-name`, given to the command as `https` and `https_names`."""
+    for option in (
+        click.option(
+            "--https-name",
+            "https_names",
+            multiple=True,
+            metavar="NAME",
+            help="A further DNS name or address that callers of the API use, such as a load balancer's.",
+        ),
+        click.option("--https", is_flag=True, help="The API speaks HTTPS, by certificates of a new root of its own."),
+    ):
+        function = option(function)
+    return function
+
+
 def endpoint_options(function: Function) -> Function:
     """`--endpoint`, for a cluster that is not on this machine."""
     return click.option(

@@ -77,6 +77,10 @@ class Plan:
 
     archive: str | None = None
     """Where the log is archived. None: in the cluster's directory if all of it runs on this machine, else nowhere."""
+    https: bool = False
+    """The API speaks HTTPS, by certificates of a root of its own."""
+    https_names: tuple[str, ...] = ()
+    """Further DNS names or addresses that callers reach it by: a load balancer's, or the one that AWS used."""
     keks: Mapping[str, KeySources] = field(default_factory=dict)
     """Providers of key-encryption keys by class, where they are not key files."""
 
@@ -121,6 +125,7 @@ def plan_of(cluster: ClusterFile, etcd: Mapping[str, EtcdMemberSettings]) -> Pla
         key_prefix=cluster.key_prefix,
         etcd_binary=first.binary,
         allow_first_look=first.allow_first_look,
+        https=any(process.scheme == "https" for process in cluster.of_role("api")),
         cluster_token="" if first.cluster_token == _token_of(cluster.account_id) else first.cluster_token,
     )
 
@@ -141,7 +146,7 @@ class Provisioner:
         layout, plan = self._layout, self._plan
         layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         (layout.root / "logs").mkdir(exist_ok=True, mode=0o700)
-        for root in pki.ROOTS:
+        for root in (*pki.ROOTS, pki.HTTP_ROOT) if plan.https else pki.ROOTS:
             self._roots[root] = self._root(root)
         admin = self._admin_key()
         self._key_encryption_keys()
@@ -190,6 +195,17 @@ class Provisioner:
     def _role_tls(self, zone: str, role: str) -> TlsFiles:
         leaf = pki.role_leaf(role, self._plan.trust_domain, [self._plan.host(zone, role)])
         return self._leaf(pki.ROLES_ROOT, leaf, tls_files(self._layout.role(zone, role), "role"))
+
+    def _http_tls(self, zone: str) -> TlsFiles | None:
+        if not self._plan.https:
+            return None
+        leaf = pki.http_leaf([self._plan.host(zone, "api"), *self._https_names(zone)])
+        return self._leaf(pki.HTTP_ROOT, leaf, tls_files(self._layout.role(zone, "api"), "http"))
+
+    def _https_names(self, zone: str) -> tuple[str, ...]:
+        """Those of the plan; of a cluster that is there, those of the certificate that may have to be renewed."""
+        before = tls_files(self._layout.role(zone, "api"), "http").certificate
+        return self._plan.https_names or (pki.hosts_of(before.read_bytes()) if before.exists() else ())
 
     def _etcd_user_tls(self, zone: str, role: str) -> TlsFiles:
         leaf = pki.etcd_user_leaf(role)
@@ -271,6 +287,7 @@ class Provisioner:
             **self._log_common(zone, "api", cluster),  # type: ignore[arg-type]
             proxy_authority=proxies,
             frontends=cluster.endpoints("frontend"),
+            http_tls=self._http_tls(zone),
             maintenance_tls=self._maintenance_tls(zone),
             archive=self._plan.archive or (self._layout.archive.as_uri() if self._plan.local else None),
             peer_listen=listener.bound(listener.peer_port) if listener.peer_port else None,
@@ -313,7 +330,7 @@ class Provisioner:
                 config=str(self._layout.config(zone, role).relative_to(self._layout.root)),
                 address=listener.told(listener.port),
                 health=listener.told(listener.health_port),
-                scheme="http" if role == "api" else "",
+                scheme=("https" if plan.https else "http") if role == "api" else "",
             )
             processes.append(entry)
         return ClusterFile(

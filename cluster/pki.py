@@ -40,6 +40,8 @@ from runtime.settings import AuthorityFiles, TlsFiles
 
 ETCD_ROOT, ROLES_ROOT, PROXIES_ROOT = "etcd", "roles", "proxies"
 ROOTS = (ETCD_ROOT, ROLES_ROOT, PROXIES_ROOT)
+HTTP_ROOT = "http"
+"""What callers of the API trust, where it speaks HTTPS by a certificate of ours: nothing else is signed by it."""
 ETCD_PEER_NAME = "peer.etcd.meshlog"
 """Every member's peer certificate carries it and demands it: a client certificate of the same root is no raft peer."""
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -90,6 +92,11 @@ def role_leaf(role: str, trust_domain: str, hosts: Iterable[str] = ()) -> Leaf:
     """A role's certificate: serves and dials under the roles' root."""
     names = (role_name(role), *LOOPBACK_HOSTS, *hosts)
     return Leaf(common_name=role, hosts=names, uri=role_uri(role, trust_domain), server=True, client=True)
+
+
+def http_leaf(hosts: Iterable[str]) -> Leaf:
+    """What an API server shows its callers."""
+    return Leaf(common_name="meshlog api", hosts=(*LOOPBACK_HOSTS, *hosts), server=True)
 
 
 def etcd_member_leaf(member: str, hosts: Iterable[str] = ()) -> Leaf:
@@ -184,6 +191,14 @@ def needs_renewal(certificate_pem: bytes, now_us: int) -> bool:
     certificate = x509.load_pem_x509_certificate(certificate_pem)
     life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
     return certificate.not_valid_after_utc - _utc(now_us) < life * LEAF_RENEW_SHARE
+
+
+def hosts_of(certificate_pem: bytes) -> tuple[str, ...]:
+    """The DNS names and addresses that a certificate is for."""
+    certificate = x509.load_pem_x509_certificate(certificate_pem)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    addresses = (str(address) for address in names.get_values_for_type(x509.IPAddress))
+    return (*names.get_values_for_type(x509.DNSName), *addresses)
 
 
 def save_authority(authority: Authority, files: AuthorityFiles) -> None:

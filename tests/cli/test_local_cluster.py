@@ -149,6 +149,7 @@ def test_env_is_what_a_shell_and_boto3_need(cluster: Commands, mesh: str) -> Non
     assert all(line.startswith("export ") for line in lines)
     assert names == [
         "AWS_ENDPOINT_URL_APP_MESH",
+        "AWS_ENDPOINT_URL_STS",
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
         "AWS_REGION",

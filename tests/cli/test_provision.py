@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import ssl
 import stat
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from cli.main import main
 from cli.ports import LOWEST, free_ports, usable_range
 from cli.provision import Listener, Plan, Provisioner, plan_of, process_id, with_peer_ports
 from cli.serve_upkeep import maintenance_files
+from cluster import pki
 from mesh.errors import SettingsError
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.settings import ROLES, ApiSettings, Endpoint, EtcdMemberSettings, FrontendSettings, ProjectorSettings
 from runtime.settings_file import load
+from runtime.tls import ServerCertificate
 
 ACCOUNT = "123456789012"
 ENTROPY = SystemEntropy()
@@ -346,3 +349,30 @@ def test_a_replaced_etcd_member_stays_one_that_joined_until_the_cluster_is_anoth
     assert load(EtcdMemberSettings, layout.config("z2", "etcd"), {}).initial_state == "new"
     Provisioner(layout, dataclasses.replace(plan(), cluster_token="restored-2"), At(), ENTROPY).write()
     assert load(EtcdMemberSettings, path, {}).initial_state == "new"
+
+
+def test_https_has_a_root_of_its_own_and_every_name_that_callers_use(tmp_path: Path) -> None:
+    wanted = dataclasses.replace(plan(), https=True, https_names=("appmesh.eu-west-1.amazonaws.com", "10.9.8.7"))
+    cluster, _ = Provisioner(Layout(tmp_path), wanted, At(0), ENTROPY).write()
+    assert {process.scheme for process in cluster.of_role("api")} == {"https"}
+    files = load(ApiSettings, tmp_path / "zones/z1/api.toml", {}).http_tls
+    assert files is not None
+    assert files.authority.read_bytes() == Layout(tmp_path).http_authority.read_bytes()
+    before = files.certificate.read_bytes()
+    named = {"appmesh.eu-west-1.amazonaws.com", "10.9.8.7", "127.0.0.1", "localhost"}
+    assert named <= set(pki.hosts_of(before))
+    assert ServerCertificate(files).context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+    etcd = {zone: load(EtcdMemberSettings, tmp_path / f"zones/{zone}/etcd.toml", {}) for zone in cluster.zones}
+    again = plan_of(cluster, etcd)
+    assert again.https
+    Provisioner(Layout(tmp_path), again, At(390), ENTROPY).write()
+    assert files.certificate.read_bytes() != before, "renewed"
+    assert named <= set(pki.hosts_of(files.certificate.read_bytes())), "for the same names"
+
+
+def test_without_https_there_is_neither_root_nor_certificate(tmp_path: Path) -> None:
+    cluster, _ = made(tmp_path)
+    assert {process.scheme for process in cluster.of_role("api")} == {"http"}
+    assert load(ApiSettings, tmp_path / "zones/z1/api.toml", {}).http_tls is None
+    assert not Layout(tmp_path).http_authority.exists()
