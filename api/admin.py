@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.appmesh import confirmed_state, origin_of
+from api.authorization import CONNECT, Target
 from api.calls import Answer, Call
 from api.commands import CommandService
 from api.ports import ApiPorts
@@ -24,7 +25,6 @@ from identity.node_id import NodeId, parse_node_id
 from mesh.commands import IssueProxyIdentity
 from mesh.decide import present
 from mesh.errors import Unavailable
-from mesh.kinds import ResourceKey
 from mesh.state import state_hash
 
 _IDENTITY_FIELDS: Fields = {"node": (str, True), "csr_pem": (str, True)}
@@ -42,9 +42,7 @@ class AdminApi:
         return router_of(
             [
                 route("GET status", "GetStatus", read_query(), nothing, self._status),
-                route(
-                    "POST proxies/identity", "IssueProxyIdentity", read_body(_IDENTITY_FIELDS), _node_key, self._sign
-                ),
+                route("POST proxies/identity", "IssueProxyIdentity", read_body(_IDENTITY_FIELDS), _node, self._sign),
             ]
         )
 
@@ -89,6 +87,6 @@ def _iso_seconds(time_us: int) -> str:
     return datetime.datetime.fromtimestamp(time_us // 1_000_000, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _node_key(caller: Caller, members: Mapping[str, Any]) -> list[ResourceKey]:
+def _node(caller: Caller, members: Mapping[str, Any]) -> list[Target]:
     node: NodeId = parse_node_id(members["node"], caller.account)
-    return [node.key]
+    return [Target(node.key, CONNECT)]

@@ -1,7 +1,7 @@
 """The HTTP edge: an ASGI app over one table of routes. What differs between routes is in the table; the order is here.
 
     size of the body (413) → rate of the address (429) → body → route (404) → signature → rate of the principal (429)
-    → authorisation → input → authorisation of what it names → handler
+    → input → authorisation of all that it names → handler
 
 Whatever goes wrong comes out in AWS's error shape; a caller never sees a stack trace. Nothing here reads the log.
 """
@@ -23,7 +23,7 @@ from api.admission import Admission
 from api.appmesh import AppMeshApi
 from api.audit import AuditApi
 from api.authentication import Authenticator
-from api.authorization import authorise
+from api.authorization import authorise_now, authorise_unread
 from api.calls import (
     UNKNOWN_OPERATION,
     Answer,
@@ -44,6 +44,7 @@ from api.sts import StsApi
 from api.trail import Attempt, claimed_key
 from identity.sigv4 import SignedRequest, without_signature
 from mesh.errors import CallerError, MeshlogError, NotAuthenticated, OutcomeUnknown, error_code
+from mesh.iam.evaluate import Circumstances
 from runtime.http_answers import Wire, encode_error, encode_fault
 from runtime.http_body import BodyMemory, check_declared, read_body, send_answer, send_unread
 from runtime.logging import where
@@ -132,10 +133,24 @@ class Edge:
             raise self.admission.not_authenticated(attempt.source_ip, error) from None
         self.admission.verified(attempt.source_ip, attempt.claimed_key)
         with self.admission.of(caller):
-            authorise(caller, route.action)
-            members = attempt.members = route.read(without_signature(request), found.path_members)
-            authorise(caller, route.action, route.keys(caller, members))
-            return await route.handle(Call(attempt.request_id, attempt.source_ip, caller, members))
+            circumstances = self._circumstances(attempt, scope)
+            try:
+                members = attempt.members = route.read(without_signature(request), found.path_members)
+                targets = list(route.targets(caller, members))
+            except CallerError:
+                authorise_unread(self._ports.replica.state, caller, route.action)
+                raise
+            await authorise_now(self._ports, caller, route.action, targets, circumstances)
+            return await route.handle(Call(attempt.request_id, attempt.source_ip, caller, members, circumstances))
+
+    def _circumstances(self, attempt: Attempt, scope: Scope) -> Circumstances:
+        return Circumstances(
+            source_ip=attempt.source_ip,
+            time_us=self._ports.clock.now_us(),
+            secure=scope.get("scheme") == "https",
+            user_agent=attempt.user_agent,
+            region=self._ports.region,
+        )
 
     def _find(self, request: SignedRequest) -> Found | None:
         for router in self._routers:

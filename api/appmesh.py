@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
+from api.authorization import Target
 from api.body import parse_object
 from api.calls import Answer, Call, query_members
 from api.commands import CommandService, Origin, Outcome
@@ -39,7 +40,7 @@ from mesh.model.operations import (
     Operation,
     match,
 )
-from mesh.references import hard_references
+from mesh.references import hard_references, soft_references
 from mesh.rules import tags_from_list
 from mesh.state import Resource, State
 
@@ -48,6 +49,7 @@ LIST_LIMIT = 100
 TAGS_LIMIT = 50
 
 _INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
+_TAG_ACTION = f"{APPMESH}:TagResource"
 _TOKEN = "clientToken"  # noqa: S105 - a member's name
 
 
@@ -85,7 +87,7 @@ class AppMeshApi:
             action=f"{APPMESH}:{operation.name}",
             services=(APPMESH,),
             read=partial(read_members, operation),
-            keys=partial(touched, operation),
+            targets=partial(touched, operation),
             handle=partial(self._verbs[operation.verb], operation),
         )
 
@@ -186,19 +188,29 @@ def read_members(operation: Operation, request: SignedRequest, path_members: Map
     return members
 
 
-def touched(operation: Operation, caller: Caller, members: Mapping[str, Any]) -> list[ResourceKey]:
-    """What a call touches: the resource, and what its spec comes to refer to (App Mesh authorises both)."""
+def touched(operation: Operation, caller: Caller, members: Mapping[str, Any]) -> list[Target]:
+    """What a call touches: the resource, and what its spec comes to refer to (App Mesh authorises both).
+
+    A list is of what its parent holds. Who creates with tags must be allowed to tag, too.
+    """
+    tags = tags_from_list(members["tags"]) if members.get("tags") else None
     if operation.kind is None:
-        return [parse_arn(members["resourceArn"]).key]
+        return [Target(parse_arn(members["resourceArn"]).key, None, tags, members.get("tagKeys"))]
     if operation.verb == LIST and operation.kind is MESH:
-        return []
+        return [Target("*")]
     key = operation.key(caller.account, members)
     if operation.verb == LIST:
-        return [mesh_key(key.account, key.mesh)]
-    if operation.verb not in (CREATE, UPDATE):
-        return [key]
-    referred = (reference.target for reference in hard_references(key, members.get("spec", {})) if reference.path)
-    return [key, *referred]
+        parent = operation.kind.parent
+        home = mesh_key(key.account, key.mesh)
+        return [Target(ResourceKey(key.account, key.mesh, parent, "", key.parent) if parent else home)]
+    found = [key]
+    if operation.verb in (CREATE, UPDATE):
+        spec = members.get("spec", {})
+        found += [reference.target for reference in hard_references(key, spec) if reference.path]
+        if operation.verb == CREATE:
+            found += [reference.target for reference in soft_references(key, spec)]
+    targets = [Target(each, None, tags) for each in dict.fromkeys(found)]
+    return targets if tags is None else [*targets, Target(key, _TAG_ACTION, tags)]
 
 
 def _number(text: str) -> int | str:

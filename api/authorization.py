@@ -1,25 +1,33 @@
-"""Who may do what, as one table that names every route and one function that all of them pass through.
+"""Who may do what: one table that names every route, and one function that all of them pass through.
 
-For now a key is an admin's or it may do nothing. Policies come in here: `authorise` already gets the caller, the
-operation and every resource that it touches. A route that the table does not name is refused to everybody.
+A caller's policies (`mesh.iam`) decide, for every action on every resource that a call touches; an account's admin key
+is its root. A route that the table does not name is refused to everybody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
+from api.ports import ApiPorts
 from identity.caller import Caller
 from identity.sigv4 import APPMESH, MESHLOG, STS
 from mesh.arn import arn
-from mesh.errors import Forbidden
+from mesh.errors import Forbidden, Unavailable
+from mesh.iam.evaluate import Circumstances, Decision, Question, Requester, Verdict, evaluate, ever_allowed, refusal
 from mesh.kinds import ResourceKey
+from mesh.state import State
+
+IAM = "iam"
 
 
 class Rule(StrEnum):
     """What a route asks of its caller."""
 
-    ADMIN = "admin"
+    POLICY = "policy"
+    """That a policy of the caller's allows the action on all that the call touches."""
     ANYONE = "anyone"
     """Whoever has a key: what the call may do beyond that is decided where it is handled."""
 
@@ -41,24 +49,112 @@ _MESHLOG = (
     "ListAccessKeys", "CreateAccessKey", "DisableAccessKey", "LookupEvents",
     "ListKeys", "RotateKeys", "RewrapKeys",
 )  # fmt: skip
-_STS = ("GetCallerIdentity", "GetSessionToken")
+_STS = ("GetCallerIdentity", "GetSessionToken", "AssumeRole")
 
 RULES: Mapping[str, Rule] = {
-    **{f"{APPMESH}:{name}": Rule.ADMIN for name in _APP_MESH},
-    **{f"{MESHLOG}:{name}": Rule.ADMIN for name in _MESHLOG},
+    **{f"{APPMESH}:{name}": Rule.POLICY for name in _APP_MESH},
+    **{f"{MESHLOG}:{name}": Rule.POLICY for name in _MESHLOG},
     **{f"{STS}:{name}": Rule.ANYONE for name in _STS},
 }
 """By IAM action."""
 
+CONNECT = f"{APPMESH}:StreamAggregatedResources"
+"""To be a proxy of a virtual node or gateway: what a certificate for one is asked under."""
 
-def authorise(caller: Caller, action: str, keys: Iterable[ResourceKey] = ()) -> None:
-    """Return if `caller` may do `action` to all of `keys`; Forbidden otherwise, in IAM's words."""
+
+class Target(NamedTuple):
+    """One thing that a call touches. `resource`: its key, or an ARN of IAM; `*` where the action has no resource.
+
+    `action`: where it is not the call's own. `request_tags`: those that the call puts on it; `tag_keys`: their keys, or
+    those that it takes away.
+    """
+
+    resource: ResourceKey | str
+    action: str | None = None
+    request_tags: Mapping[str, str] | None = None
+    tag_keys: Sequence[str] | None = None
+
+
+Targets = Iterable[Target | ResourceKey]
+"""A key alone is touched by the call's own action."""
+
+
+def requester_of(caller: Caller) -> Requester:
+    """The caller as policies see it."""
+    session = caller.session
+    role = session is not None and ":role/" in caller.identity
+    return Requester(
+        caller.account,
+        caller.principal,
+        caller.identity,
+        admin=caller.admin,
+        session_policy=session.policy if session is not None else None,
+        session_name=session.name if session is not None and role else None,
+    )
+
+
+def authorise(state: State, caller: Caller, action: str, targets: Targets, circumstances: Circumstances) -> None:
+    """Return if `caller` may do `action` to all of `targets`; Forbidden otherwise, in IAM's words.
+
+    The same action is asked for each, as App Mesh authorises what a specification comes to refer to; without any, for
+    `*`. What another account owns must be allowed like anything else, and be shared (`mesh.sharing`) beside that.
+    """
     if RULES.get(action) is Rule.ANYONE:
         return
-    if RULES.get(action) is Rule.ADMIN and caller.admin and all(key.account == caller.account for key in keys):
-        return
-    on = next((arn(caller.region, key) for key in keys), "*")
-    raise Forbidden(
-        f"User: {caller.principal} is not authorized to perform: {action} on resource: {on}. "
-        "Call with an admin key of the account that owns it."
+    requester = requester_of(caller)
+    touched = [Target(each) if isinstance(each, ResourceKey) else each for each in targets] or [Target("*")]
+    for target in touched:
+        question = _question(state, target, action, circumstances)
+        named = RULES.get(action) is Rule.POLICY
+        decision = evaluate(state, requester, question, circumstances) if named else Decision(Verdict.NOT_ALLOWED)
+        if not decision.allowed:
+            raise Forbidden(refusal(requester, question, decision))
+    for target in touched:
+        if isinstance(target.resource, ResourceKey):
+            _check_home(caller, target.resource)
+
+
+def authorise_unread(state: State, caller: Caller, action: str) -> None:
+    """Forbidden if `caller` may do `action` to nothing at all: who may not is not told what is wrong with an input."""
+    requester = requester_of(caller)
+    if RULES.get(action) is not Rule.ANYONE and not ever_allowed(state, requester, action):
+        raise Forbidden(refusal(requester, Question(action), Decision(Verdict.NOT_ALLOWED)))
+
+
+async def authorise_now(
+    ports: ApiPorts, caller: Caller, action: str, targets: Targets, circumstances: Circumstances
+) -> None:
+    """`authorise` on what this server knows; and before it refuses, on all that was written before the call.
+
+    So what another server has just granted counts here at once. Where the log's head cannot be confirmed, the refusal
+    stands. A grant that was just taken away may count here for as long as this server is behind the log.
+    """
+    touched = list(targets)
+    replica, before = ports.replica, ports.replica.state
+    try:
+        authorise(before, caller, action, touched, circumstances)
+    except Forbidden:
+        with contextlib.suppress(Unavailable):
+            await replica.confirmed(ports.read_deadline_s)
+        if replica.state.position == before.position:
+            raise
+        authorise(replica.state, caller, action, touched, circumstances)
+
+
+def _question(state: State, target: Target, action: str, circumstances: Circumstances) -> Question:
+    resource, known = target.resource, None
+    if isinstance(resource, ResourceKey):
+        known = state.get(resource)
+    return Question(
+        target.action or action,
+        arn(circumstances.region, resource) if isinstance(resource, ResourceKey) else resource,
+        resource_account=resource.account if isinstance(resource, ResourceKey) else None,
+        resource_tags=known.tags if known is not None else {},
+        request_tags=target.request_tags,
+        tag_keys=target.tag_keys,
     )
+
+
+def _check_home(caller: Caller, key: ResourceKey) -> None:
+    if key.account != caller.account:
+        raise Forbidden(f"mesh {key.mesh} of account {key.account} is not shared with account {caller.account}")

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 from identity.caller import Caller
 from mesh.errors import BadRequest
+from mesh.iam.evaluate import Circumstances
 from mesh.position import Position
 from runtime.http_answers import Wire, encode_document
 
@@ -23,6 +24,7 @@ class Call:
     source_ip: str
     caller: Caller
     members: Mapping[str, Any]
+    circumstances: Circumstances
 
 
 @dataclass(frozen=True, slots=True)

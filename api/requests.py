@@ -9,8 +9,10 @@ import asyncio
 import datetime
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from api.authorization import Targets
 from api.body import parse_object
 from api.calls import Answer, Call, query_members
 from api.ports import ApiPorts
@@ -39,12 +41,13 @@ def route(
     target: str,
     action: str,
     read: Callable[[SignedRequest, Mapping[str, str]], dict[str, Any]],
-    keys: Callable[[Caller, Mapping[str, Any]], list[ResourceKey]],
+    targets: Callable[[Caller, Mapping[str, Any]], Targets],
     handle: Callable[[Call], Awaitable[Answer]],
 ) -> Route:
-    """A route of `target`, which is method and name."""
+    """A route of `target`, which is method and name; `action` is of Meshlog's own unless it names its service."""
     method, name = target.split()
-    return Route(method, PREFIX + name, f"{MESHLOG}:{action}", (MESHLOG, APPMESH), read, keys, handle)
+    full = action if ":" in action else f"{MESHLOG}:{action}"
+    return Route(method, PREFIX + name, full, (MESHLOG, APPMESH), read, targets, handle)
 
 
 def router_of(routes: Iterable[Route]) -> Router:
@@ -58,27 +61,34 @@ def router_of(routes: Iterable[Route]) -> Router:
     return Router(tuple(by_target.values()), find)
 
 
-def read_query(*known: str) -> Callable[[SignedRequest, Mapping[str, str]], dict[str, Any]]:
-    """A reader of queries with no other members than these."""
+@dataclass(frozen=True, slots=True)
+class QueryReader:
+    """A reader of queries with no other members than `known`; BadRequest otherwise."""
 
-    def read(request: SignedRequest, path_members: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG001
+    known: tuple[str, ...]
+
+    def __call__(self, request: SignedRequest, path_members: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG002
         members = dict(query_members(request.query))
-        unknown = sorted(members.keys() - set(known))
+        unknown = sorted(members.keys() - set(self.known))
         if unknown:
-            raise BadRequest(f"{unknown[0][:80]}: is not a known member of this query (known: {', '.join(known)})")
+            known = f"known: {', '.join(self.known)}" if self.known else "it has none"
+            raise BadRequest(f"{unknown[0][:80]}: is not a known member of this query ({known})")
         return members
 
-    return read
 
+@dataclass(frozen=True, slots=True)
+class BodyReader:
+    """A reader of JSON bodies that have these fields and no others; BadRequest tells all that is wrong."""
 
-def read_body(fields: Fields) -> Callable[[SignedRequest, Mapping[str, str]], dict[str, Any]]:
-    """A reader of JSON bodies that have these fields and no others."""
+    fields: Fields
 
-    def read(request: SignedRequest, path_members: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG001
+    def __call__(self, request: SignedRequest, path_members: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG002
         members = parse_object(request.body)
-        known = ", ".join(fields)
-        problems = [f"{name[:80]}: is not a known field (known: {known})" for name in members if name not in fields]
-        for name, (kind, required) in fields.items():
+        known = ", ".join(self.fields)
+        problems = [
+            f"{name[:80]}: is not a known field (known: {known})" for name in members if name not in self.fields
+        ]
+        for name, (kind, required) in self.fields.items():
             if name not in members:
                 problems += [f"{name}: is required"] if required else []
             elif not _is(members[name], kind):
@@ -89,7 +99,15 @@ def read_body(fields: Fields) -> Callable[[SignedRequest, Mapping[str, str]], di
             check_client_token(members["clientToken"])
         return members
 
-    return read
+
+def read_query(*known: str) -> QueryReader:
+    """A reader of queries with no other members than these."""
+    return QueryReader(known)
+
+
+def read_body(fields: Fields) -> BodyReader:
+    """A reader of JSON bodies that have these fields and no others."""
+    return BodyReader(fields)
 
 
 def _is(value: Any, kind: type | tuple[type, ...]) -> bool:

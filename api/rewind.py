@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.appmesh import confirmed_state, origin_of
-from api.authorization import authorise
+from api.authorization import authorise_now
 from api.calls import Answer, Call
 from api.changes import (
     change_document,
@@ -178,9 +178,10 @@ class RewindApi:
             only=frozenset(named) if "only" in members else None,
             seen=position_of(members["seen"], now, "seen") if "seen" in members else None,
         )
-        authorise(call.caller, _ROLLBACK_ACTION, _touched(now, then, command))
+        touched = _touched(now, then, command)
+        await authorise_now(self._ports, call.caller, _ROLLBACK_ACTION, touched, call.circumstances)
         if members.get("dry_run", False):
-            return await self._preview(rollback_plan(now, command), now, then)
+            return await self._preview(rollback_plan(now, command, call.caller.account), now, then)
         outcome = await self._commands.submit(command, origin_of("RollbackMesh", call))
         if not outcome.written:
             return _rolled_back(None, then, [], outcome.position)

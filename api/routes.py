@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from api.authorization import Targets
 from api.calls import Handler
 from identity.caller import Caller
 from identity.sigv4 import SignedRequest
-from mesh.kinds import ResourceKey
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """One route. `path` is its template. `action` is its name in IAM; `services` are what a caller may sign for.
 
-    `read` turns an authenticated request and its path members into the handler's input, or raises BadRequest; `keys`
-    are the resources that this input touches, all of which are authorised before `handle` runs.
+    `read` turns an authenticated request and its path members into the handler's input, or raises BadRequest; `targets`
+    is what this input touches, all of which is authorised before `handle` runs.
     """
 
     method: str
@@ -25,7 +25,7 @@ class Route:
     action: str
     services: Sequence[str]
     read: Callable[[SignedRequest, Mapping[str, str]], dict[str, Any]]
-    keys: Callable[[Caller, Mapping[str, Any]], Iterable[ResourceKey]]
+    targets: Callable[[Caller, Mapping[str, Any]], Targets]
     handle: Handler
 
 

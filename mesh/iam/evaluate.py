@@ -108,6 +108,15 @@ def evaluate(state: State, requester: Requester, question: Question, circumstanc
     return limited._replace(by_session=True) if decision.allowed or limited.verdict is Verdict.DENIED else decision
 
 
+def ever_allowed(state: State, requester: Requester, action: str) -> bool:
+    """Whether there is anything at all that the requester's policies allow this action on."""
+    return requester.admin or any(
+        statement.allows and _is_about(statement, action)
+        for _, policy in policies_of(state, requester.identity)
+        for statement in policy.statements
+    )
+
+
 def policies_of(state: State, identity: str) -> list[tuple[str, Policy]]:
     """The policies of a user or role, by name or ARN; none if it is not there (any more)."""
     principal: Principal | None = state.principals.get(identity)
@@ -144,8 +153,7 @@ def _by_policies(policies: Iterable[tuple[str, Policy]], question: Question, fac
 
 def applies(statement: Statement, action: str, resource: str, facts: Facts) -> bool:
     """Whether a statement is about this action on this resource, under these facts."""
-    named = any(like(pattern, action, fold=True) for pattern in statement.actions)
-    if named is statement.not_actions:
+    if not _is_about(statement, action):
         return False
 
     def single(key: str) -> str | None:
@@ -157,6 +165,10 @@ def applies(statement: Statement, action: str, resource: str, facts: Facts) -> b
     if covered is statement.not_resources:
         return False
     return all(met(condition, facts) for condition in statement.conditions)
+
+
+def _is_about(statement: Statement, action: str) -> bool:
+    return any(like(pattern, action, fold=True) for pattern in statement.actions) is not statement.not_actions
 
 
 def facts_of(requester: Requester, question: Question, circumstances: Circumstances) -> Facts:

@@ -16,13 +16,16 @@ from identity.caller import Caller
 from identity.sigv4 import STS
 from mesh.commands import CreateAccessKey, idempotency_token
 from mesh.errors import Forbidden
+from mesh.iam.evaluate import Circumstances
 from mesh.kinds import mesh_key
 from mesh.model.operations import OPERATIONS
+from mesh.state import State
 from tests.api.conftest import ACCOUNT, ADMIN, REGION, Cloud, Server, running
 from tests.api.signing import Reply, Signing, ask
 
 PLAIN = ("AKIAMESHLOGPLAIN0001", "not an admin's secret")
 ARN = f"arn:aws:appmesh:{REGION}:{ACCOUNT}:mesh/none"
+NOW = Circumstances(source_ip="127.0.0.1", time_us=0, secure=False, region=REGION)
 ANSWERED = (
     "appmesh:CreateMesh", "appmesh:ListMeshes", "meshlog:ListEvents", "meshlog:GetStatus", "meshlog:LookupEvents",
     "meshlog:ListResources", "meshlog:DiffMesh", "meshlog:ListAccessKeys", "meshlog:CreateAccessKey",
@@ -129,12 +132,12 @@ async def test_every_route_has_a_rule_and_every_rule_a_route(server: Server) -> 
 
 def test_an_action_without_a_rule_is_refused_to_an_admin_too() -> None:
     admin = Caller(ACCOUNT, ADMIN.principal, ADMIN.principal, ADMIN.access_key_id, True, REGION)
-    authorise(admin, "appmesh:DescribeMesh", [mesh_key(ACCOUNT, "m")])
+    authorise(State(), admin, "appmesh:DescribeMesh", [mesh_key(ACCOUNT, "m")], NOW)
     with pytest.raises(Forbidden):
-        authorise(admin, "appmesh:MakeCoffee")
+        authorise(State(), admin, "appmesh:MakeCoffee", (), NOW)
 
 
 def test_an_admin_of_one_account_may_do_nothing_in_another() -> None:
     admin = Caller(ACCOUNT, ADMIN.principal, ADMIN.principal, ADMIN.access_key_id, True, REGION)
-    with pytest.raises(Forbidden, match="999999999999:mesh/m"):
-        authorise(admin, "appmesh:DescribeMesh", [mesh_key("999999999999", "m")])
+    with pytest.raises(Forbidden, match="mesh m of account 999999999999"):
+        authorise(State(), admin, "appmesh:DescribeMesh", [mesh_key("999999999999", "m")], NOW)
