@@ -2,6 +2,8 @@
 
 POST /  Action=GetCallerIdentity                        → {UserId, Account, Arn}
         Action=GetSessionToken&DurationSeconds=…        → {Credentials}
+        Action=AssumeRole&RoleArn=…&RoleSessionName=…   → {Credentials, AssumedRoleUser, PackedPolicySize}
+            &DurationSeconds=…&Policy=…&ExternalId=…
 GET  /?Action=…                                         the same (presigned URLs)
 
 AWS's query protocol (`api.query_protocol`). The credentials are Meshlog's own and open nothing at AWS; nothing is
@@ -13,9 +15,15 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
+import structlog
+
+from api.appmesh import confirmed_state
+from api.authorization import requester_of
 from api.calls import Answer, Call
 from api.ports import ApiPorts
 from api.query_protocol import VERSION, form_members
@@ -25,14 +33,35 @@ from identity.caller import Caller
 from identity.session import Session, draw_temporary_key, seal
 from identity.sigv4 import STS, SignedRequest, claim_of
 from mesh.errors import BadRequest, Forbidden, NotReady
+from mesh.iam.assume import may_assume
+from mesh.iam.policy import check_policy
 from mesh.kinds import ResourceKey
+from mesh.limits import SESSION_POLICY_MAX_CHARS
+from mesh.principals import IamName, iam_name
 from mesh.state import State
-from runtime.limits import SESSION_S_MIN, SESSION_TOKEN_S_DEFAULT, SESSION_TOKEN_S_MAX
+from runtime.limits import (
+    SESSION_CHAINED_S_MAX,
+    SESSION_S_DEFAULT,
+    SESSION_S_MAX,
+    SESSION_S_MIN,
+    SESSION_TOKEN_S_DEFAULT,
+    SESSION_TOKEN_S_MAX,
+)
+
+log = structlog.get_logger(__name__)
 
 PATH = "/"
-GET_CALLER_IDENTITY, GET_SESSION_TOKEN = "GetCallerIdentity", "GetSessionToken"
+GET_CALLER_IDENTITY, GET_SESSION_TOKEN, ASSUME_ROLE = "GetCallerIdentity", "GetSessionToken", "AssumeRole"
 
 _ENVELOPE = ("Action", "Version")
+_SESSION_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}", re.ASCII)
+_EXTERNAL_ID = re.compile(r"[A-Za-z0-9_+=,.@:/-]{2,1224}", re.ASCII)
+
+
+class MalformedPolicy(BadRequest):
+    """A session policy that is none."""
+
+    code = "MalformedPolicyDocument"
 
 
 class _Operation(NamedTuple):
@@ -50,6 +79,9 @@ class StsApi:
         self._operations: Mapping[str, _Operation] = {
             GET_CALLER_IDENTITY: _Operation(self._caller_identity, None),
             GET_SESSION_TOKEN: _Operation(self._session_token, ("DurationSeconds",)),
+            ASSUME_ROLE: _Operation(
+                self._assume_role, ("RoleArn", "RoleSessionName", "DurationSeconds", "Policy", "ExternalId")
+            ),
         }
 
     def router(self) -> Router:
@@ -92,6 +124,36 @@ class StsApi:
         lives_s = whole(call.members, "DurationSeconds", SESSION_TOKEN_S_DEFAULT, SESSION_S_MIN, SESSION_TOKEN_S_MAX)
         session = self._drawn(caller, lives_s)._replace(parent_key_id=caller.access_key_id, admin=caller.admin)
         return Answer({GET_SESSION_TOKEN: self._credentials(session)}, self._ports.replica.state.position)
+
+    async def _assume_role(self, call: Call) -> Answer:
+        caller, members = call.caller, call.members
+        role, name = _role(members), _session_name(members)
+        most_s = SESSION_CHAINED_S_MAX if caller.session and caller.session.name else SESSION_S_MAX
+        lives_s = whole(members, "DurationSeconds", SESSION_S_DEFAULT, SESSION_S_MIN, most_s)
+        policy = _session_policy(members.get("Policy"))
+        state = await confirmed_state(self._ports)
+        external_id = _external_id(members)
+        asking, now = requester_of(caller), call.circumstances
+        may_assume(state, asking, role.arn, now, session_name=name, external_id=external_id)
+        session = self._drawn(caller, lives_s)._replace(
+            account=role.account,
+            principal=f"arn:aws:sts::{role.account}:assumed-role/{role.name}/{name}",
+            identity=role.arn,
+            name=name,
+            policy=policy,
+            role_created_us=state.principals[role.arn].created_us,
+        )
+        log.info(
+            "role assumed", request_id=call.request_id, by=caller.principal, principal=session.principal,
+            access_key_id=session.access_key_id, expires=iso_seconds(session.expires_us),
+        )  # fmt: skip
+        mark = unique_id(role.arn, session.role_created_us)
+        result = self._credentials(session) | {
+            "AssumedRoleUser": {"AssumedRoleId": f"{mark}:{name}", "Arn": session.principal}
+        }
+        if policy is not None:
+            result["PackedPolicySize"] = max(1, 100 * len(policy) // SESSION_POLICY_MAX_CHARS)
+        return Answer({ASSUME_ROLE: result}, state.position)
 
     def _drawn(self, caller: Caller, lives_s: int) -> Session:
         """A new session of the caller's own."""
@@ -143,6 +205,40 @@ def whole(members: Mapping[str, str], name: str, default: int, least: int, most:
 def iso_seconds(time_us: int) -> str:
     """A time as STS writes it."""
     return datetime.datetime.fromtimestamp(time_us // 1_000_000, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _role(members: Mapping[str, str]) -> IamName:
+    role = iam_name(members.get("RoleArn", ""))
+    if role is None or role.kind != "role":
+        raise BadRequest(
+            f"RoleArn: '{members.get('RoleArn', '')[:200]}' is invalid; write arn:aws:iam::<account>:role/<name>."
+        )
+    return role
+
+
+def _session_name(members: Mapping[str, str]) -> str:
+    name = members.get("RoleSessionName", "")
+    if not _SESSION_NAME.fullmatch(name):
+        raise BadRequest(f"RoleSessionName: '{name[:80]}' must be 2 to 64 letters, digits and the characters _+=,.@-")
+    return name
+
+
+def _external_id(members: Mapping[str, str]) -> str | None:
+    given = members.get("ExternalId")
+    if given is not None and not _EXTERNAL_ID.fullmatch(given):
+        raise BadRequest("ExternalId: must be 2 to 1224 letters, digits and the characters _+=,.@:/-")
+    return given
+
+
+def _session_policy(text: str | None) -> str | None:
+    """The document, checked, without the white space that would make every request longer."""
+    if text is None:
+        return None
+    try:
+        check_policy(text, SESSION_POLICY_MAX_CHARS)
+    except BadRequest as error:
+        raise MalformedPolicy(f"Policy: {error.message}") from error
+    return json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)
 
 
 def _form(request: SignedRequest) -> dict[str, str]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import json
 import urllib.error
 import urllib.request
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from api.commands import Origin
+from mesh.commands import CreatePrincipal, DeletePrincipal, idempotency_token
 from tests.api.conftest import ACCOUNT, ADMIN, REGION, Cloud, Server, call
 from tests.api.signing import Signing, ask
 
@@ -126,3 +131,107 @@ async def test_a_name_that_xml_cannot_say_breaks_nothing(server: Server) -> None
     reply = await ask(server, "POST", query, b"", Signing(service="sts"))
     assert (reply.status, reply.code) == (400, "ValidationError")
     assert b"?&lt;b&gt;: GetSessionToken does not take this" in reply.body
+
+
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/deployer"
+
+
+def trust(principal: str, **more: Any) -> str:
+    statement = {"Effect": "Allow", "Principal": {"AWS": principal}, "Action": "sts:AssumeRole", **more}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+async def submit(server: Server, command: Any) -> None:
+    """A change of who there is, as the admin's."""
+    name = type(command).__name__
+    token = idempotency_token(ACCOUNT, ADMIN.principal, name, uuid4().hex, {})
+    origin = Origin(ACCOUNT, ADMIN.principal, "", "r", name, token)
+    outcome = await server.app.state.commands.submit(command, origin)
+    await server.replica.wait_for(outcome.position, 5.0)
+
+
+async def assumed(server: Server, key: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    arguments = {"RoleArn": ROLE, "RoleSessionName": "ann", **more}
+    answer: dict[str, Any] = await call(client(server, key=key), "assume_role", **arguments)
+    return answer
+
+
+async def test_an_assumed_role_is_who_calls(server: Server) -> None:
+    await submit(server, CreatePrincipal(ROLE, trust(ADMIN.principal)))
+    answer = await assumed(server, DurationSeconds=900)
+    shown = f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/ann"
+    assert answer["AssumedRoleUser"]["Arn"] == shown
+    left = answer["Credentials"]["Expiration"] - datetime.datetime.now(datetime.UTC)
+    assert 890 < left.total_seconds() <= 900
+    told = await call(client(server, key=answer["Credentials"]), "get_caller_identity")
+    assert (told["Arn"], told["Account"]) == (shown, ACCOUNT)
+    assert told["UserId"] == answer["AssumedRoleUser"]["AssumedRoleId"]
+    # It is not the admin that it was assumed by.
+    status, code, message = await refusal(client(server, "appmesh", answer["Credentials"]), "list_meshes")
+    assert (status, code) == (403, "ForbiddenException")
+    assert f"User: {shown} is not authorized to perform: appmesh:ListMeshes" in message
+
+
+async def test_a_session_ends_with_its_role(server: Server) -> None:
+    await submit(server, CreatePrincipal(ROLE, trust(ADMIN.principal)))
+    key = (await assumed(server))["Credentials"]
+    await submit(server, DeletePrincipal(ROLE))
+    assert (await refusal(client(server, key=key), "get_caller_identity"))[1] == "InvalidClientTokenId"
+    await submit(server, CreatePrincipal(ROLE, trust(ADMIN.principal)))  # of the same name, and another role
+    assert (await refusal(client(server, key=key), "get_caller_identity"))[1] == "InvalidClientTokenId"
+
+
+async def test_who_may_assume_it(server: Server) -> None:
+    await submit(server, CreatePrincipal(ROLE, trust(ADMIN.principal, Condition={
+        "StringEquals": {"sts:ExternalId": "42", "sts:RoleSessionName": "ann"}})))  # fmt: skip
+    assert (await assumed(server, ExternalId="42"))["Credentials"]
+    sts = client(server)
+    arguments = {"RoleArn": ROLE, "RoleSessionName": "ann"}
+    told = await refusal(sts, "assume_role", **arguments)
+    assert told[:2] == (403, "AccessDenied")
+    assert f"not authorized to perform: sts:AssumeRole on resource: {ROLE}" in told[2]
+    assert (await refusal(sts, "assume_role", **arguments, ExternalId="43"))[1] == "AccessDenied"
+    bob = {**arguments, "RoleSessionName": "bob", "ExternalId": "42"}
+    assert (await refusal(sts, "assume_role", **bob))[1] == "AccessDenied"
+    absent = {**arguments, "RoleArn": ROLE + "2"}
+    assert (await refusal(sts, "assume_role", **absent))[2] == told[2].replace(ROLE, ROLE + "2")
+
+
+async def test_a_chain_of_roles_lives_an_hour_at_most(server: Server) -> None:
+    await submit(server, CreatePrincipal(ROLE, trust(ADMIN.principal)))
+    await submit(server, CreatePrincipal(ROLE + "2", trust(ROLE)))
+    first = (await assumed(server, DurationSeconds=43_200))["Credentials"]
+    second = await assumed(server, first, RoleArn=ROLE + "2", DurationSeconds=3600)
+    assert second["AssumedRoleUser"]["Arn"].endswith("assumed-role/deployer2/ann")
+    told = await refusal(
+        client(server, key=first), "assume_role", RoleArn=ROLE + "2", RoleSessionName="ann", DurationSeconds=3601
+    )
+    assert told[1] == "ValidationError"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ({"RoleArn": "arn:aws:iam::1:role/x"}, "ValidationError"),
+        ({"RoleArn": f"arn:aws:iam::{ACCOUNT}:user/x"}, "ValidationError"),
+        ({"RoleSessionName": "a b"}, "ValidationError"),
+        ({"DurationSeconds": 43_201}, "ValidationError"),
+        ({"Policy": "{"}, "MalformedPolicyDocument"),
+        ({"Policy": '{"Version": "2012-10-17", "Statement": [{"Effect": "Maybe"}]}'}, "MalformedPolicyDocument"),
+        ({"Tags": [{"Key": "a", "Value": "b"}]}, "ValidationError"),
+        ({"SourceIdentity": "ann"}, "ValidationError"),
+    ],
+)
+async def test_what_assume_role_does_not_take(server: Server, arguments: dict[str, Any], code: str) -> None:
+    await submit(server, CreatePrincipal(ROLE, trust(ADMIN.principal)))
+    whole = {"RoleArn": ROLE, "RoleSessionName": "ann", **arguments}
+    assert (await refusal(client(server), "assume_role", **whole))[:2] == (400, code)
+
+
+async def test_a_session_policy_travels_in_the_token(server: Server) -> None:
+    await submit(server, CreatePrincipal(ROLE, trust(ADMIN.principal)))
+    statement = {"Effect": "Allow", "Action": "appmesh:Describe*", "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]}, indent=400)
+    answer = await assumed(server, Policy=policy)
+    assert answer["PackedPolicySize"] > 0
+    assert len(answer["Credentials"]["SessionToken"]) < 1_000
