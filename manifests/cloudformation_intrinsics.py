@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Final, Protocol, TypeVar
 
+from manifests.text import Located
+
 _T = TypeVar("_T")
 _PLACEHOLDER = re.compile(r"\$\{(!?)([^{}]*)\}")
 
@@ -55,6 +57,8 @@ def resolve(node: Any, scope: Scope, path: str) -> Any:
     CannotResolveError lists all that could not be computed within it. The answer is NO_VALUE when the node itself is.
     """
     if isinstance(node, Mapping):
+        if isinstance(node, Located) and node.twice is not None:  # CloudFormation takes the last and says nothing
+            raise CannotResolveError(f"{path + ': ' if path else ''}the key {node.twice} is there twice")
         name = _function_name(node, path)
         if name is not None:
             return _call(name, node[name], scope, path)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from manifests import appmesh_json, cloudformation, kubernetes
 from manifests.document import Desired, Manifest, Problem, Reading, Skipped
-from manifests.text import Document, UnreadableError, documents
+from manifests.text import Document, UnreadableError, documents, repeated_key
 from mesh.kinds import ResourceKey
 
 _Format = tuple[Callable[[object], bool], Callable[[Sequence[Document], Reading], Manifest]]
@@ -42,8 +42,12 @@ def parse(files: Iterable[File], reading: Reading) -> Manifest:
             continue
         for document in found:
             index = next((at for at, (knows, _read) in enumerate(_FORMATS) if knows(document.value)), None)
+            twice = repeated_key(document.value)
             if index is None:
                 parts.append(Manifest(skipped=(_unknown(document),)))
+            elif twice is not None and not cloudformation.is_template(document.value):
+                key, line = twice
+                parts.append(Manifest(problems=(Problem(f"the key '{key}' is there twice", f"{file.name}:{line}"),)))
             else:
                 by_format[index].append(document)
     parts += [read(found, reading) for (_knows, read), found in zip(_FORMATS, by_format, strict=True)]

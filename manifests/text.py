@@ -1,7 +1,8 @@
 """The text of a file (YAML or JSON) into documents that remember their lines. Pure.
 
-YAML as its users' own tools read it: no dates, no base-60 numbers, a key twice is an error. CloudFormation's short tags
-come out in their long form (`!Sub x` as {"Fn::Sub": "x"}), so that nobody after this knows which form was written.
+YAML as its users' own tools read it: no dates, no base-60 numbers. CloudFormation's short tags come out in their long
+form (`!Sub x` as {"Fn::Sub": "x"}), so that nobody after this knows which form was written. A key that is there twice
+is noted: whether it matters depends on whose object it is.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ _FLOAT = re.compile(
 
 
 class Located(dict[str, Any]):
-    """An object that knows the line (from 1) on which it begins."""
+    """An object that knows the line (from 1) on which it begins, and a key that it has twice (the last one counts)."""
 
     line: int = 1
+    twice: str | None = None
 
 
 class Document(NamedTuple):
@@ -60,8 +62,6 @@ def documents(text: str, file: str) -> list[Document]:
             pass  # YAML's flow style begins in the same way
         except RecursionError:
             raise UnreadableError("is neither YAML nor JSON: it nests too deep", file) from None
-        except ValueError as error:
-            raise UnreadableError(str(error), file) from None
         else:
             return [Document(value, file, text[: len(text) - len(text.lstrip())].count("\n") + 1)]
     return _yaml_documents(text, file)
@@ -69,6 +69,21 @@ def documents(text: str, file: str) -> list[Document]:
 
 def line_of(value: object, otherwise: int) -> int:
     return value.line if isinstance(value, Located) else otherwise
+
+
+def repeated_key(value: object) -> tuple[str, int] | None:
+    """The first key in a document that an object has twice, and that object's line; None when there is none."""
+    seen: set[int] = set()  # YAML's aliases make one object stand in many places
+    left = [value]
+    while left:
+        node = left.pop()
+        if id(node) in seen or not isinstance(node, (dict, list)):
+            continue
+        seen.add(id(node))
+        if isinstance(node, Located) and node.twice is not None:
+            return node.twice, node.line
+        left += reversed(list(node.values()) if isinstance(node, dict) else node)
+    return None
 
 
 def _yaml_documents(text: str, file: str) -> list[Document]:
@@ -124,19 +139,19 @@ _ManifestLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-
 def _construct_object(loader: Any, node: yaml.MappingNode) -> Located:
     merges = [key for key, _value in node.value if key.tag == "tag:yaml.org,2002:merge"]
     seen: set[object] = set()
+    twice: str | None = None
     for key, _value in node.value:
         if key not in merges:
             name = loader.construct_object(key, deep=True)
             if not isinstance(name, str | int | float | bool | None):
                 raise yaml.constructor.ConstructorError(None, None, "a key that is no text", key.start_mark)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{name}' is there twice", key.start_mark)
+            twice = str(name) if name in seen else twice
             seen.add(name)
     loader.flatten_mapping(node)
     found = Located()
     for key, value in node.value:
         found[_key_text(loader, key)] = loader.construct_object(value, deep=True)
-    found.line = node.start_mark.line + 1
+    found.line, found.twice = node.start_mark.line + 1, twice
     return found
 
 
@@ -181,6 +196,5 @@ class _JsonDecoder(json.JSONDecoder):
         found.line = text.count("\n", 0, begin) + 1
         if len(found) != len(pairs):
             names = [name for name, _value in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"line {found.line}: the key '{twice}' is there twice in one object")
+            found.twice = next(name for name in names if names.count(name) > 1)
         return found, end

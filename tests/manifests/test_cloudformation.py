@@ -431,6 +431,15 @@ Resources:
     ]
 
 
+def test_a_key_twice_matters_where_it_is_app_mesh_s() -> None:
+    node = "  N: {Type: AWS::AppMesh::VirtualNode, Properties: {MeshName: m, Spec: {}, Spec: {Backends: []}}}\n"
+    elsewhere = "  S: {Type: AWS::ECS::Service, Properties: {Cluster: a, Cluster: b}}\n"
+    assert not read("Resources:\n" + elsewhere).problems
+    assert [each.text for each in read("Resources:\n" + elsewhere + node).problems] == [
+        "N: the key Spec is there twice"
+    ]
+
+
 def test_a_ref_where_a_name_is_wanted_is_explained() -> None:
     text = (
         "Resources:\n  M: {Type: AWS::AppMesh::Mesh}\n"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.text import UnreadableError, documents, line_of
+from manifests.text import UnreadableError, documents, line_of, repeated_key
 
 
 def test_yaml_documents_know_their_lines() -> None:
@@ -58,10 +58,21 @@ def test_anchors_and_merges_are_followed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("a: 1\nb: 2\na: 3", ("a", 1)),
+        ('{"a": 1,\n "b": {"c": 1, "c": 2}}', ("c", 2)),
+        ("- a: &x {b: 1, b: 2}\n  c: *x", ("b", 1)),
+        ("a: &x {b: 1}\nc: {<<: *x, b: 2}", None),
+    ],
+)
+def test_a_key_that_is_there_twice_is_noted(text: str, where: tuple[str, int] | None) -> None:
+    assert repeated_key(documents(text, "f")[0].value) == where
+
+
+@pytest.mark.parametrize(
     ("text", "source", "says"),
     [
-        ("a: 1\nb: 2\na: 3", "f:3", "the key 'a' is there twice"),
-        ('{"a": 1,\n "b": {"c": 1, "c": 2}}', "f", "line 2: the key 'c' is there twice"),
         ("a: [1,\n", "f:2", "neither YAML nor JSON"),
         ("\ta: 1", "f:1", "neither YAML nor JSON"),
         ("a: &x [*x]", "f:1", "recursive"),
