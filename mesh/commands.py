@@ -190,6 +190,43 @@ class DeletePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class CreateAccount:
+    """Add a tenant, with the first admin key of it, which the shell has drawn."""
+
+    account: str
+    name: str
+    access_key_id: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ShareMesh:
+    """Share a mesh of `account` with other accounts."""
+
+    account: str
+    mesh: str
+    consumers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class UnshareMesh:
+    """Share a mesh of `account` no more with these."""
+
+    account: str
+    mesh: str
+    consumers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SetQuota:
+    """Let `account` have that much of what the quota is for; None: App Mesh's default."""
+
+    account: str
+    code: str
+    value: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class IssueProxyIdentity:
     """Put on record that a proxy certificate was signed. `node` is a virtual node or gateway that may not exist yet."""
 
@@ -234,6 +271,10 @@ Command = (
     | PutTrustPolicy
     | PutPolicy
     | DeletePolicy
+    | SetQuota
+    | CreateAccount
+    | ShareMesh
+    | UnshareMesh
     | IssueProxyIdentity
     | RecordDataKeys
     | RaiseLevel
@@ -246,7 +287,8 @@ class Context:
     """Who asks, and what the shell drew for this command.
 
     `account` and `principal` (an ARN) are the caller's; `operation` is the API operation's name; `uid` is a fresh
-    resource id, used if the command creates one. Equal contexts and states give equal decisions.
+    resource id, used if the command creates one. `level` is what all live members of the cluster are known to
+    understand: a command that needs it raises the cluster's to it. Equal contexts and states give equal decisions.
     """
 
     account: str
@@ -255,6 +297,7 @@ class Context:
     token: Token | None = None
     uid: str = ""
     now_us: int = 0
+    level: int = 1
 
 
 def idempotency_token(

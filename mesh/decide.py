@@ -7,16 +7,17 @@ says what is in the way. `decide` changes nothing: the events count once they ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from mesh import decide_iam
+from mesh import decide_iam, sharing
 from mesh.commands import (
     AttachPolicy,
     Command,
     Context,
     Create,
     CreateAccessKey,
+    CreateAccount,
     CreatePrincipal,
     Delete,
     DeleteAccessKey,
@@ -34,11 +35,14 @@ from mesh.commands import (
     RecordDataKeys,
     RecordKeyUse,
     Rollback,
+    SetQuota,
+    ShareMesh,
     TagResource,
+    UnshareMesh,
     UntagResource,
     Update,
 )
-from mesh.errors import BadRequest, Conflict, Forbidden, NotFound
+from mesh.errors import BadRequest, Conflict, LevelTooLow, NotFound
 from mesh.events import (
     DATA_KEYS_DRAWN,
     DATA_KEYS_REWRAPPED,
@@ -65,6 +69,7 @@ from mesh.kinds import (
 )
 from mesh.limits import PROBLEMS_SHOWN
 from mesh.ports import check_ports
+from mesh.quotas import check_backends, check_room, set_quota
 from mesh.references import hard_references
 from mesh.rollback import RollbackPlan, plan_rollback
 from mesh.rules import check_key, check_spec, check_tags
@@ -95,10 +100,12 @@ def decide(state: State, command: Command, context: Context) -> Decision:
             )
     events = tuple(DECIDERS[type(command)](state, command, context))
     needed = max((LEVELS.get(event.type, 1) for event in events), default=1)
-    if needed > state.level:
-        raise Conflict(
+    if state.level < needed <= context.level:
+        events = (NewEvent(LEVEL_RAISED, {"level": needed}), *events)
+    elif needed > state.level:
+        raise LevelTooLow(
             f"{context.operation} needs a cluster of level {needed}, and this one is of level {state.level}: some "
-            "server still runs an older build. Upgrade all of them; the level then rises by itself within a minute"
+            "server still runs an older build. Upgrade all of them, and try again: the level then rises by itself"
         )
     return Decision(events)
 
@@ -122,7 +129,8 @@ def _place(key: ResourceKey) -> str:
 def _create(state: State, command: Create, context: Context) -> list[NewEvent]:
     key = command.key
     check_key(key)
-    _check_account(key.account, key.mesh, context)
+    # Before anything is looked up, here as below, so that it tells nobody what exists in another account.
+    sharing.check_may_create(state, key, context.account)
     if not command.checked:
         check_spec(key.kind, command.spec)
     tags = check_tags(command.tags)
@@ -134,33 +142,35 @@ def _create(state: State, command: Create, context: Context) -> list[NewEvent]:
         raise Conflict(f"{titled(key)} already exists {_place(key)}")
     _check_references(state, key, command.spec)
     check_ports(state, key, command.spec)
+    check_room(state, key, command.spec)
     data = {"key": list(key), "uid": context.uid, "owner": context.account, "spec": thaw(command.spec), "tags": tags}
     return [NewEvent(RESOURCE_CREATED, data)]
 
 
 def _update(state: State, command: Update, context: Context) -> list[NewEvent]:
     key = command.key
-    _check_account(key.account, key.mesh, context)
+    sharing.check_visible(state, key.account, key.mesh, context.account)
     if not command.checked:
         check_spec(key.kind, command.spec)
-    _present_with_parents(state, key)
+    before = _present_with_parents(state, key)
+    sharing.check_may_change(before, context.account)
     _check_references(state, key, command.spec)
     check_ports(state, key, command.spec)
+    check_backends(state, key, command.spec, before.spec)
     # An update that changes nothing is an event too: App Mesh moves the version for it.
     return [NewEvent(RESOURCE_UPDATED, {"key": list(key), "spec": thaw(command.spec)})]
 
 
 def _delete(state: State, command: Delete, context: Context) -> list[NewEvent]:
     key = command.key
-    _check_account(key.account, key.mesh, context)
-    _present_with_parents(state, key)
+    sharing.check_visible(state, key.account, key.mesh, context.account)
+    sharing.check_may_delete(_present_with_parents(state, key), context.account)
     check_unused(state, key)
     return [NewEvent(RESOURCE_DELETED, {"key": list(key)})]
 
 
 def _tag(state: State, command: TagResource, context: Context) -> list[NewEvent]:
-    _check_account(command.key.account, command.key.mesh, context)
-    resource = _present_with_parents(state, command.key)
+    resource = _taggable(state, command.key, context)
     check_tags(command.tags, resource.tags)
     if all(resource.tags.get(key) == value for key, value in command.tags.items()):
         return []
@@ -168,16 +178,23 @@ def _tag(state: State, command: TagResource, context: Context) -> list[NewEvent]
 
 
 def _untag(state: State, command: UntagResource, context: Context) -> list[NewEvent]:
-    _check_account(command.key.account, command.key.mesh, context)
-    resource = _present_with_parents(state, command.key)
+    resource = _taggable(state, command.key, context)
     unset = sorted(set(command.tag_keys) & set(resource.tags))
     if not unset:
         return []
     return [NewEvent(TAGS_CHANGED, {"key": list(command.key), "set": {}, "unset": unset})]
 
 
-def rollback_plan(state: State, command: Rollback) -> RollbackPlan:
-    """What `command` would do, with every reason not to; NotFound if there is nothing of such a name to take back."""
+def _taggable(state: State, key: ResourceKey, context: Context) -> Resource:
+    """App Mesh: an account tags, and lists the tags of, what it made."""
+    sharing.check_visible(state, key.account, key.mesh, context.account)
+    resource = _present_with_parents(state, key)
+    sharing.check_may_change(resource, context.account, "tag")
+    return resource
+
+
+def rollback_plan(state: State, command: Rollback, asked_by: str) -> RollbackPlan:
+    """What `command` would do for that account, with every reason not to; NotFound if there is nothing to take back."""
     account, mesh, then = command.account, command.mesh, command.to
     home = mesh_key(account, mesh)
     for key in sorted({home} | (command.only or set())):
@@ -185,21 +202,22 @@ def rollback_plan(state: State, command: Rollback) -> RollbackPlan:
             raise NotFound(
                 f"{titled(key)} is not present {_place(key)}, neither now nor after position {then.position}"
             )
-    return plan_rollback(state, then, account, mesh, command.only)
+    plan = plan_rollback(state, then, account, mesh, command.only)
+    return replace(plan, refusals=(*plan.refusals, *sharing.foreign_changes(plan.changes, asked_by)))
 
 
 def _rollback(state: State, command: Rollback, context: Context) -> list[NewEvent]:
     account, mesh, then = command.account, command.mesh, command.to
-    _check_account(account, mesh, context)
     if then.position > state.position:
         raise BadRequest(f"the log is at {state.position} and has no position {then.position} to roll back to yet")
+    sharing.check_visible_at(state, account, mesh, context.account, then.position)
     changed_at = state.changed_in.get(mesh_key(account, mesh))
     if command.seen is not None and changed_at is not None and changed_at > command.seen:
         raise Conflict(
             f"mesh {mesh} was changed at {changed_at}, after what would change was shown (at {command.seen}); nothing "
             "was rolled back: look again"
         )
-    plan = rollback_plan(state, command)
+    plan = rollback_plan(state, command, context.account)
     if plan.refusals:
         more = f"; and {len(plan.refusals) - PROBLEMS_SHOWN} more" if len(plan.refusals) > PROBLEMS_SHOWN else ""
         reasons = "; ".join(plan.refusals[:PROBLEMS_SHOWN]) + more
@@ -222,13 +240,17 @@ def _rollback(state: State, command: Rollback, context: Context) -> list[NewEven
     return [NewEvent(MESH_ROLLED_BACK, data)]
 
 
-def _issue_proxy_identity(state: State, command: IssueProxyIdentity, context: Context) -> list[NewEvent]:  # noqa: ARG001
+def _issue_proxy_identity(state: State, command: IssueProxyIdentity, context: Context) -> list[NewEvent]:
     node = command.node
     if node.kind not in (VIRTUAL_NODE.name, VIRTUAL_GATEWAY.name):
         raise BadRequest(f"'{node.path}' is no virtual node and no virtual gateway: only those have proxies")
     check_key(node)
-    _check_account(node.account, node.mesh, context)
+    sharing.check_visible(state, node.account, node.mesh, context.account)
     # The node need not exist yet: proxies may start before their mesh is described.
+    if (there := state.get(node)) is not None:
+        sharing.check_may_change(there, context.account, "run proxies of")
+    elif node.account != context.account:
+        present(state, node)
     data = {"node": list(node), "serial": command.serial, "not_after_us": command.not_after_us}
     return [NewEvent(PROXY_IDENTITY_ISSUED, data)]
 
@@ -248,12 +270,6 @@ def _raise_level(state: State, command: RaiseLevel, context: Context) -> list[Ne
             f"and this build understands up to {LEVEL}"
         )
     return [NewEvent(LEVEL_RAISED, {"level": command.level})] if command.level > state.level else []
-
-
-def _check_account(owner: str, mesh: str, context: Context) -> None:
-    # Said before anything is looked up, so that it tells nobody what exists in another account.
-    if owner != context.account:
-        raise Forbidden(f"mesh {mesh} of account {owner} is not shared with account {context.account}")
 
 
 def _present_with_parents(state: State, key: ResourceKey) -> Resource:
@@ -298,6 +314,10 @@ DECIDERS = cast(
         PutTrustPolicy: decide_iam.put_trust_policy,
         PutPolicy: decide_iam.put_policy,
         DeletePolicy: decide_iam.delete_policy,
+        SetQuota: set_quota,
+        CreateAccount: sharing.decide_create_account,
+        ShareMesh: sharing.decide_share,
+        UnshareMesh: sharing.decide_unshare,
         IssueProxyIdentity: _issue_proxy_identity,
         RecordDataKeys: _record_data_keys,
         RaiseLevel: _raise_level,

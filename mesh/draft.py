@@ -31,7 +31,7 @@ from mesh.events import (
 from mesh.evolve import UNFIT, evolve, key_of
 from mesh.fingerprint import FINGERPRINT_MASK, Tally, change_item, resource_item, stone_item, token_item
 from mesh.frozen import freeze
-from mesh.kinds import ResourceKey
+from mesh.kinds import ResourceKey, containers, mesh_key
 from mesh.limits import TOKEN_WINDOW_US, TOKENS_KEPT, TOMBSTONES_KEPT
 from mesh.position import Position
 from mesh.references import hard_targets
@@ -41,7 +41,6 @@ from mesh.state import (
     State,
     TokenEntry,
     Tombstone,
-    containers,
     moved_referrers,
     packed,
     rest,
@@ -161,6 +160,8 @@ class Draft:
     def _deleted(self, data: Mapping[str, Any], position: Position, time_us: int) -> PlainResource:  # noqa: ARG002
         gone = self._present(data)
         key, stones = gone.key, self._stones
+        if key[:2] in self._base.shares and key == mesh_key(*key[:2]):
+            raise ValueError("for evolve to fold: a share goes with its mesh")
         stones.put(gone.uid, Tombstone(key, gone.version, position), position)
         while (eldest := stones.eldest()) is not None:
             stone = stones.get(eldest[0])

@@ -9,7 +9,8 @@
     │   ├── Forbidden                    403  known, but not allowed
     │   ├── NotFound                     404  the named resource, or one it refers to, is absent
     │   ├── Conflict                     409  the name, or the token, is taken
-    │   │   └── ResourceInUse            409  something still refers to it
+    │   │   ├── ResourceInUse            409  something still refers to it
+    │   │   └── LevelTooLow              409  a running server would not understand what this leads to
     │   ├── RequestTimeout               408  the request itself came too slowly
     │   ├── BodyTooLarge                 413  refused before it was read
     │   └── TooManyRequests              429  slow down
@@ -118,6 +119,10 @@ class RequestTimeout(CallerError):
     code = "RequestTimeoutException"
     http_status = 408
     retryable = True
+
+
+class LevelTooLow(Conflict):
+    """Older builds that are still running would not understand the events that this leads to."""
 
 
 class BodyTooLarge(CallerError):

@@ -26,6 +26,10 @@ gives them their meaning. Data shapes, by type:
     PolicyDeleted        {policy}
                          documents are JSON texts, as they came. `within: true`, in what a restore applies again: this
                          may only take away what is allowed, and bears that what it names is not there
+    AccountCreated       {account, name}                                        its first admin key comes beside it
+    MeshShared           {account, mesh, with: [account]}                       account: the mesh's owner, as below
+    MeshUnshared         {account, mesh, with: [account]}
+    QuotaChanged         {account, code, value|None}                            None: App Mesh's default again
     ProxyIdentityIssued  {node: key, serial, not_after_us}                      no state, an audit fact
     DataKeysDrawn        {keys: [id]}                                           no state, an audit fact, as the next
     DataKeysRewrapped    {keys: [id], kek}                                      kek: what wraps them now
@@ -67,6 +71,10 @@ INLINE_POLICY_DELETED = "InlinePolicyDeleted"
 TRUST_POLICY_PUT = "TrustPolicyPut"
 POLICY_PUT = "PolicyPut"
 POLICY_DELETED = "PolicyDeleted"
+QUOTA_CHANGED = "QuotaChanged"
+ACCOUNT_CREATED = "AccountCreated"
+MESH_SHARED = "MeshShared"
+MESH_UNSHARED = "MeshUnshared"
 PROXY_IDENTITY_ISSUED = "ProxyIdentityIssued"
 DATA_KEYS_DRAWN = "DataKeysDrawn"
 DATA_KEYS_REWRAPPED = "DataKeysRewrapped"
@@ -94,6 +102,10 @@ EVENT_TYPES = (
     TRUST_POLICY_PUT,
     POLICY_PUT,
     POLICY_DELETED,
+    ACCOUNT_CREATED,
+    MESH_SHARED,
+    MESH_UNSHARED,
+    QUOTA_CHANGED,
     PROXY_IDENTITY_ISSUED,
     DATA_KEYS_DRAWN,
     DATA_KEYS_REWRAPPED,
@@ -118,6 +130,10 @@ LEVELS: Mapping[str, int] = {
     TRUST_POLICY_PUT: 2,
     POLICY_PUT: 2,
     POLICY_DELETED: 2,
+    QUOTA_CHANGED: 2,
+    ACCOUNT_CREATED: 2,
+    MESH_SHARED: 2,
+    MESH_UNSHARED: 2,
 }
 """The level that a cluster must have before an event of the type may be written; 1 for what is not named. An older
 build stops in front of a type that it does not know, so `decide` writes none before all members know it."""
@@ -133,16 +149,22 @@ NARROWING_TYPES = frozenset(
 )
 """Types that may take access away, as may give some. A restore applies them with `within`."""
 
-RESTRICTING_TYPES = NARROWING_TYPES | {ACCESS_KEY_DISABLED, ACCESS_KEY_DELETED, PRINCIPAL_DELETED, POLICY_DELETED}
+RESTRICTING_TYPES = NARROWING_TYPES | {
+    ACCESS_KEY_DISABLED,
+    ACCESS_KEY_DELETED,
+    PRINCIPAL_DELETED,
+    POLICY_DELETED,
+    MESH_UNSHARED,
+}
 """Types that take access away. A restore to a moment before such an event applies it again: what was revoked stays
 revoked, whatever else is lost. So the fold of each of them must bear that what it names is not there."""
 
 
 def subject(event_type: str, data: Mapping[str, Any] | None) -> ResourceKey | None:
-    """The resource an event is about (of a rollback the mesh, of a certificate the node); None where there is none."""
+    """The resource an event is about (a whole mesh, a certificate's node); None where there is none."""
     if data is None:
         return None
-    if event_type == MESH_ROLLED_BACK:
+    if event_type in (MESH_ROLLED_BACK, MESH_SHARED, MESH_UNSHARED):
         return mesh_key(data["account"], data["mesh"])
     key = data.get("node") if event_type == PROXY_IDENTITY_ISSUED else data.get("key")
     return ResourceKey(*key) if key else None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mesh import evolve_iam
+from mesh import evolve_iam, sharing
 from mesh.errors import Poison
 from mesh.events import (
     ACCESS_KEY_CREATED,
@@ -18,6 +18,7 @@ from mesh.events import (
     ACCESS_KEY_DISABLED,
     ACCESS_KEY_ENABLED,
     ACCESS_KEYS_USED,
+    ACCOUNT_CREATED,
     DATA_KEYS_DRAWN,
     DATA_KEYS_REWRAPPED,
     INLINE_POLICY_DELETED,
@@ -26,6 +27,8 @@ from mesh.events import (
     LEVEL_RAISED,
     LOG_RESTORED,
     MESH_ROLLED_BACK,
+    MESH_SHARED,
+    MESH_UNSHARED,
     POLICY_ATTACHED,
     POLICY_DELETED,
     POLICY_DETACHED,
@@ -33,6 +36,7 @@ from mesh.events import (
     PRINCIPAL_CREATED,
     PRINCIPAL_DELETED,
     PROXY_IDENTITY_ISSUED,
+    QUOTA_CHANGED,
     RECORD_QUARANTINED,
     RESOURCE_CREATED,
     RESOURCE_DELETED,
@@ -46,6 +50,7 @@ from mesh.events import (
 from mesh.frozen import freeze
 from mesh.kinds import KINDS, ResourceKey
 from mesh.position import Position
+from mesh.quotas import QUOTAS, QuotaValue
 from mesh.state import Resource, State, TokenEntry
 
 Data = Mapping[str, Any]
@@ -167,6 +172,13 @@ def _rolled_back(state: State, data: Data) -> Folded:
     return state, None
 
 
+def _quota_changed(state: State, data: Data) -> Folded:
+    account, code, value = data["account"], data["code"], data["value"]
+    if code not in QUOTAS or not (isinstance(account, str) and (value is None or type(value) is int)):
+        raise ValueError("it is no quota's value")
+    return state.with_entry("quotas", (account, code), None if value is None else QuotaValue(value)), None
+
+
 def _proxy_identity_issued(state: State, data: Data) -> Folded:
     key_of(data["node"])
     return state, None
@@ -221,6 +233,10 @@ FOLDS: Mapping[str, Callable[[State, Data], Folded]] = {
     TRUST_POLICY_PUT: _stateful(evolve_iam.trust_policy_put),
     POLICY_PUT: _stateful(evolve_iam.policy_put),
     POLICY_DELETED: _stateful(evolve_iam.policy_deleted),
+    ACCOUNT_CREATED: _stateful(sharing.fold_account_created),
+    MESH_SHARED: _stateful(sharing.fold_shared),
+    MESH_UNSHARED: _stateful(sharing.fold_unshared),
+    QUOTA_CHANGED: _quota_changed,
     PROXY_IDENTITY_ISSUED: _proxy_identity_issued,
     DATA_KEYS_DRAWN: _data_keys,
     DATA_KEYS_REWRAPPED: _data_keys,

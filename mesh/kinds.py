@@ -75,3 +75,13 @@ class ResourceKey(NamedTuple):
 
 def mesh_key(account: str, mesh: str) -> ResourceKey:
     return ResourceKey(account, mesh, MESH.name, "", mesh)
+
+
+def containers(key: ResourceKey) -> tuple[ResourceKey, ...]:
+    """What a change of `key` is a change in: the mesh, the parent if any, and itself where it can hold others."""
+    account, mesh, kind, parent, _name = key
+    home = ResourceKey(account, mesh, MESH.name, "", mesh)
+    within = PARENTS[kind]
+    if within:
+        return home, ResourceKey(account, mesh, within, "", parent)
+    return (home, key) if kind in CONTAINERS and kind != MESH.name else (home,)

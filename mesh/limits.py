@@ -71,3 +71,16 @@ POLICY_NAME_MAX_CHARS = 128
 
 UNCOUNTED_MAX = 2_048
 """Changes that a state's fingerprint has not counted yet: about 500 events, some 5 ms of counting at once."""
+
+# --- quotas (mesh/quotas.py)
+
+QUOTA_MAX = 100_000
+"""The highest value of a quota: beyond any mesh that one cluster is for; more would be no bound at all."""
+
+# --- sharing (mesh/sharing.py)
+
+CONSUMERS_PER_MESH = 500
+"""Accounts that one mesh is shared with: they are kept in one entry, which is read whole (20 bytes each)."""
+
+TENANT_NAME_CHARS = 64
+"""Of an account's name, which is for people."""

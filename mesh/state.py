@@ -32,6 +32,7 @@ from mesh.kinds import MESH, ResourceKey, containers, mesh_key
 from mesh.limits import TOKEN_WINDOW_US, TOKENS_KEPT, TOMBSTONES_KEPT
 from mesh.position import ORIGIN, Position
 from mesh.principals import AccessKey, ManagedPolicy, Principal
+from mesh.quotas import QuotaValue
 from mesh.references import hard_targets
 from mesh.tenants import Sharing, Tenant
 
@@ -173,7 +174,8 @@ class State:
     of the last change in it, deletions included. `deleted` is by uid. `access_keys` is empty in a role that cannot
     open secrets, and is no part of the state hash. `lineage` has the last position of each earlier epoch that this
     timeline goes on from, oldest first. `principals` and `policies` (by ARN), `accounts` (those that were
-    added, by account) and `shares` (by owner and mesh) are small tables, as `TABLES` lists them.
+    added, by account) `shares` (by owner and mesh) and `quotas` (by account and code, where it
+    is no default) are small tables, as `TABLES` lists them.
     """
 
     position: Position = ORIGIN
@@ -194,6 +196,7 @@ class State:
     policies: HashTrieMap[str, ManagedPolicy] = field(default_factory=HashTrieMap)
     accounts: HashTrieMap[str, Tenant] = field(default_factory=HashTrieMap)
     shares: HashTrieMap[tuple[str, str], Sharing] = field(default_factory=HashTrieMap)
+    quotas: HashTrieMap[tuple[str, str], QuotaValue] = field(default_factory=HashTrieMap)
 
     def at(self, number: int) -> Position:
         """The position of that number on this timeline: each epoch goes on counting where the one before was left."""
@@ -340,6 +343,7 @@ TABLES: Mapping[str, type[tuple[Any, ...]]] = {
     "policies": ManagedPolicy,
     "accounts": Tenant,
     "shares": Sharing,
+    "quotas": QuotaValue,
 }
 """The state's small tables, each a map of a key (text, or a tuple of texts) to a tuple of plain values; changed by
 `with_entry` alone. Fingerprint and checkpoint cover whatever is listed here."""

@@ -10,6 +10,7 @@ from mesh.events import (
     ACCESS_KEY_DISABLED,
     ACCESS_KEY_ENABLED,
     ACCESS_KEYS_USED,
+    ACCOUNT_CREATED,
     DATA_KEYS_DRAWN,
     DATA_KEYS_REWRAPPED,
     INLINE_POLICY_DELETED,
@@ -17,6 +18,8 @@ from mesh.events import (
     LEVEL_RAISED,
     LOG_RESTORED,
     MESH_ROLLED_BACK,
+    MESH_SHARED,
+    MESH_UNSHARED,
     POLICY_ATTACHED,
     POLICY_DELETED,
     POLICY_DETACHED,
@@ -24,6 +27,7 @@ from mesh.events import (
     PRINCIPAL_CREATED,
     PRINCIPAL_DELETED,
     PROXY_IDENTITY_ISSUED,
+    QUOTA_CHANGED,
     RECORD_QUARANTINED,
     RESOURCE_CREATED,
     RESOURCE_DELETED,
@@ -34,9 +38,11 @@ from mesh.events import (
 )
 from mesh.evolve import key_of
 from mesh.kinds import ResourceKey
+from projector.envoy.view import share_key
 
 OF_ONE = frozenset({RESOURCE_CREATED, RESOURCE_UPDATED, RESOURCE_DELETED})
 OF_MANY = frozenset({MESH_ROLLED_BACK})
+OF_SHARES = frozenset({MESH_SHARED, MESH_UNSHARED})
 OF_NONE = frozenset(
     {
         TAGS_CHANGED,
@@ -54,7 +60,9 @@ OF_NONE = frozenset(
         TRUST_POLICY_PUT,
         POLICY_PUT,
         POLICY_DELETED,
+        ACCOUNT_CREATED,
         PROXY_IDENTITY_ISSUED,
+        QUOTA_CHANGED,
         DATA_KEYS_DRAWN,
         DATA_KEYS_REWRAPPED,
         LEVEL_RAISED,
@@ -62,11 +70,11 @@ OF_NONE = frozenset(
         RECORD_QUARANTINED,
     }
 )
-"""Tags, credentials, policies, keys and levels change no spec. (A level is looked at by itself.)"""
+"""Tags, credentials, policies, accounts, keys and levels change no spec. (A level is looked at by itself.)"""
 
 
 def changed_keys(events: Iterable[Event]) -> set[ResourceKey]:
-    """The resources made, updated, deleted or rolled back."""
+    """The resources made, updated, deleted or rolled back, and the shares that began or ended, as keys of their own."""
     found: set[ResourceKey] = set()
     for event in events:
         if event.data is None:
@@ -75,4 +83,7 @@ def changed_keys(events: Iterable[Event]) -> set[ResourceKey]:
             found.add(key_of(event.data["key"]))
         elif event.type in OF_MANY:
             found.update(key_of(change["key"]) for change in event.data["changes"])
+        elif event.type in OF_SHARES:
+            account, mesh = event.data["account"], event.data["mesh"]
+            found.update(share_key(account, mesh, consumer) for consumer in event.data["with"])
     return found

@@ -36,7 +36,8 @@ class Compiler:
         self._readers: dict[ResourceKey, set[NodeId]] = {}
 
     def compile(self, state: State, node: NodeId, previous: NodeSnapshot | None = None) -> NodeSnapshot | None:
-        """All that `node` is to have at `state.position`; None when the mesh has no such node.
+        """All that `node` is to have at `state.position`; None when the mesh has no such node, or is no longer shared
+        with the account that made it.
 
         With `previous`, a virtual host whose routes name something missing stays as it was there, if it was whole;
         without, it goes out with the missing share answered 503. Either way an alarm says so. Only without `previous`
@@ -44,7 +45,7 @@ class Compiler:
         """
         view = View(state, node.account, node.mesh)
         resource = view.get(node.kind, node.name)
-        if resource is None:
+        if resource is None or not view.is_served(resource):
             self._remember(node, view)
             return None
         draft = _DRAFTS[node.kind](view, resource)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mesh.kinds import GATEWAY_ROUTE, KINDS, ROUTE, ResourceKey, mesh_key
+from mesh.sharing import is_served
 from mesh.state import Resource, State
 
 Spec = Mapping[str, Any]
@@ -41,6 +42,13 @@ class View:
         keys = (key for key in self._state.referrers.get(parent) or () if dependency_of(key) == parent)
         return [self._state.resources[key] for key in sorted(keys)]
 
+    def is_served(self, resource: Resource) -> bool:
+        """Whether the account that made a node may still run proxies of it."""
+        key = resource.key
+        if resource.owner != key.account:
+            self.reads.add(share_key(key.account, key.mesh, resource.owner))
+        return is_served(self._state, resource)
+
     def alarm(self, resource: Resource, field: str, consequence: str) -> None:
         """Say that `field` of `resource` cannot be compiled, and what follows from that."""
         self.alarms.add(f"{resource.key.path}: {field} {consequence}")
@@ -49,6 +57,11 @@ class View:
         self.reads.add(key)
         resource = self._state.get(key)
         return resource.spec if resource else None
+
+
+def share_key(account: str, mesh: str, consumer: str) -> ResourceKey:
+    """What stands for a mesh's share with one account among a node's reads; no resource has such a key."""
+    return ResourceKey(account, mesh, "share", "", consumer)
 
 
 def dependency_of(changed: ResourceKey) -> ResourceKey:

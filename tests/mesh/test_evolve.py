@@ -13,7 +13,7 @@ from mesh.events import EVENT_TYPES, LEVEL, RESTRICTING_TYPES, SCHEMAS, SECRET_T
 from mesh.evolve import FOLDS, evolve
 from mesh.kinds import mesh_key
 from mesh.position import ORIGIN, Position
-from mesh.state import State, state_hash
+from mesh.state import TABLES, State, state_hash
 from tests.mesh.worlds import ACCOUNT, MESH, START_US, STEP_US, World, key, node_spec, placed, shop, token
 
 NOTHING = '{"Version": "2012-10-17", "Statement": []}'
@@ -112,13 +112,14 @@ def test_what_takes_access_away_can_be_applied_where_it_has_nothing_to_take() ->
         "InlinePolicyDeleted": {"principal": ann, "name": "p", "within": True},
         "TrustPolicyPut": {"principal": ann, "document": deny, "within": True},
         "PolicyPut": {"policy": own, "account": ACCOUNT, "document": deny, "within": True},
+        "MeshUnshared": {"account": ACCOUNT, "mesh": "gone", "with": ["999999999999"]},
     }
     assert data.keys() == RESTRICTING_TYPES
     for event_type in RESTRICTING_TYPES:
         early = evolve(shop().state, after(shop(), event_type, data[event_type]))
         assert not early.access_keys
         again = evolve(world.state, after(world, event_type, data[event_type]))
-        for table in ("access_keys", "principals", "policies"):
+        for table in ("access_keys", *TABLES):
             assert getattr(again, table) == getattr(world.state, table), event_type
 
 
@@ -174,6 +175,10 @@ POISON: list[tuple[str, Any, dict[str, Any]]] = [
     ("MeshRolledBack", {"changes": [{"key": list(key("virtualNode", "none")), "spec": None}]}, {}),
     ("AccessKeyCreated", {"access_key_id": "x"}, {}),
     ("AccessKeyDisabled", {}, {}),
+    ("AccountCreated", {"account": "short", "name": ""}, {}),
+    ("MeshShared", {"account": ACCOUNT, "mesh": "none", "with": ["999999999999"]}, {}),
+    ("MeshShared", {"account": ACCOUNT, "mesh": "shop", "with": ["everybody"]}, {}),
+    ("MeshUnshared", {"account": ACCOUNT, "mesh": "shop"}, {}),
     ("ProxyIdentityIssued", {"node": None}, {}),
     ("DataKeysDrawn", {}, {}),
     ("DataKeysRewrapped", {"keys": [1]}, {}),
