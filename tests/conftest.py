@@ -42,8 +42,10 @@ LONG = (
     "eventlog/test_damage.py",
     "eventlog/archive/test_interruptions.py",
     "projector/test_long_history.py",
+    "clients/test_terraform.py",
+    "clients/test_walkthrough.py",
 )
-"""Disasters, damage and figures of the log that take minutes: `make test-long`, not `make test`."""
+"""Disasters, damage and figures of the log, and slow clients, that take minutes: `make test-long`, not `make test`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
