@@ -37,6 +37,7 @@ from api.events import EventsApi
 from api.keys import KeysApi
 from api.ports import ApiPorts
 from api.query_protocol import as_xml
+from api.quotas import QuotasApi
 from api.rewind import RewindApi
 from api.routes import Found, Route, Router
 from api.sts import PATH as STS_PATH
@@ -199,7 +200,13 @@ def _text(value: bytes) -> str:
 def create_app(ports: ApiPorts) -> Starlette:
     """The whole app. Its lifespan runs the command service; `app.state.edge` and `app.state.commands` are its parts."""
     commands = CommandService(
-        ports.replica, ports.writer, ports.clock, ports.entropy, ports.command_deadline_s, peers=ports.peers
+        ports.replica,
+        ports.writer,
+        ports.clock,
+        ports.entropy,
+        ports.command_deadline_s,
+        peers=ports.peers,
+        members=ports.members,
     )
     apis = (
         AppMeshApi(ports, commands),
@@ -209,6 +216,7 @@ def create_app(ports: ApiPorts) -> Starlette:
         AccessKeysApi(ports, commands),
         AuditApi(ports),
         KeysApi(ports, commands),
+        QuotasApi(ports, commands),
         StsApi(ports),
     )
     edge = Edge(ports, tuple(api.router() for api in apis))

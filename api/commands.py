@@ -18,10 +18,11 @@ import structlog
 
 from api.group_commit import Append, GroupCommit, HandOver
 from api.outcomes import ConfirmFirst, Decided, Origin, Outcome, Ticket, Verdict, too_late
-from api.ports import Declined, Peers, Replica, Writer
+from api.ports import Declined, MembersSource, Peers, Replica, Writer
 from eventlog.writer import Appended, LostRace
 from mesh.commands import Command, Context
-from mesh.errors import MeshlogError, NotReady, OutcomeUnknown, Unavailable
+from mesh.errors import LevelTooLow, MeshlogError, NotReady, OutcomeUnknown, Unavailable
+from mesh.events import LEVEL
 from runtime.clock import Clock, Entropy
 from runtime.limits import (
     COMMAND_BACKOFF_MAX_S,
@@ -50,7 +51,9 @@ class CommandService:
         deadline_s: float = COMMAND_DEADLINE_S,
         *,
         peers: Peers | None = None,
+        members: MembersSource | None = None,
     ) -> None:
+        self._members = members
         self._replica, self._writer, self._peers = replica, writer, peers
         self._clock, self._entropy, self._deadline_s = clock, entropy, deadline_s
         self._group = GroupCommit()
@@ -69,6 +72,22 @@ class CommandService:
     ) -> Outcome:
         """Do `command` once; raises what `decide` raises, TooManyRequests, Unavailable, or OutcomeUnknown."""
         within_s = self._deadline_s if within_s is None else within_s
+        try:
+            return await self._submit(command, origin, within_s, may_hand_over=may_hand_over)
+        except LevelTooLow:
+            # Asked for only now: it happens once in the life of a cluster.
+            level = await self._understood()
+        return await self._submit(command, origin, within_s, may_hand_over=False, level=level)
+
+    async def _understood(self) -> int:
+        """The level that all live members understand."""
+        if self._members is None:
+            return LEVEL
+        return min((int(member.get("level", 1)) for member in await self._members()), default=1)
+
+    async def _submit(
+        self, command: Command, origin: Origin, within_s: float, *, may_hand_over: bool, level: int = 1
+    ) -> Outcome:
         context = Context(
             account=origin.account,
             principal=origin.principal,
@@ -76,6 +95,7 @@ class CommandService:
             token=origin.token,
             uid=self._entropy.uuid(),
             now_us=self._clock.now_us(),
+            level=level,
         )
         ticket = Ticket(command, origin, context, self._clock.monotonic_s() + within_s, may_hand_over)
         try:

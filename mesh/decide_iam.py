@@ -83,16 +83,13 @@ def create_access_key(state: State, command: CreateAccessKey, context: Context) 
         "principal": command.principal,
         "admin": command.admin,
     }
-    made = NewEvent(ACCESS_KEY_CREATED, data)
-    if state.level < 2:
-        return [made]
     had = [key.access_key_id for key in state.access_keys.values() if key.principal == command.principal]
     if len(had) >= ACCESS_KEYS_PER_USER:
         raise LimitExceeded(
             f"Cannot exceed quota for AccessKeysPerUser: {ACCESS_KEYS_PER_USER}. {command.principal} has "
             f"{', '.join(sorted(had))}: delete one with `meshlog iam key delete`, or name another user"
         )
-    return [*_its_user(state, command), made]
+    return [*_its_user(state, command), NewEvent(ACCESS_KEY_CREATED, data)]
 
 
 def _its_user(state: State, command: CreateAccessKey) -> Events:

@@ -33,6 +33,7 @@ from eventlog.timeline import Timeline
 from eventlog.writer import LogWriter
 from identity.node_id import NodeId
 from mesh.errors import BadRequest, NoQuorum
+from mesh.events import LEVEL
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.http_server import HttpBounds, HttpServer
@@ -180,7 +181,7 @@ async def _server(
     async def members() -> Sequence[dict[str, Any]]:
         if not store.reachable:
             raise NoQuorum("The store does not answer")
-        return [{"role": "api", "id": server_id, "zone": "a", "keks": holdings(providers)}, *others]
+        return [{"role": "api", "id": server_id, "zone": "a", "level": LEVEL, "keks": holdings(providers)}, *others]
 
     replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
     recent = RecentEvents()

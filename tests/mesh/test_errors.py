@@ -15,6 +15,7 @@ EXPECTED = {
     "NotFound": ("NotFoundException", 404, 4),
     "Conflict": ("ConflictException", 409, 5),
     "ResourceInUse": ("ResourceInUseException", 409, 5),
+    "LevelTooLow": ("ConflictException", 409, 5),
     "BodyTooLarge": ("RequestEntityTooLargeException", 413, 1),
     "TooManyRequests": ("TooManyRequestsException", 429, 1),
     "Unavailable": ("ServiceUnavailableException", 503, 7),

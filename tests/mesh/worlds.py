@@ -7,7 +7,7 @@ from typing import Any
 
 from mesh.commands import Command, Context, Create, Delete, Update, idempotency_token
 from mesh.decide import Decision, decide
-from mesh.events import SCHEMAS, Event, NewEvent, Token
+from mesh.events import LEVEL, SCHEMAS, Event, NewEvent, Token
 from mesh.evolve import evolve
 from mesh.kinds import ResourceKey, mesh_key
 from mesh.position import Position
@@ -118,13 +118,15 @@ class World:
 
     def decide(self, command: Command, token: Token | None = None, account: str = ACCOUNT) -> Decision:
         uid = f"uid-{len(self.events) + 1}"
-        return decide(self.state, command, Context(account, PRINCIPAL, type(command).__name__, token, uid))
+        context = Context(account, PRINCIPAL, type(command).__name__, token, uid, level=LEVEL)
+        return decide(self.state, command, context)
 
     def do(self, command: Command, token: Token | None = None, account: str = ACCOUNT) -> Decision:
         """Decide and, if there is something to write, write and fold it."""
         decision = self.decide(command, token, account)
-        for new in decision.events:
-            event = placed(new, Position(1, len(self.events) + 1), token)
+        for number, new in enumerate(decision.events, start=1):
+            mark = token if number == len(decision.events) else None
+            event = placed(new, Position(1, len(self.events) + 1), mark)
             self.events.append(event)
             self.states.append(evolve(self.state, event))
         return decision
