@@ -42,6 +42,7 @@ from mesh.model.operations import (
 )
 from mesh.references import hard_references, soft_references
 from mesh.rules import tags_from_list
+from mesh.sharing import check_may_change, check_visible, shared_with
 from mesh.state import Resource, State
 
 LIST_LIMIT = 100
@@ -126,19 +127,22 @@ class AppMeshApi:
 
     async def _describe(self, operation: Operation, call: Call) -> Answer:
         state = await confirmed_state(self._ports)
-        resource = _present_with_parents(state, operation.key(call.caller.account, call.members))
+        key = operation.key(call.caller.account, call.members)
+        check_visible(state, key.account, key.mesh, call.caller.account)
+        resource = _present_with_parents(state, key)
         return Answer(resource_document(resource, self._ports.region), state.position)
 
     async def _list(self, operation: Operation, call: Call) -> Answer:
         state = await confirmed_state(self._ports)
         key = operation.key(call.caller.account, call.members)
         if key.kind == MESH.name:
-            found = list(state.meshes(key.account))
+            found = sorted((*state.meshes(key.account), *shared_with(state, key.account)), key=_place_in_list)
         else:
+            check_visible(state, key.account, key.mesh, call.caller.account)
             _require_containers(state, key)
             found = [item for item in state.in_mesh(key.account, key.mesh, key.kind) if item.key.parent == key.parent]
         limit = call.members.get("limit", LIST_LIMIT)
-        cut, token = page(found, lambda item: item.key.name, key, limit, call.members.get("nextToken"))
+        cut, token = page(found, _place_in_list, key, limit, call.members.get("nextToken"))
         assert operation.kind is not None  # noqa: S101 - only the tag operations have none
         refs = [resource_ref(item, self._ports.region) for item in cut]
         return Answer(_with_token({operation.kind.plural: refs}, token), state.position)
@@ -146,7 +150,10 @@ class AppMeshApi:
     async def _list_tags(self, operation: Operation, call: Call) -> Answer:  # noqa: ARG002 - one shape for the table
         state = await confirmed_state(self._ports)
         key = parse_arn(call.members["resourceArn"]).key
-        tags = tag_list(_present_with_parents(state, key))
+        check_visible(state, key.account, key.mesh, call.caller.account)
+        resource = _present_with_parents(state, key)
+        check_may_change(resource, call.caller.account, "list the tags of")
+        tags = tag_list(resource)
         limit = call.members.get("limit", TAGS_LIMIT)
         cut, token = page(tags, lambda tag: tag["key"], ("tags", *key), limit, call.members.get("nextToken"))
         return Answer(_with_token({"tags": cut}, token), state.position)
@@ -220,6 +227,12 @@ def _number(text: str) -> int | str:
 
 def _with_token(document: dict[str, Any], token: str | None) -> dict[str, Any]:
     return document if token is None else {**document, "nextToken": token}
+
+
+def _place_in_list(resource: Resource) -> str:
+    """By name; of meshes that have one name, in the order of their owners. No name has a '/'."""
+    key = resource.key
+    return f"{key.name}/{key.account}" if key.kind == MESH.name else key.name
 
 
 def _require_containers(state: State, key: ResourceKey) -> None:

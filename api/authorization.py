@@ -18,6 +18,7 @@ from mesh.arn import arn
 from mesh.errors import Forbidden, Unavailable
 from mesh.iam.evaluate import Circumstances, Decision, Question, Requester, Verdict, evaluate, ever_allowed, refusal
 from mesh.kinds import ResourceKey
+from mesh.sharing import check_visible, seen_since
 from mesh.state import State
 
 IAM = "iam"
@@ -47,7 +48,7 @@ _APP_MESH = (
 _MESHLOG = (
     "GetStatus", "IssueProxyIdentity", "ListEvents", "ListResources", "DiffMesh", "DiffProxy", "RollbackMesh",
     "ListAccessKeys", "CreateAccessKey", "DisableAccessKey", "LookupEvents",
-    "ListKeys", "RotateKeys", "RewrapKeys",
+    "ListKeys", "RotateKeys", "RewrapKeys", "ListQuotas", "SetQuota",
 )  # fmt: skip
 _STS = ("GetCallerIdentity", "GetSessionToken", "AssumeRole")
 
@@ -104,14 +105,14 @@ def authorise(state: State, caller: Caller, action: str, targets: Targets, circu
     requester = requester_of(caller)
     touched = [Target(each) if isinstance(each, ResourceKey) else each for each in targets] or [Target("*")]
     for target in touched:
-        question = _question(state, target, action, circumstances)
+        question = _question(state, caller, target, action, circumstances)
         named = RULES.get(action) is Rule.POLICY
         decision = evaluate(state, requester, question, circumstances) if named else Decision(Verdict.NOT_ALLOWED)
         if not decision.allowed:
             raise Forbidden(refusal(requester, question, decision))
     for target in touched:
         if isinstance(target.resource, ResourceKey):
-            _check_home(caller, target.resource)
+            check_visible(state, target.resource.account, target.resource.mesh, caller.account)
 
 
 def authorise_unread(state: State, caller: Caller, action: str) -> None:
@@ -141,9 +142,10 @@ async def authorise_now(
         authorise(replica.state, caller, action, touched, circumstances)
 
 
-def _question(state: State, target: Target, action: str, circumstances: Circumstances) -> Question:
+def _question(state: State, caller: Caller, target: Target, action: str, circumstances: Circumstances) -> Question:
     resource, known = target.resource, None
-    if isinstance(resource, ResourceKey):
+    # No policy is asked about the tags of what the caller may not see: its answer would tell them.
+    if isinstance(resource, ResourceKey) and seen_since(state, resource.account, resource.mesh, caller.account):
         known = state.get(resource)
     return Question(
         target.action or action,
@@ -153,8 +155,3 @@ def _question(state: State, target: Target, action: str, circumstances: Circumst
         request_tags=target.request_tags,
         tag_keys=target.tag_keys,
     )
-
-
-def _check_home(caller: Caller, key: ResourceKey) -> None:
-    if key.account != caller.account:
-        raise Forbidden(f"mesh {key.mesh} of account {key.account} is not shared with account {caller.account}")
