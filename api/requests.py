@@ -33,7 +33,13 @@ PREFIX = "/meshlog/v1/"
 Fields = Mapping[str, tuple[type | tuple[type, ...], bool]]
 """Members of a body: their types, and whether they must be there."""
 
-_TYPE_NAMES = {str: "a string", bool: "true or false", list: "a list of strings", (int, str): "a position"}
+_TYPE_NAMES = {
+    str: "a string",
+    bool: "true or false",
+    list: "a list of strings",
+    (int, str): "a position",
+    (int, type(None)): "a whole number or null",
+}
 _POSITION = re.compile(r"-?[0-9]+(\.[0-9.]*)?", re.ASCII)
 
 

@@ -225,13 +225,13 @@ async def test_boto3_repeats_an_unknown_outcome_with_its_token_and_it_is_one_eve
 
 async def test_two_servers_and_one_token_over_http(pair: Cloud) -> None:
     clients = [server.client() for server in pair.servers]
-    for race in range(20):
+    for race in range(15):
         arguments = {"meshName": f"m{race}", "clientToken": f"token-{race}"}
         left, right = await asyncio.gather(*(call(client, "create_mesh", **arguments) for client in clients))
         assert left["mesh"] == right["mesh"]
         headers = [answer["ResponseMetadata"]["HTTPHeaders"]["x-meshlog-position"] for answer in (left, right)]
         assert headers[0] == headers[1]
-    assert len(await pair.records()) == 20
+    assert len(await pair.records()) == 15
     assert (await pair.records())[0].account == ACCOUNT
 
 

@@ -132,14 +132,14 @@ def create(name: str) -> Create:
 
 async def test_a_server_that_keeps_losing_has_its_commands_done_by_the_winner(tmp_path: Path) -> None:
     async with pair(tmp_path) as it:
-        asked = [it.asker.do(create(f"m{number}"), f"t{number}") for number in range(20)]
+        asked = [it.asker.do(create(f"m{number}"), f"t{number}") for number in range(12)]
         outcomes = await asyncio.gather(*asked)
         assert it.asker.writer.appended == 0
         for number, outcome in enumerate(outcomes):
             assert outcome.resource is not None
             assert (outcome.resource.key.name, outcome.resource.changed_at) == (f"m{number}", outcome.position)
         records = (await it.log())[1:]
-        assert sorted(record.request_id for record in records) == sorted(f"rq-t{number}" for number in range(20))
+        assert sorted(record.request_id for record in records) == sorted(f"rq-t{number}" for number in range(12))
         assert {(record.account, record.actor, record.source_ip) for record in records} == {
             (ACCOUNT, PRINCIPAL, "192.0.2.7")
         }

@@ -198,11 +198,13 @@ async def test_hundreds_of_large_resources_go_back_at_once(cloud: Cloud) -> None
 
     old = {key: spec(number) for number, key in enumerate(keys)}
     assert min(len(json.dumps(each)) for each in old.values()) >= 2_000
+    assert (await post(cloud, "/meshlog/v1/quotas", code="L-E043DFB4", value=len(keys))).status == 200
     await submit(cloud, Create(mesh_key(ACCOUNT, "m"), {}), "mesh")
+    empty = cloud.server.replica.state.position.position
     for first in range(0, len(keys), 100):
         some = enumerate(keys[first : first + 100], start=first)
         await asyncio.gather(*(submit(cloud, Create(key, old[key]), f"t{number}") for number, key in some))
-    gone = await post(cloud, ROLLBACK, mesh="m", to=2)
+    gone = await post(cloud, ROLLBACK, mesh="m", to=empty)
     assert (gone.status, len(cloud.server.replica.state.resources)) == (200, 1)
     assert not any(name.startswith("blob/") for name in cloud.store.entries)
     reply = await post(cloud, ROLLBACK, mesh="m", before=gone.document["position"])
@@ -211,7 +213,7 @@ async def test_hundreds_of_large_resources_go_back_at_once(cloud: Cloud) -> None
     assert any(name.startswith("blob/") for name in cloud.store.entries)
     state = cloud.server.replica.state
     assert {key: thaw(state.resources[key].spec) for key in keys} == old
-    assert len((await post(cloud, ROLLBACK, mesh="m", to=2, dry_run=True)).document["changes"]) == len(keys)
+    assert len((await post(cloud, ROLLBACK, mesh="m", to=empty, dry_run=True)).document["changes"]) == len(keys)
 
 
 async def submit(cloud: Cloud, command: Command, token: str) -> None:
