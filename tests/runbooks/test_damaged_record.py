@@ -10,19 +10,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from cli.establish import api_settings
 from cli.layout import Layout
-from cli.log_access import etcd_connection, key_providers
-from eventlog.drivers.etcd import EtcdDriver
-from eventlog.keys.keyring import Keyring
-from eventlog.quarantine import last_time_us
-from eventlog.records import NewRecord
-from eventlog.writer import Appended, LogWriter
-from mesh.events import RESOURCE_UPDATED
-from mesh.position import Position
-from runtime.clock import SystemClock, SystemEntropy
 from tests.cli.test_local_cluster import Commands
 from tests.conditions import eventually
+from tests.poison import append_poison
 from tests.runbooks import runner
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -43,30 +34,6 @@ def cluster(tmp_path: Path) -> Iterator[Commands]:
         commands.close()
 
 
-async def append_poison(layout: Layout) -> Position:
-    """A change of what is not there: `decide` would never make it."""
-    clock, entropy = SystemClock(), SystemEntropy()
-    file = layout.load()
-    settings = api_settings(layout, file)
-    connection = etcd_connection(settings, clock, entropy)
-    try:
-        driver = EtcdDriver(connection, settings.key_prefix)
-        keyring = Keyring(driver, key_providers(settings.kek, entropy))
-        key = [file.account_id, "shop", "virtualNode", "", "nobody"]
-        new = NewRecord(RESOURCE_UPDATED, 1, file.account_id, "arn:test", "", "poison", None, {"key": key, "spec": {}})
-        for _ in range(20):
-            head = await driver.read_head()
-            assert head is not None
-            await keyring.load(head.head.log_id)
-            time_us = await last_time_us(driver, keyring, head.head)
-            written = await LogWriter(driver, keyring, clock, entropy).append(head, [new], time_us)
-            if isinstance(written, Appended):
-                return written.head.head.at
-        raise AssertionError("the head was never still")
-    finally:
-        connection.close()
-
-
 def roles(cluster: Commands) -> dict[str, dict[str, Any]]:
     return cluster.processes()
 
@@ -76,7 +43,7 @@ def test_the_runbook_takes_a_cluster_past_a_record_that_stops_it(cluster: Comman
     client.create_mesh(meshName="shop")
     client.create_virtual_node(meshName="shop", virtualNodeName="cart", spec=NODE)
 
-    poison = asyncio.run(append_poison(Layout(cluster.data_dir)))
+    poison = asyncio.run(append_poison(Layout(cluster.data_dir), "shop"))
 
     def stopped() -> bool:
         rows = roles(cluster)
