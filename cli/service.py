@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import rich_click as click
 
 from cli.processes import claim_pid_file
+from runtime.limits import THREAD_SWITCH_S
 from runtime.logging import configure_logging
 from runtime.settings import ApiSettings, EtcdMemberSettings, FrontendSettings, ProcessSettings, ProjectorSettings
 from runtime.settings_file import load
@@ -108,6 +110,7 @@ def claimed(kind: type[S], config: Path, flags: dict[str, str | None]) -> S:
 
 def _run(work: Coroutine[Any, Any, None], settings: ProcessSettings) -> None:
     configure_logging(settings.role, settings.zone, settings.log_level)
+    sys.setswitchinterval(THREAD_SWITCH_S)
     try:
         asyncio.run(work)
     finally:

@@ -7,6 +7,10 @@ from __future__ import annotations
 SHUTDOWN_GRACE_S = 5.0
 """How long a role may take to finish what is in flight after SIGTERM."""
 
+THREAD_SWITCH_S = 0.0005
+"""How long the event loop may keep the interpreter from a thread that has an answer of etcd or of a gRPC peer. Python's
+own 5 ms are longer than an append takes."""
+
 # --- feed (projector <-> frontend)
 FEED_REQUEST_BYTES_MAX = 64 * 1024
 """A frame from a frontend names one node or one number; an address list never goes this way."""
