@@ -69,7 +69,7 @@ class Template:
         return condition is None or self.condition(str(condition))
 
     def properties(self, logical_id: str) -> Any:
-        return resolve(self.resources[logical_id].get("Properties", {}), self, "")
+        return resolve(self.resources[logical_id].get("Properties") or {}, self, "")
 
     def key(self, logical_id: str, kind: Kind) -> ResourceKey:
         """What an App Mesh resource of this template is called."""

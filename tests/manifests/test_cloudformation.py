@@ -451,6 +451,12 @@ def test_a_ref_where_a_name_is_wanted_is_explained() -> None:
     assert "!Ref of an App Mesh resource gives its ARN, !GetAtt <resource>.MeshName its name" in found.text
 
 
+def test_a_mesh_needs_no_properties() -> None:
+    for properties in ("", ", Properties: {}", ", Properties:"):
+        (mesh,) = read(f"Resources: {{M: {{Type: AWS::AppMesh::Mesh{properties}}}}}", stack="s").resources
+        assert (mesh.name, mesh.spec, mesh.tags) == ("s-M", {}, None)
+
+
 def test_macros_and_loops_are_not_guessed() -> None:
     text = "Transform: [AWS::LanguageExtensions, Ours]\nResources: {'Fn::ForEach::X': [I, [a], {}], " + _FOREIGN + "}"
     assert [each.text.split(" makes")[0] for each in read(text).problems] == ["Ours", "Fn::ForEach::X"]
