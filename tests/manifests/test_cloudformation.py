@@ -452,7 +452,7 @@ def test_a_ref_where_a_name_is_wanted_is_explained() -> None:
 
 
 def test_a_mesh_needs_no_properties() -> None:
-    for properties in ("", ", Properties: {}", ", Properties:"):
+    for properties in ("", ", Properties: {}", ", Properties: ~"):
         (mesh,) = read(f"Resources: {{M: {{Type: AWS::AppMesh::Mesh{properties}}}}}", stack="s").resources
         assert (mesh.name, mesh.spec, mesh.tags) == ("s-M", {}, None)
 
