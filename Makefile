@@ -4,9 +4,9 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-ROOMS := api bench chaos cli cluster eventlog identity manifests mesh projector proxy runtime xds
+ROOMS := api bench chaos cli cluster connect eventlog identity manifests mesh projector proxy runtime xds
 
-.PHONY: help setup setup-dev demo test test-long test-clients test-fast test-transit test-restore bench-log bench-restore test-transit lint format chaos bench bench-log bench-restore test-restore lock clean
+.PHONY: help setup setup-dev demo test test-long test-clients openapi test-fast test-transit test-restore bench-log bench-restore test-transit lint format chaos bench bench-log bench-restore test-restore lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ test-long: setup-dev ## the log's disasters: runbooks, total loss, rotation, ful
 
 test-clients: setup-dev ## Terraform with its AWS provider, where this machine has both, and walkthrough scripts with the aws CLI
 	$(BIN)/python -m pytest tests/clients
+
+openapi: setup-dev ## write docs/openapi.json anew from the table of routes
+	$(BIN)/python -m pytest --rewrite -q tests/api/test_openapi.py
 
 test-fast: setup-dev ## what needs neither a cluster nor an Envoy
 	$(BIN)/python -m pytest -m "not e2e and not netns and not long"

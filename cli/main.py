@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Loaded] = {
     "down": Loaded("cli.local", "down", "Stop the cluster on this machine; its data stays."),
     "status": Loaded("cli.local", "status", "Show the cluster's processes: what runs, where, and how far it is."),
     "env": Loaded("cli.env", "env", "Print what boto3, the aws CLI and Terraform need to use this cluster."),
+    "connect": Loaded("cli.connect", "connect", "Serve the API on this machine, for scripts with other credentials."),
     "context": Loaded("cli.contexts", "context", "Name clusters, and choose the one that commands use."),
     "demo": Loaded("cli.demo", "demo", "Show a mesh, a canary, the loss of a zone and a rollback."),
     "get": Loaded("cli.resources", "get", "List or show App Mesh resources."),

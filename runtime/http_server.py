@@ -46,6 +46,10 @@ from runtime.limits import (
 TURNED_AWAY = Metric("meshlog_http_turned_away", "Connections and requests refused before they were looked at", ["why"])
 
 
+_LOOK_S = 0.01
+"""Between looks whether all is answered, at the end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpBounds:
     """What one server takes."""
@@ -54,6 +58,7 @@ class HttpBounds:
     connections_per_source: int = HTTP_SOURCE_CONNECTIONS_MAX
     head_s: float = HTTP_HEAD_S
     write_s: float = HTTP_WRITE_S
+    drain_s: float = HTTP_DRAIN_S
 
 
 @dataclass(slots=True)
@@ -97,7 +102,9 @@ class HttpServer(uvicorn.Server):
         bounds: HttpBounds | None = None,
     ) -> None:
         self.tls = tls
-        shared = _Shared(clock, entropy, bounds or HttpBounds())
+        self._ending = asyncio.Event()
+        self._bounds = bounds or HttpBounds()
+        shared = _Shared(clock, entropy, self._bounds)
         # Strangers must not be able to fill the log: what is no HTTP is counted and told to its sender.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config = uvicorn.Config(
@@ -115,7 +122,6 @@ class HttpServer(uvicorn.Server):
             proxy_headers=False,
             backlog=HTTP_BACKLOG,
             timeout_keep_alive=HTTP_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=HTTP_DRAIN_S,
             h11_max_incomplete_event_size=HTTP_HEADERS_BYTES,
         )
         super().__init__(config)
@@ -148,10 +154,46 @@ class HttpServer(uvicorn.Server):
         self.servers = [listener]
         self.started = True
 
+    @property
+    def should_exit(self) -> bool:
+        """Set it to end in order: nobody new is let in, what is in flight is answered."""
+        return self._ending.is_set()
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        if value:
+            self._ending.set()
+
     def announce_end(self) -> None:
         """From now on each answer is the last one of its connection. New connections are still taken."""
-        self.config.encoded_headers = [CLOSE]
         self.server_state.default_headers[:] = [CLOSE]
+
+    async def main_loop(self) -> None:
+        """Until `should_exit`: there is nothing to do each second, since the app writes all headers."""
+        await self._ending.wait()
+
+    async def shutdown(self, sockets: Any = None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Answer what is in flight, within `drain_s`; what takes longer is cancelled, and answers that."""
+        self.announce_end()
+        for listener in self.servers:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        if not await self._idle_within(self._bounds.drain_s):
+            for task in list(self.server_state.tasks):
+                task.cancel()
+            await self._idle_within(HTTP_TURNED_AWAY_S)
+        for connection in list(self.server_state.connections):
+            cast(BoundedHttp, connection).transport.abort()
+        await self.lifespan.shutdown()
+
+    async def _idle_within(self, wait_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110 - uvicorn's own sets
+                    await asyncio.sleep(_LOOK_S)
+                return True
+        return False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -253,8 +253,8 @@ HTTP_WRITE_S = 20.0
 HTTP_DRAIN_ANNOUNCE_S = 0.5
 """From SIGTERM, when /readyz turns and answers begin to say `connection: close`, to the end of the listener: whoever
 probes twice a second sends no new caller here."""
-HTTP_DRAIN_S = 4
-"""How long what is in flight may then take."""
+HTTP_DRAIN_S = 4.0
+"""How long what is in flight may then take; within SHUTDOWN_GRACE_S with the rest of the end."""
 BODIES_BYTES_MAX = 128 * 1024 * 1024
 """Bodies held at once, by all callers: usual ones have 2 KiB."""
 BODIES_SOURCE_BYTES_MAX = 32 * 1024 * 1024
@@ -758,3 +758,25 @@ the log was idle is noticed before it is needed."""
 # --- manifests
 MANIFEST_NESTING_MAX = 100
 """Levels of objects and lists in a manifest. A template of CDK's has about twenty; libyaml recurses without a bound."""
+
+# --- connect
+CONNECT_DIAL_S = 1.0
+"""From dialling an API server to a connection, TLS included; then the next one is asked."""
+CONNECT_IDLE_S = 20.0
+"""A kept connection older than this is not used again: well below the servers' HTTP_KEEP_ALIVE_S."""
+CONNECT_ATTEMPT_S = 20.0
+"""For one server's answer: above COMMAND_DEADLINE_S, so that one which only waits for etcd is not taken for dead."""
+CONNECT_TOTAL_S = 50.0
+"""For all attempts of one request: below the 60 s after which SDKs give up."""
+CONNECT_PATIENCE_S = 5.0
+"""How long a request that no server takes is tried on: a server's restart."""
+CONNECT_ROUND_PAUSE_S = 0.2
+"""Between rounds over all servers."""
+CONNECT_PROBE_EVERY_S = 1.0
+"""Between looks whether a server answers: one small call each, which touches neither the log nor etcd."""
+CONNECT_PROBE_S = 2.0
+"""For a probe's answer: a server that hangs is left within this and CONNECT_PROBE_EVERY_S."""
+CONNECT_THREADS_MAX = 256
+"""Requests under way, with those left to a server that hangs."""
+CONNECT_ANSWER_BYTES_MAX = 32 * 1024 * 1024
+"""One answer: eight times the largest page of history."""

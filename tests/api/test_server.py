@@ -139,6 +139,18 @@ async def test_a_write_in_flight_is_answered_before_the_server_ends(tmp_path: Pa
         assert (await creation)["mesh"]["meshName"] == "m"
 
 
+async def test_a_write_that_outlasts_the_server_is_told_that_nobody_knows(tmp_path: Path) -> None:
+    async with running(tmp_path, bounds=HttpBounds(drain_s=0.1), append_s=20) as cloud:
+        cloud.store.fault_of = lambda _txn: Fault.LOST
+        write = asyncio.ensure_future(ask(cloud.server, "PUT", "/v20190125/meshes", {"meshName": "m"}))
+        await asyncio.wait([write], timeout=0.3)
+        cloud.server.http.should_exit = True
+        reply = await write
+        assert (reply.status, reply.code) == (503, "ServiceUnavailableException")
+        assert "Whether it was carried out is not known" in reply.document["message"]
+        assert reply.headers["connection"] == "close"
+
+
 async def test_another_server_takes_over_what_one_has_left_unknown(pair: Cloud) -> None:
     """One server sends and never hears; the caller goes to the other with its token."""
     left, right = pair.servers
