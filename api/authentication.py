@@ -13,9 +13,8 @@ from api.ports import ApiPorts
 from api.sessions import session_book
 from identity.caller import Caller
 from identity.sigv4 import SignedRequest
-from identity.verification import DISABLED, INVALID, verify
+from identity.verification import DISABLED, INVALID, caller_in, caller_with, verify
 from mesh.errors import NotAuthenticated, NotReady, Unavailable
-from mesh.principals import AccessKey
 from runtime.limits import REFUSAL_CONFIRM_S
 
 
@@ -28,10 +27,14 @@ class Authenticator:
 
     async def caller(self, request: SignedRequest, services: Sequence[str]) -> Caller:
         """Who signed it for one of `services`; NotAuthenticated, or NotReady before anything was folded."""
+        return await self.caller_of_any((request,), services)
+
+    async def caller_of_any(self, readings: Sequence[SignedRequest], services: Sequence[str]) -> Caller:
+        """The same of a request that can be read in several ways, of which one was signed."""
         replica = self._ports.replica
         judged_at = replica.state.position
         try:
-            return self._verify(request, services)
+            return self._verify(readings, services)
         except NotAuthenticated as refusal:
             if refusal.auth_code not in (INVALID, DISABLED):
                 raise
@@ -40,14 +43,27 @@ class Authenticator:
                 await replica.confirmed(REFUSAL_CONFIRM_S)
             if replica.state.position == judged_at:
                 raise
-        return self._verify(request, services)
+        return self._verify(readings, services)
 
-    def _verify(self, request: SignedRequest, services: Sequence[str]) -> Caller:
+    def still(self, access_key_id: str, token: str | None, region: str) -> Caller:
+        """Whoever proved before that they hold a key, or the session of a token; NotAuthenticated if it is void now."""
+        if token is not None:
+            session = self._sessions.opened(token)
+            if session is not None and session.access_key_id == access_key_id:
+                return caller_in(session, region, self._ports.clock.now_us(), self._sessions)
+        elif (key := self._ports.replica.state.access_keys.get(access_key_id)) is not None:
+            return caller_with(key, region)
+        raise NotAuthenticated(f"The access key {access_key_id} is no more.", DISABLED)
+
+    def _verify(self, readings: Sequence[SignedRequest], services: Sequence[str]) -> Caller:
         keys = self._ports.replica.state.access_keys
         if not keys:
             raise NotReady("This server has not read the log yet, and so knows no access key. Try again in a second.")
-
-        def lookup(access_key_id: str) -> AccessKey | None:
-            return keys.get(access_key_id)
-
-        return verify(request, lookup, self._ports.clock.now_us(), services, self._sessions)
+        *others, last = readings
+        for reading in others:
+            try:
+                return verify(reading, keys.get, self._ports.clock.now_us(), services, self._sessions)
+            except NotAuthenticated as refusal:
+                if refusal.auth_code != INVALID:
+                    raise
+        return verify(last, keys.get, self._ports.clock.now_us(), services, self._sessions)

@@ -17,9 +17,12 @@ from typing import Any
 import structlog
 
 from api.app import create_app
+from api.authentication import Authenticator
 from api.past import LogHistory, StoredCheckpoints
 from api.peers import Peers, PeerServer
 from api.ports import ApiPorts, KeyPorts, Readiness, SignedIdentity, XdsEndpoint
+from api.proxy_credentials import ProxyGate
+from api.proxy_service import ProxyCredentialsService
 from api.recent import RecentEvents
 from cli.log_access import LogAccess, key_providers, member_of, open_log
 from cli.role_health import check_addresses, fold_checks, serve_health, status_of
@@ -151,11 +154,13 @@ class _Server:
         settings, access, clock = self.settings, self.access, self.clock
         audit = make_audit(settings, log_id, access.driver, access.keyring, clock=clock, entropy=self.entropy)
         peers = Peers(lambda: channel_credentials(settings.role_tls), clock) if settings.peer_listen else None
-        app = create_app(self.ports(health, peers, audit))
+        ports = self.ports(health, peers, audit)
+        app = create_app(ports)
         server = serve_http(app, settings, clock, self.entropy, supervisor)
         if settings.peer_listen and peers is not None:
             taker = PeerServer(app.state.commands, settings.trust_domain)
-            await taker.start(settings.peer_listen, server_credentials(settings.role_tls))
+            proxies = ProxyCredentialsService(ProxyGate(ports, Authenticator(ports)), settings.trust_domain)
+            await taker.start(settings.peer_listen, server_credentials(settings.role_tls), proxies)
             stack.push_async_callback(taker.stop, 0)
             stack.push_async_callback(peers.close)
             supervisor.start(peers.run(partial(_other_peers, access.connection, settings)), "peers")

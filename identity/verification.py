@@ -101,14 +101,19 @@ def verify(
     # From here on it is the key's holder who is told.
     _check_time(claim, now_us)
     if session is not None:
-        return _caller_in(session, claim.region, now_us, sessions)
+        return caller_in(session, claim.region, now_us, sessions)
     assert key is not None  # noqa: S101 - or there is a session
+    return caller_with(key, claim.region)
+
+
+def caller_with(key: AccessKey, region: str) -> Caller:
+    """Whoever holds a long-lived key; NotAuthenticated if it opens nothing any more."""
     if key.disabled_us is not None:
         raise NotAuthenticated(
             f"The access key {key.access_key_id} is disabled. Ask an admin of account {key.account} for another one.",
             DISABLED,
         )
-    return Caller(key.account, key.principal, key.principal, key.access_key_id, key.admin, claim.region)
+    return Caller(key.account, key.principal, key.principal, key.access_key_id, key.admin, region)
 
 
 def _check_token(claim: Claim) -> None:
@@ -129,7 +134,8 @@ def _session_of(claim: Claim, sessions: Sessions) -> Session | None:
     return session if session is not None and session.access_key_id == claim.key_id else None
 
 
-def _caller_in(session: Session, region: str, now_us: int, sessions: Sessions) -> Caller:
+def caller_in(session: Session, region: str, now_us: int, sessions: Sessions) -> Caller:
+    """Whoever holds a session; NotAuthenticated if it is over, or its grounds are."""
     if session.expires_us <= now_us:
         raise NotAuthenticated(
             f"The security token included in the request is expired, since {_basic(session.expires_us // 1_000_000)}. "

@@ -81,14 +81,30 @@ SESSION_S_MIN, SESSION_S_DEFAULT, SESSION_S_MAX = 900, 3600, 12 * 3600
 """How long a role's temporary credentials may live: AssumeRole's own bounds and default."""
 SESSION_TOKEN_S_DEFAULT, SESSION_TOKEN_S_MAX = 12 * 3600, 36 * 3600
 """The same of GetSessionToken; the least is the same."""
-SESSION_POLICY_CHARS = 2048
-"""A session policy: AWS's bound; it travels in every request, inside the token."""
+SESSION_CHAINED_S_MAX = 3600
+"""The longest life of a session that another role's session asked for, as at AWS."""
 SESSION_TOKEN_CHARS = 16 * 1024
 """A session token: with the largest session policy under 5 KiB."""
 SESSION_KEY_AGE_S = 30.0
 """A data key must be this old before a session is sealed under it, so that all servers have it (KEYRING_REFRESH_S)."""
 REFUSAL_CONFIRM_S = 1.0
 """How long a refusal waits for the head to be confirmed: a key may have been made a moment ago, elsewhere."""
+PROXY_CHECK_BYTES_MAX = 1024 * 1024
+"""A message about proxies' credentials, either way."""
+PROXY_HEADERS_MAX = 64
+"""Signed headers of a proxy: half a dozen, and room."""
+PROXY_NAMES_MAX = 64
+"""Names that a frontend may be dialled by; each costs a verification (0.1 ms) until the signed one is found."""
+GRANTS_ASKED_MAX = 2_000
+"""Grants in one question after them; a frontend with more open streams asks several."""
+GRANTS_ASKED_SIZE_BYTES = 512 * 1024
+"""And their bytes: one with a session token has some 1.5 KiB, without 0.1."""
+GRANTS_EVERY_S = 5.0
+"""Between questions whether the credentials of open streams still count: so long a revoked one may go on."""
+PROXY_CHECK_S = 5.0
+"""One API server's time for such a question; then the next one is asked."""
+XDS_UNVERIFIED_MAX = 256
+"""Streams whose credentials are being verified at once, on one frontend; more are told to come back."""
 STS_MEMBERS_MAX = 256
 """Members of an STS request; the largest real one (AssumeRole with tags) has some 120."""
 
@@ -758,6 +774,8 @@ the log was idle is noticed before it is needed."""
 # --- manifests
 MANIFEST_NESTING_MAX = 100
 """Levels of objects and lists in a manifest. A template of CDK's has about twenty; libyaml recurses without a bound."""
+MANIFEST_FILE_MAX_BYTES = 16 * 2**20
+"""One manifest: sixteen times what CloudFormation takes; a list of all that a cluster has is smaller."""
 
 # --- connect
 CONNECT_DIAL_S = 1.0
@@ -780,3 +798,9 @@ CONNECT_THREADS_MAX = 256
 """Requests under way, with those left to a server that hangs."""
 CONNECT_ANSWER_BYTES_MAX = 32 * 1024 * 1024
 """One answer: eight times the largest page of history."""
+
+# --- access keys
+
+KEY_USE_EVERY_S = 900.0
+"""How often an API server puts on record which access keys were used: a quarter of the hour that is told, so that an idle
+log stays idle and a crash forgets little."""

@@ -207,6 +207,17 @@ class FrontendSettings(ProcessSettings):
     """The proxies' root, without its key: verifies the Envoys' certificates."""
     projectors: Endpoints
     """Feed addresses of all projectors, any order."""
+    signed_listen: str | None = None
+    """Where proxies without a certificate connect, which sign (SigV4 in gRPC metadata) as the stock App Mesh image
+    does: TLS, `apis` set. Without it there are none."""
+    signed_advertise: str | None = None
+    signed_tls: TlsFiles | None = None
+    """What such proxies see, of a root that their CA bundle has; not set: `role_tls`."""
+    signed_names: str | None = None
+    """`host` or `host:port`, separated by commas, by which they dial, where that is neither a name of the certificate
+    with one of the ports above, nor such a name at port 443: a load balancer's."""
+    apis: Endpoints = ()
+    """Peer addresses (`peer_advertise`) of all API servers, which verify those signatures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,6 +62,17 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     )
 
 
+def one_sided_credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """TLS with `files.certificate` and `files.key` for clients that are not asked for a certificate: they prove who
+    they are otherwise, or not at all."""
+    watched = CertificateFiles(files)
+    return grpc.dynamic_ssl_server_credentials(
+        watched.first,
+        watched.changed,  # type: ignore[arg-type]  # the stubs forget that None means "no change"
+        require_client_authentication=False,
+    )
+
+
 def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
     """Dial with `files.certificate` and trust `files.authority` alone. Read anew at each call."""
     return grpc.ssl_channel_credentials(

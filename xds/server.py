@@ -1,4 +1,5 @@
-"""The xDS frontend on the network: ADS in both protocols behind mutual TLS. Proxies in, machines around a feed.
+"""The xDS frontend on the network: ADS in both protocols behind TLS, mutual or signed. Proxies in, machines around a
+feed.
 
 A shell around `Session`: it authenticates before it reads anything, bounds what one caller can take, and keeps the
 table of connected proxies. It must never answer a method without a rule, nor a stream before the feed is ready.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Never
 
 import grpc
@@ -33,10 +34,11 @@ from runtime.logging import where
 from xds.actions import Close, Code
 from xds.admission import Admission
 from xds.connected import ConnectedProxies, ConnectedProxy
-from xds.credentials import peer_node
 from xds.delta import DeltaSession
 from xds.freshness import NodeMemory
+from xds.identification import Identification, Identified, RequestType
 from xds.metrics import XdsMetrics
+from xds.signed import SignedStreams, Signing
 from xds.sotw import SotwSession
 from xds.stream import Context, Stream, status_of
 from xds.wire.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
@@ -47,7 +49,8 @@ ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHOD_SOTW = f"{ADS}/StreamAggregatedResources"
 METHOD_DELTA = f"{ADS}/DeltaAggregatedResources"
 METHODS = (METHOD_SOTW, METHOD_DELTA)
-"""Every method of this port. All want a proxy's certificate; anything else wants one too and is UNIMPLEMENTED."""
+"""Every method of these ports. All want a proxy's certificate or signature; anything else wants a certificate, and is
+UNIMPLEMENTED."""
 
 NONCE_PREFIX_BYTES = 6
 STOP_POLL_S = 0.01
@@ -76,7 +79,8 @@ def server_options(
 class XdsServer(grpc.GenericRpcHandler):
     """Serves the snapshots of `feed` to proxies whose certificates are of `trust_domain`.
 
-    `start`, then leave it to the event loop; `stop` ends all streams. `proxies` is the table for status.
+    `start`, then leave it to the event loop; `stop` ends all streams. `proxies` is the table for status. With `signing`
+    proxies without a certificate may sign (`xds.signed`); then run `signed.run` under the role's supervisor.
     """
 
     def __init__(
@@ -90,23 +94,34 @@ class XdsServer(grpc.GenericRpcHandler):
         memory: NodeMemory | None = None,
         admission: Admission | None = None,
         send_timeout_s: float = XDS_SEND_TIMEOUT_S,
+        signing: Signing | None = None,
     ) -> None:
         self.feed, self.clock, self.entropy, self.metrics = feed, clock, entropy, metrics
         self.send_timeout_s = send_timeout_s
         self.proxies = ConnectedProxies()
-        self._trust_domain = trust_domain
+        self._identification = Identification(trust_domain, signing, clock)
+        self.signed = SignedStreams(signing.gate, clock) if signing else None
+        self.signed_port = 0
         self._memory = NodeMemory() if memory is None else memory
         self._admission = Admission(clock) if admission is None else admission
         self._server: grpc.aio.Server | None = None
 
     async def start(
-        self, address: str, credentials: grpc.ServerCredentials, options: Sequence[tuple[str, Any]] | None = None
+        self,
+        address: str,
+        credentials: grpc.ServerCredentials,
+        options: Sequence[tuple[str, Any]] | None = None,
+        *,
+        signed: tuple[str, grpc.ServerCredentials] | None = None,
     ) -> int:
         """Listen on `address` (host:port; port 0 picks one) and return the port. `credentials` must demand client
-        certificates of the proxies' root: see `runtime.tls.server_credentials`."""
+        certificates of the proxies' root: see `runtime.tls.server_credentials`. `signed`: where, and as whom, to listen
+        for proxies that sign (`signed_port`); on one port gRPC for Python asks for certificates always or never."""
         self._server = grpc.aio.server(options=list(options or server_options()))
         self._server.add_generic_rpc_handlers((self,))
         port = self._server.add_secure_port(address, credentials)
+        if signed is not None:
+            self.signed_port = self._server.add_secure_port(*signed)
         await self._server.start()
         return port
 
@@ -132,38 +147,32 @@ class XdsServer(grpc.GenericRpcHandler):
     # --- methods
 
     async def _sotw(self, requests: AsyncIterator[bytes], context: Context) -> None:
-        node = await self._authenticated(context)
+        found = await self._identified(METHOD_SOTW, DiscoveryRequest, requests, context)
         await self._admitted(context)
-        session = SotwSession(node, self._memory, self._nonce_prefix())
-        with self.proxies.present(self._proxy(node, session.mode, context)) as proxy:
-            await self._serve(Stream(session, DiscoveryRequest, proxy, self), proxy, requests, context)
+        session = SotwSession(found.node, self._memory, self._nonce_prefix())
+        with self.proxies.present(self._proxy(found.node, session.mode, context)) as proxy:
+            await self._serve(Stream(session, DiscoveryRequest, proxy, self), proxy, found, context)
 
     async def _delta(self, requests: AsyncIterator[bytes], context: Context) -> None:
-        node = await self._authenticated(context)
+        found = await self._identified(METHOD_DELTA, DeltaDiscoveryRequest, requests, context)
         await self._admitted(context)
-        session = DeltaSession(node, self._memory, self._nonce_prefix())
-        with self.proxies.present(self._proxy(node, session.mode, context)) as proxy:
-            await self._serve(Stream(session, DeltaDiscoveryRequest, proxy, self), proxy, requests, context)
+        session = DeltaSession(found.node, self._memory, self._nonce_prefix())
+        with self.proxies.present(self._proxy(found.node, session.mode, context)) as proxy:
+            await self._serve(Stream(session, DeltaDiscoveryRequest, proxy, self), proxy, found, context)
 
     async def _unimplemented(self, _requests: AsyncIterator[bytes], context: Context) -> None:
-        await self._authenticated(context)
+        named = self._identification.by_certificate(context)
+        if isinstance(named, Close):
+            await self._refuse(context, named)
         await self._refuse(context, Close(Code.UNIMPLEMENTED, f"only {' and '.join(METHODS)} are served here"))
 
     # --- one stream
 
-    async def _authenticated(self, context: Context) -> NodeId:
-        node = peer_node(context.auth_context(), self._trust_domain)
-        if node is not None:
-            return node
-        log.warning("caller without a node's certificate refused", peer=context.peer())
-        return await self._refuse(
-            context,
-            Close(
-                Code.UNAUTHENTICATED,
-                f"the client certificate names no node: its one URI name must be "
-                f"spiffe://{self._trust_domain}/<account>/mesh/<mesh>/virtualNode|virtualGateway/<name>",
-            ),
-        )
+    async def _identified(
+        self, method: str, request_type: RequestType, requests: AsyncIterator[bytes], context: Context
+    ) -> Identified:
+        found = await self._identification.identify(method, request_type, requests, context)
+        return found if isinstance(found, Identified) else await self._refuse(context, found)
 
     async def _admitted(self, context: Context) -> None:
         if not self.feed.ready:
@@ -177,13 +186,17 @@ class XdsServer(grpc.GenericRpcHandler):
         await context.abort(status_of(close.code), close.message)
 
     async def _serve(
-        self, stream: Stream[Any, Any], proxy: ConnectedProxy, requests: AsyncIterator[bytes], context: Context
+        self, stream: Stream[Any, Any], proxy: ConnectedProxy, found: Identified, context: Context
     ) -> None:
         gauge, code = self.metrics.streams.labels(proxy.mode), "CANCELLED"
         gauge.inc()
         self.metrics.opened.labels(proxy.mode).inc()
         try:
-            close = await self._run(stream, proxy, requests, context)
+            asked_after: AbstractContextManager[None] = nullcontext()
+            if self.signed is not None and found.grant is not None:
+                asked_after = self.signed.present(found.grant, stream.end)
+            with asked_after:
+                close = await self._run(stream, proxy, found.requests, context)
             code = close.code.name if close else "OK"
             if close is not None:
                 await context.abort(status_of(close.code), close.message)

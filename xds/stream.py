@@ -216,6 +216,10 @@ class Stream(Generic[Request, Response]):
             "proxy refused config", type=short, resources=nack.names, position=str(nack.position), detail=detail
         )
 
+    def end(self, code: Code, message: str) -> None:
+        """End the stream from outside: what was begun to be written is not cut."""
+        self._end(code, message)
+
     def _end(self, code: Code, message: str) -> None:
         if self._ending is None:
             self._ending = Close(code, message)

@@ -23,7 +23,7 @@ from projector.feed.port import Confirmation, NodeListener, NodeUpdate
 from projector.snapshot import NodeSnapshot, ResourceSet
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.settings import TlsFiles
-from runtime.tls import server_credentials
+from runtime.tls import one_sided_credentials, server_credentials
 from tests.xds.transcripts import NODE
 from xds.metrics import XdsMetrics
 from xds.server import XdsServer, server_options
@@ -178,7 +178,7 @@ class Running:
 
 @asynccontextmanager
 async def serving(folder: Path, feed: FakeFeed | None = None, **settings: Any) -> AsyncIterator[Running]:
-    """A frontend on a free port with mutual TLS."""
+    """A frontend on a free port with mutual TLS; with `signing`, on another one for proxies that sign."""
     feed = feed or FakeFeed()
     certificates = Certificates(folder)
     registry = CollectorRegistry()
@@ -191,7 +191,8 @@ async def serving(folder: Path, feed: FakeFeed | None = None, **settings: Any) -
         metrics=XdsMetrics(registry),
         **settings,
     )
-    port = await server.start("127.0.0.1:0", server_credentials(certificates.files), options)
+    signed = ("127.0.0.1:0", one_sided_credentials(certificates.files)) if server.signed is not None else None
+    port = await server.start("127.0.0.1:0", server_credentials(certificates.files), options, signed=signed)
     try:
         yield Running(server, feed, certificates, port, registry)
     finally:

@@ -38,20 +38,20 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
         yield frontend
 
 
-def sotw(channel: grpc.aio.Channel) -> Any:
+def sotw(channel: grpc.aio.Channel, metadata: Any = ()) -> Any:
     return channel.stream_stream(
         METHOD_SOTW,
         request_serializer=DiscoveryRequest.SerializeToString,
         response_deserializer=DiscoveryResponse.FromString,
-    )()
+    )(metadata=metadata)
 
 
-def delta(channel: grpc.aio.Channel) -> Any:
+def delta(channel: grpc.aio.Channel, metadata: Any = ()) -> Any:
     return channel.stream_stream(
         METHOD_DELTA,
         request_serializer=DeltaDiscoveryRequest.SerializeToString,
         response_deserializer=DeltaDiscoveryResponse.FromString,
-    )()
+    )(metadata=metadata)
 
 
 def first(kind: str, node: str = NODE_TEXT) -> DiscoveryRequest:
