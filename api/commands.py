@@ -20,7 +20,7 @@ from api.group_commit import Append, GroupCommit, HandOver
 from api.outcomes import ConfirmFirst, Decided, Origin, Outcome, Ticket, Verdict, too_late
 from api.ports import Declined, MembersSource, Peers, Replica, Writer
 from eventlog.writer import Appended, LostRace
-from mesh.commands import Command, Context
+from mesh.commands import Command, Context, Create
 from mesh.errors import LevelTooLow, MeshlogError, NotReady, OutcomeUnknown, Unavailable
 from mesh.events import LEVEL
 from runtime.clock import Clock, Entropy
@@ -93,7 +93,7 @@ class CommandService:
             principal=origin.principal,
             operation=origin.operation,
             token=origin.token,
-            uid=self._entropy.uuid(),
+            uid=self._entropy.uuid() if isinstance(command, Create) else "",
             now_us=self._clock.now_us(),
             level=level,
         )

@@ -143,8 +143,13 @@ def _create(state: State, command: Create, context: Context) -> list[NewEvent]:
     _check_references(state, key, command.spec)
     check_ports(state, key, command.spec)
     check_room(state, key, command.spec)
-    data = {"key": list(key), "uid": context.uid, "owner": context.account, "spec": thaw(command.spec), "tags": tags}
+    data = {"key": list(key), "uid": context.uid, "owner": context.account, "spec": _plain(command.spec), "tags": tags}
     return [NewEvent(RESOURCE_CREATED, data)]
+
+
+def _plain(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    # What comes from a request's JSON is plain already, and nobody's to change.
+    return spec if type(spec) is dict else cast("Mapping[str, Any]", thaw(spec))
 
 
 def _update(state: State, command: Update, context: Context) -> list[NewEvent]:
@@ -158,7 +163,7 @@ def _update(state: State, command: Update, context: Context) -> list[NewEvent]:
     check_ports(state, key, command.spec)
     check_backends(state, key, command.spec, before.spec)
     # An update that changes nothing is an event too: App Mesh moves the version for it.
-    return [NewEvent(RESOURCE_UPDATED, {"key": list(key), "spec": thaw(command.spec)})]
+    return [NewEvent(RESOURCE_UPDATED, {"key": list(key), "spec": _plain(command.spec)})]
 
 
 def _delete(state: State, command: Delete, context: Context) -> list[NewEvent]:
