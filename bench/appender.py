@@ -42,6 +42,7 @@ from mesh.kinds import ResourceKey, mesh_key
 from mesh.position import Position
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
+from runtime.collector import collect_as_a_server
 from runtime.limits import GROUP_COMMANDS_MAX, THREAD_SWITCH_S
 from runtime.logging import configure_logging
 from runtime.settings import TlsFiles as RoleTls
@@ -312,4 +313,5 @@ def tell(document: Any) -> None:
 if __name__ == "__main__":
     configure_logging("bench", "", "error")
     sys.setswitchinterval(THREAD_SWITCH_S)
+    collect_as_a_server()
     asyncio.run(work(json.loads(sys.argv[1])))

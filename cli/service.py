@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import rich_click as click
 
 from cli.processes import claim_pid_file
+from runtime.collector import collect_as_a_server
 from runtime.limits import THREAD_SWITCH_S
 from runtime.logging import configure_logging
 from runtime.settings import ApiSettings, EtcdMemberSettings, FrontendSettings, ProcessSettings, ProjectorSettings
@@ -111,6 +112,7 @@ def claimed(kind: type[S], config: Path, flags: dict[str, str | None]) -> S:
 def _run(work: Coroutine[Any, Any, None], settings: ProcessSettings) -> None:
     configure_logging(settings.role, settings.zone, settings.log_level)
     sys.setswitchinterval(THREAD_SWITCH_S)
+    collect_as_a_server()
     try:
         asyncio.run(work)
     finally:

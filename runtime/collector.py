@@ -1,5 +1,5 @@
-"""Python's cyclic garbage collector, put off while a lot of what stays is loaded: it would look at all of it again and
-again, for a third of the time.
+"""Python's cyclic garbage collector, held back in servers: what they keep is large and has hardly a cycle in it, and a
+collection that looks at all of it stops every call for a tenth of a second. Put off altogether while much is loaded.
 """
 
 from __future__ import annotations
@@ -7,7 +7,13 @@ from __future__ import annotations
 import asyncio
 import gc
 
-from runtime.limits import COLLECTION_PAUSE_MAX_S
+from runtime.limits import COLLECTION_PAUSE_MAX_S, COLLECTION_THRESHOLDS
+
+
+def collect_as_a_server() -> None:
+    """For a role's process, once it is loaded: leave its modules alone, and collect when there is something to find."""
+    gc.freeze()
+    gc.set_threshold(*COLLECTION_THRESHOLDS)
 
 
 class CollectionPause:

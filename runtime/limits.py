@@ -347,6 +347,9 @@ FOLD_IN_BULK_FROM = 256
 """Records that come at once from which they are folded in bulk: fewer are told one by one to who follows changes."""
 FOLD_EVENTS_TOLD = 1024
 """The last events of a bulk fold that listeners are told of; of the rest they hear only that they were many."""
+COLLECTION_THRESHOLDS = (20_000, 20, 20)
+"""New objects before Python looks for cycles among them, and how many such looks before one at older ones and at all. Its
+own 700, 10 and 10 look at everything ten times a second under load."""
 COLLECTION_PAUSE_MAX_S = 300.0
 """How long a load may keep garbage collections off: the garbage of minutes does no harm, that of a day would."""
 FREEZE_FROM_ITEMS = 10_000
