@@ -115,8 +115,10 @@ def _pack(fields: Any) -> bytes:
 
 
 def _unpack(packed: bytes, count: int) -> list[Any]:
+    if len(packed) > PROXY_CHECK_BYTES_MAX:
+        raise BadRequest(f"proxies: a message of {len(packed)} bytes is over the limit of {PROXY_CHECK_BYTES_MAX}")
     try:
-        fields = msgpack.unpackb(packed, max_buffer_size=PROXY_CHECK_BYTES_MAX)
+        fields = msgpack.unpackb(packed)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise BadRequest("proxies: the message is not msgpack") from error
     if not isinstance(fields, list) or len(fields) != count:

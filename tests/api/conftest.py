@@ -73,6 +73,7 @@ class Server:
     archive: MemoryObjectStore
     members: list[dict[str, Any]]
     """Live members beside this server, as it sees them."""
+    ports: ApiPorts
     _plain: Any = None
 
     async def call(self, operation: str, **arguments: Any) -> Any:
@@ -193,29 +194,28 @@ async def _server(
 
     refused = RefusedCalls(archive, server_id, audit_keys, clock, entropy, region=REGION)
     reader = ArchiveReader(archive)
-    app = create_app(
-        ApiPorts(
-            replica=replica,
-            writer=LogWriter(driver, keyring, clock, entropy, deadline_s=deadlines.get("append_s", 0.5)),
-            history=LogHistory(Timeline(driver, reader), keyring, reader),
-            checkpoints=StoredCheckpoints(driver, keyring, reader),
-            signer=FakeSigner(),
-            xds_endpoints=lambda: [XdsEndpoint("a", "127.0.0.1:18000"), XdsEndpoint("b", "127.0.0.1:18001")],
-            clock=clock,
-            entropy=entropy,
-            region=REGION,
-            zone="a",
-            server_id=server_id,
-            members=members,
-            keys=KeyPorts(KeyRotation(driver, keyring, providers, clock, entropy), keyring),
-            recent=recent,
-            audit=AuditPorts(refused, archive, keyring),
-            command_deadline_s=deadlines.get("command_s", COMMAND_DEADLINE_S),
-            read_deadline_s=deadlines.get("read_s", READ_DEADLINE_S),
-            limits=limits,
-            readiness=lambda: Readiness(replica.ready and replica.halted is None, replica.halted or ""),
-        )
+    ports = ApiPorts(
+        replica=replica,
+        writer=LogWriter(driver, keyring, clock, entropy, deadline_s=deadlines.get("append_s", 0.5)),
+        history=LogHistory(Timeline(driver, reader), keyring, reader),
+        checkpoints=StoredCheckpoints(driver, keyring, reader),
+        signer=FakeSigner(),
+        xds_endpoints=lambda: [XdsEndpoint("a", "127.0.0.1:18000"), XdsEndpoint("b", "127.0.0.1:18001")],
+        clock=clock,
+        entropy=entropy,
+        region=REGION,
+        zone="a",
+        server_id=server_id,
+        members=members,
+        keys=KeyPorts(KeyRotation(driver, keyring, providers, clock, entropy), keyring),
+        recent=recent,
+        audit=AuditPorts(refused, archive, keyring),
+        command_deadline_s=deadlines.get("command_s", COMMAND_DEADLINE_S),
+        read_deadline_s=deadlines.get("read_s", READ_DEADLINE_S),
+        limits=limits,
+        readiness=lambda: Readiness(replica.ready and replica.halted is None, replica.halted or ""),
     )
+    app = create_app(ports)
     secured = ServerCertificate(tls).context if tls else None
     http = HttpServer(app, ("127.0.0.1", 0), clock=clock, entropy=entropy, tls=secured, bounds=bounds)
     async with Supervisor() as supervisor:
@@ -223,7 +223,8 @@ async def _server(
         serving = supervisor.start(http.serve(), "http")
         await await_until(lambda: http.started and replica.ready, what="the server is ready")
         scheme = "https" if tls else "http"
-        yield Server(f"{scheme}://127.0.0.1:{http.port}", http, app, replica, driver, keyring, refused, archive, others)
+        url = f"{scheme}://127.0.0.1:{http.port}"
+        yield Server(url, http, app, replica, driver, keyring, refused, archive, others, ports)
         http.should_exit = True
         await serving
 
