@@ -262,6 +262,32 @@ Resources:
     )
 
 
+def test_what_cdk_synthesises_is_read() -> None:
+    bookkeeping = {
+        "Parameters": {"BootstrapVersion": {"Type": "AWS::SSM::Parameter::Value<String>", "Default": "/cdk/version"}},
+        "Conditions": {"Told": {"Fn::Or": [{"Fn::Equals": [{"Ref": "AWS::Region"}, "eu-west-1"]}, {"Condition": "No"}]},
+                       "No": {"Fn::Equals": ["a", "b"]}},
+        "Rules": {"CheckBootstrapVersion": {"Assertions": [{"Assert": {"Fn::Not": [{"Fn::Contains": [["1"], "2"]}]}}]}},
+    }  # fmt: skip
+    mesh = {"Type": "AWS::AppMesh::Mesh", "Properties": {"MeshName": "basemesh", "Spec": {}},
+            "Metadata": {"aws:cdk:path": "base/mesh/Resource"}}  # fmt: skip
+    exported = {"Fn::GetAtt": ["mesh0A1B2C3D", "MeshName"]}
+    base = bookkeeping | {
+        "Resources": {"mesh0A1B2C3D": mesh, "CDKMetadata": {"Type": "AWS::CDK::Metadata", "Condition": "Told"}},
+        "Outputs": {"E": {"Value": exported, "Export": {"Name": "base:ExportsOutputFnGetAttmesh0A1B2C3DMeshName"}}},
+    }
+    imported = {"Fn::ImportValue": "base:ExportsOutputFnGetAttmesh0A1B2C3DMeshName"}
+    service = {"MeshName": imported, "VirtualServiceName": "a.local", "Spec": {}}
+    nodes = bookkeeping | {"Resources": {"svc": {"Type": "AWS::AppMesh::VirtualService", "Properties": service}}}
+    manifest = read(json.dumps(nodes), json.dumps(base))
+    assert not manifest.problems
+    assert [(each.kind, each.mesh, each.name) for each in manifest.resources] == [
+        ("virtualService", "basemesh", "a.local"),
+        ("mesh", "basemesh", "basemesh"),
+    ]
+    assert [each.why for each in manifest.skipped] == ["CDK's own bookkeeping"]
+
+
 def test_an_export_that_only_aws_knows_is_asked_for() -> None:
     importing = "Resources: {S: {Type: AWS::AppMesh::VirtualService, Properties: {MeshName: m, VirtualServiceName: "
     importing += "!ImportValue 'shop:Task', Spec: {}}}}"
