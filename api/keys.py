@@ -21,6 +21,7 @@ from api.appmesh import confirmed_state, origin_of
 from api.calls import Answer, Call
 from api.commands import CommandService
 from api.ports import ApiPorts, KeyPorts
+from api.reads import MIN_POSITION, reading
 from api.requests import Fields, nothing, read_body, read_query, route, router_of
 from api.routes import Router
 from eventlog.keys.file import FileKeyProvider
@@ -47,14 +48,14 @@ class KeysApi:
         """Its routes."""
         return router_of(
             [
-                route("GET keys", "ListKeys", read_query(), nothing, self._list),
+                route("GET keys", "ListKeys", read_query(MIN_POSITION), nothing, self._list),
                 route("POST keys/rotate", "RotateKeys", read_body(_ROTATE), nothing, self._rotate),
                 route("POST keys/rewrap", "RewrapKeys", read_body(_REWRAP), nothing, self._rewrap),
             ]
         )
 
-    async def _list(self, call: Call) -> Answer:  # noqa: ARG002 - one shape for all handlers
-        state = await confirmed_state(self._ports)
+    async def _list(self, call: Call) -> Answer:
+        read = await reading(self._ports, call)
         found = await self._keys.rotation.survey(self._log_id)
         members = await self._members()
         document = {
@@ -63,7 +64,7 @@ class KeysApi:
             "providers": [_provider(row) for row in found.providers],
             "members": [{name: member[name] for name in ("role", "id", "zone", "keks")} for member in members],
         }
-        return Answer(document | {"to_do": _to_do(found.keys, found.providers, document)}, state.position)
+        return read.answer(document | {"to_do": _to_do(found.keys, found.providers, document)})
 
     async def _rotate(self, call: Call) -> Answer:
         drawn = [

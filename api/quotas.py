@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from api.appmesh import confirmed_state, origin_of
+from api.appmesh import origin_of
 from api.calls import Answer, Call
 from api.commands import CommandService
 from api.ports import ApiPorts
+from api.reads import READING, reading
 from api.requests import Fields, nothing, read_body, read_query, route, router_of
 from api.routes import Router
 from mesh.commands import SetQuota
@@ -38,16 +39,17 @@ class QuotasApi:
         """Its routes."""
         return router_of(
             [
-                route("GET quotas", "ListQuotas", read_query(), nothing, self._list),
+                route("GET quotas", "ListQuotas", read_query(*READING), nothing, self._list),
                 route("POST quotas", "SetQuota", read_body(_SET_FIELDS), nothing, self._set),
             ]
         )
 
     async def _list(self, call: Call) -> Answer:
-        state, account = await confirmed_state(self._ports), call.caller.account
+        read, account = await reading(self._ports, call), call.caller.account
+        state = read.state
         used = usage(state, account)
         quotas = [_document(state, account, quota, used.get(quota.code)) for quota in QUOTAS.values()]
-        return Answer({"account": account, "quotas": quotas}, state.position)
+        return read.answer({"account": account, "quotas": quotas})
 
     async def _set(self, call: Call) -> Answer:
         account = call.caller.account

@@ -49,7 +49,7 @@ def run(action: str, environment: Mapping[str, str]) -> str:
         "SERVICES_DOMAIN": "howto.local",
         "AWS_ACCOUNT_ID": ACCOUNT,
     }
-    argv = ["bash", SCRIPT, action]
+    argv = ["bash", str(SCRIPT), action]
     done = subprocess.run(argv, env={**own, **environment}, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, f"{action}: {done.stdout}\n{done.stderr}"
     return done.stdout
