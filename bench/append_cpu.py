@@ -14,7 +14,7 @@ from pathlib import Path
 
 from api.batch import Batch
 from api.outcomes import Origin, Ticket
-from bench.appender import ACCOUNT, MESH, PRINCIPAL, create_keys, node_spec
+from bench.appender import ACCOUNT, PRINCIPAL, create_keys, node_spec
 from eventlog.drivers.memory import MemoryDriver, MemoryStore
 from eventlog.frames import decode_frame
 from eventlog.genesis import create_log
@@ -23,7 +23,7 @@ from eventlog.sealing import open_record
 from eventlog.writer import LogWriter
 from mesh.commands import Command, Context, Create, Update, idempotency_token
 from mesh.decide import decide
-from mesh.kinds import ResourceKey
+from mesh.kinds import ResourceKey, mesh_key
 from mesh.position import Position
 from mesh.state import State
 from runtime.clock import SystemClock, SystemEntropy
@@ -49,7 +49,9 @@ async def _steps(scratch: Path) -> dict[str, float]:
     writer = LogWriter(driver, keyring, clock, entropy)
     keys = [ResourceKey(ACCOUNT, "bench", "virtualNode", "", f"a0-{number}") for number in range(GROUP_COMMANDS_MAX)]
     made = Batch(State(), head, clock.now_us())
-    for number, command in enumerate([Create(MESH, {}), *(Create(key, node_spec("a0", 0)) for key in keys)]):
+    for number, command in enumerate(
+        [Create(mesh_key(ACCOUNT, "bench"), {}), *(Create(key, node_spec("a0", 0)) for key in keys)]
+    ):
         made.add(_ticket(command, number), MAX_FRAME_BYTES)
     state, spent = made.after, dict.fromkeys(("decide", "decide_and_fold", "seal", "open"), 0.0)
     for frame in range(FRAMES):

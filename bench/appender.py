@@ -10,7 +10,6 @@ Callers are closed loops: each sends its next command when it has its last answe
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import json
 import sys
@@ -37,7 +36,7 @@ from eventlog.reads import HeadConfirmer
 from eventlog.records import Head, HeadRef, KeyClass, genesis_head
 from eventlog.writer import LogWriter
 from mesh.commands import Command, Create, Update, idempotency_token
-from mesh.errors import Conflict, Unavailable
+from mesh.errors import Unavailable
 from mesh.kinds import ResourceKey, mesh_key
 from mesh.position import Position
 from projector.replica import Replica
@@ -50,7 +49,6 @@ from runtime.supervise import Supervisor
 from runtime.tls import channel_credentials, server_credentials
 
 ACCOUNT, PRINCIPAL, DOMAIN = "123456789012", "arn:aws:iam::123456789012:user/bench", "bench.local"
-MESH = mesh_key(ACCOUNT, "bench")
 READY_S = 30.0
 
 
@@ -131,15 +129,16 @@ class Meshlog:
 
     def __init__(self, name: str, service: CommandService, replica: Replica, peers: CountingPeers) -> None:
         self._name, self._service, self._replica, self._peers = name, service, replica, peers
+        self._mesh = f"bench-{name}"  # one each: a mesh has room for 200 virtual nodes
         self._round = 0
         self.acknowledged = 0
 
     async def prepare(self, round_: dict[str, Any]) -> None:
         """A resource for each caller."""
         self._round += 1
-        if MESH not in self._replica.state.resources:
-            with contextlib.suppress(Conflict):  # another appender has made it
-                await self._submit(Create(MESH, {}), "mesh")
+        mesh = mesh_key(ACCOUNT, self._mesh)
+        if mesh not in self._replica.state.resources:
+            await self._submit(Create(mesh, {}), "mesh")
         spec = self._spec(0)
         # As the API's edge hands commands in: it has checked their specs.
         missing = [key for key in map(self._key, range(round_["callers"])) if key not in self._replica.state.resources]
@@ -155,7 +154,7 @@ class Meshlog:
         await self._submit(command, f"{self._round}-{caller}-{number}")
 
     def _key(self, caller: int) -> ResourceKey:
-        return ResourceKey(ACCOUNT, "bench", "virtualNode", "", f"{self._name}-{caller}")
+        return ResourceKey(ACCOUNT, self._mesh, "virtualNode", "", f"{self._name}-{caller}")
 
     def _spec(self, number: int) -> dict[str, Any]:
         return node_spec(self._name, number)
