@@ -51,6 +51,7 @@ COMMANDS: Mapping[str, Loaded] = {
     "proxy": Loaded("cli.proxy", "proxy", "Connect Envoys to the mesh."),
     "init": Loaded("cli.deployment", "init", "Make the files of a cluster on several hosts."),
     "provision": Loaded("cli.deployment", "provision", "Set up a new etcd cluster's access control and log."),
+    "quotas": Loaded("cli.quotas", "quotas", "Show and change how much an account may have."),
     "keys": Loaded("cli.keys", "keys", "Rotate, re-wrap and bring back the keys of the log."),
     "etcd": Loaded("cli.etcd", "etcd", "List etcd's members; replace one whose disk is lost."),
     "serve": Loaded("cli.service", "serve", "Run one role as this process."),
