@@ -252,6 +252,7 @@ def _run(data_dir: Path | None, scratch: Path, seed: int, pace: Pace, say: Calla
             cluster.up()
         else:
             cluster = Cluster(data_dir)
+        cluster.lift_quotas()
         return Suite(cluster, seed=seed, pace=pace, scratch=scratch, say=say).run()
 
 

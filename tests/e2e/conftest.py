@@ -49,6 +49,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = Cluster(tmp_path_factory.mktemp("cluster"), environment=environment)
     try:
         cluster.up(zones=3)
+        cluster.lift_quotas()
         yield cluster
     finally:
         cluster.down()

@@ -85,6 +85,7 @@ class Writes:
 
 def test_a_lost_member_is_replaced_while_writes_go_on(cluster: Commands) -> None:
     client = client_of(cluster, "z2")
+    cluster.run("quotas", "set", "L-E043DFB4", "100000")
     client.create_mesh(meshName="kept")
     lost = rows(cluster, "etcd")["z1"]
     with Writes(client) as writes:
