@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from api.history import iso
+from api.history import iso, shown_actor
 from api.past import events_at
 from api.ports import EventHistory
 from mesh.evolve import key_of
@@ -28,9 +28,11 @@ class Side(NamedTuple):
     tags: Mapping[str, str]
 
 
-def side_of(resource: Resource | None) -> Side | None:
-    """A resource as a side; None where it is not there."""
-    return None if resource is None else Side(resource.version, thaw(resource.spec), thaw(resource.tags))
+def side_of(resource: Resource | None, viewer: str) -> Side | None:
+    """A resource as a side; None where it is not there. Its tags are told to the account that made it alone."""
+    if resource is None:
+        return None
+    return Side(resource.version, thaw(resource.spec), thaw(resource.tags) if resource.owner == viewer else {})
 
 
 def change_document(key: ResourceKey, before: Side | None, after: Side | None) -> dict[str, Any]:
@@ -40,12 +42,12 @@ def change_document(key: ResourceKey, before: Side | None, after: Side | None) -
     return {"resource": key.path, "change": change, **sides}
 
 
-def planned_document(before: State, change: Mapping[str, Any]) -> dict[str, Any]:
+def planned_document(before: State, change: Mapping[str, Any], viewer: str) -> dict[str, Any]:
     """One change of a rollback event, or of a plan for one, beside what is there before it."""
     key, after = key_of(change["key"]), None
     if change["spec"] is not None:
-        after = Side(change["version"], thaw(change["spec"]), thaw(change["tags"]))
-    return change_document(key, side_of(before.get(key)), after)
+        after = Side(change["version"], thaw(change["spec"]), thaw(change["tags"]) if change["owner"] == viewer else {})
+    return change_document(key, side_of(before.get(key), viewer), after)
 
 
 def moment_document(state: State) -> dict[str, Any]:
@@ -78,7 +80,8 @@ def page_of(
     for key in keys:
         if key.path <= after_path:
             continue
-        if len(page) >= DIFF_PAGE_MAX or size_bytes > DIFF_PAGE_BYTES:
+        # Two accounts' meshes may have one name, and so one path: they go on one page.
+        if key.path != last and (len(page) >= DIFF_PAGE_MAX or size_bytes > DIFF_PAGE_BYTES):
             return page, last
         page[key] = document_of(key)
         size_bytes += len(json.dumps(page[key]))
@@ -93,13 +96,22 @@ def with_places(later: State, documents: Mapping[ResourceKey, dict[str, Any]]) -
 
 
 async def with_provenance(
-    history: EventHistory, now: State, later: State, documents: Mapping[ResourceKey, dict[str, Any]]
+    history: EventHistory,
+    now: State,
+    later: State,
+    documents: Mapping[ResourceKey, dict[str, Any]],
+    viewer: str,
 ) -> list[dict[str, Any]]:
-    """As `with_places`, and the event's {time, type, actor}, read from the log."""
+    """As `with_places`, and the event's {time, type, actor}, read from the log, as `viewer` may know it."""
     at = last_changes(later, documents)
     wanted = sorted(set(at.values()))[-PROVENANCE_MAX:]
     told = {
-        position: {**(_place(position) or {}), "time": iso(event.time_us), "type": event.type, "actor": event.actor}
+        position: {
+            **(_place(position) or {}),
+            "time": iso(event.time_us),
+            "type": event.type,
+            "actor": shown_actor(event, viewer),
+        }
         for position, event in (await events_at(history, wanted, now)).items()
     }
     return [{**document, "last_change": told.get(at.get(key, ORIGIN))} for key, document in documents.items()]

@@ -3,6 +3,7 @@
 GET  events?mesh=&account=&since=&until=&actor=&kind=&name=&type=&order=oldest|newest&after=&before=&limit=&wait_s=
                                      {events: [...], next: position | null, reached: position, head: position}
 GET  events?consistency=stale&after= the last ones, from memory: {events, oldest, position, age_s}; needs no etcd
+Both take `min_position` (api.reads).
 
 `since` and `until` are moments (api.requests), both included. To go on, `next` is given back as `after` (oldest first,
 the default) or as `before` (newest first). `wait_s`: hold an answer without events back until there is one; `reached`
@@ -11,26 +12,26 @@ is what to ask after then.
 
 from __future__ import annotations
 
-import math
 import re
 
-from api.appmesh import confirmed_state
 from api.calls import Answer, Call
 from api.history import Window, event_document, events_page, wanted
 from api.ports import ApiPorts
+from api.reads import READING, Reading, is_stale, reading
 from api.requests import bound_of, in_time, one_of, own_mesh, position_of, read_query, route, router_of
 from api.routes import Router
 from mesh.errors import BadRequest, NotReady
 from mesh.events import EVENT_TYPES
 from mesh.kinds import KINDS
-from mesh.position import Position
+from mesh.position import ORIGIN, Position
+from mesh.sharing import check_visible
 from mesh.state import State
 from runtime.limits import EVENTS_PAGE_MAX, FOLLOW_WAIT_MAX_S
 
 _DEFAULT_LIMIT = 100
 _MEMBERS = (
     "mesh", "account", "since", "until", "actor", "kind", "name", "type", "order", "after", "before", "limit", "wait_s",
-    "consistency",
+    *READING,
 )  # fmt: skip
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 
@@ -46,11 +47,12 @@ class EventsApi:
         return router_of([route("GET events", "ListEvents", read_query(*_MEMBERS), own_mesh, self._events)])
 
     async def _events(self, call: Call) -> Answer:
-        if call.members.get("consistency") == "stale":
-            return self._recent(call)
         ports = self._ports
         wait_s = _seconds(call.members.get("wait_s", "0"))
-        state = await confirmed_state(ports)
+        read = await reading(ports, call)
+        if is_stale(call):
+            return self._recent(call, read)
+        state = read.state
         window = await in_time(ports, self._window(call, state))
         page = await in_time(ports, events_page(ports.history, state, window))
         if wait_s and not page.events and not page.more and window.upto is None and not window.newest_first:
@@ -60,6 +62,7 @@ class EventsApi:
                 pass
             else:
                 state = ports.replica.state
+                _seen_after(call, state)  # the share may just have ended
                 window = window._replace(after=page.reached)
                 page = await in_time(ports, events_page(ports.history, state, window))
         document = {
@@ -79,6 +82,7 @@ class EventsApi:
             after = await in_time(ports, ports.history.begins())
         if "since" in members:
             after = _later(after, await bound_of(ports, members["since"], now, "since", first=True))
+        after = _later(after, _seen_after(call, now))
         upto: Position | None = None
         if "until" in members:
             upto = await bound_of(ports, members["until"], now, "until", first=False)
@@ -97,22 +101,30 @@ class EventsApi:
             kind=None if kind is None else one_of(kind, "kind", KINDS),
             name=members.get("name"),
             type=None if event_type is None else one_of(event_type, "type", EVENT_TYPES),
+            viewer=call.caller.account,
         )
 
-    def _recent(self, call: Call) -> Answer:
+    def _recent(self, call: Call, read: Reading) -> Answer:
         """From memory alone, marked with its age. `oldest`: from that position on nothing is left out."""
-        recent, replica = self._ports.recent, self._ports.replica
-        state, age_s = replica.state, replica.confirmed_age_s
-        after = position_of(call.members.get("after", "0"), state, "after")
-        account = call.members.get("account", call.caller.account)
-        window = Window(account, call.members.get("mesh"), after, EVENTS_PAGE_MAX)
+        recent = self._ports.recent
+        after = _later(position_of(call.members.get("after", "0"), read.state, "after"), _seen_after(call, read.state))
+        viewer = call.caller.account
+        account = call.members.get("account", viewer)
+        window = Window(account, call.members.get("mesh"), after, EVENTS_PAGE_MAX, viewer=viewer)
         document = {
-            "events": [event_document(event) for event in recent.after(after) if wanted(event, window)],
+            "events": [event_document(event, viewer) for event in recent.after(after) if wanted(event, window)],
             "oldest": str(recent.oldest) if recent.oldest else None,
-            "position": str(state.position),
-            "age_s": round(age_s, 3) if math.isfinite(age_s) else None,
         }
-        return Answer(document, state.position)
+        return read.answer(document)
+
+
+def _seen_after(call: Call, now: State) -> Position:
+    """Before which events of another account's mesh are not the caller's to see: its share is the first."""
+    members, viewer = call.members, call.caller.account
+    if "mesh" not in members or members.get("account", viewer) == viewer:
+        return ORIGIN
+    since = check_visible(now, members["account"], members["mesh"], viewer)
+    return now.at(since.position - 1)
 
 
 def _next(position: Position) -> Position:

@@ -63,6 +63,7 @@ class Window(NamedTuple):
 
     Without `mesh` what is about no mesh is asked for too. `kind` and `name` mean what an event changed, so a rollback
     is found under every resource that it touched. `actor` is an ARN or what follows its last slash, `*` stands for any.
+    `viewer` as in `event_document`.
     """
 
     account: str
@@ -75,6 +76,7 @@ class Window(NamedTuple):
     kind: str | None = None
     name: str | None = None
     type: str | None = None
+    viewer: str | None = None
 
 
 class Page(NamedTuple):
@@ -101,7 +103,7 @@ async def events_page(history: EventHistory, now: State, window: Window) -> Page
         scanned += 1
         reached = event.position
         if wanted(event, window):
-            found.append(event_document(event))
+            found.append(event_document(event, window.viewer))
             size_bytes += len(json.dumps(found[-1]["data"]))
     return Page(found, window.after if window.newest_first else upto, more=False)
 
@@ -121,27 +123,35 @@ async def _in_order(history: EventHistory, now: State, window: Window, upto: Pos
         end = begin
 
 
-def event_document(event: Event) -> dict[str, Any]:
+def event_document(event: Event, viewer: str | None = None) -> dict[str, Any]:
     """{position, epoch, time, type, actor, account, mesh, resource, source_ip, request_id, summary, data}.
 
-    `time` is the log's, ISO 8601 in UTC; `resource` is the path of an ARN; secrets in `data` are redacted.
+    `time` is the log's, ISO 8601 in UTC; `resource` is the path of an ARN; secrets in `data` are redacted. Of what
+    another account did in a shared mesh, `viewer` (an account; None: whoever runs the cluster) is told neither who in
+    that account did it nor from where, nor the tags that it put on.
     """
     key = subject(event.type, event.data)
+    foreign = viewer not in (None, event.account)
     return {
         "position": event.position.position,
         "epoch": event.position.epoch,
         "time": iso(event.time_us),
         "type": event.type,
-        "actor": event.actor,
+        "actor": event.actor if viewer is None else shown_actor(event, viewer),
         "account": key.account if key else event.account,
         "mesh": key.mesh if key else None,
         "resource": key.path if key else None,
-        "source_ip": event.source_ip,
-        "request_id": event.request_id,
+        "source_ip": None if foreign else event.source_ip,
+        "request_id": None if foreign else event.request_id,
         **({"version": 1} if event.type == RESOURCE_CREATED else {}),
-        "summary": _SUMMARIES.get(event.type, _plain)(event.data or {}, key),
-        "data": _public_data(event),
+        "summary": _SUMMARIES.get(event.type, _plain)(_public_data(event, viewer), key),
+        "data": _public_data(event, viewer),
     }
+
+
+def shown_actor(event: Event, viewer: str) -> str:
+    """Who did it, as an account may know: of another one, which account (CloudTrail tells no more either)."""
+    return event.actor if event.account == viewer else f"arn:aws:iam::{event.account}:root"
 
 
 def wanted(event: Event, window: Window) -> bool:
@@ -154,7 +164,8 @@ def wanted(event: Event, window: Window) -> bool:
         return False
     if window.type is not None and event.type.lower() != window.type.lower():
         return False
-    if window.actor is not None and not _is_actor(event.actor, window.actor):
+    actor = event.actor if window.viewer is None else shown_actor(event, window.viewer)
+    if window.actor is not None and not _is_actor(actor, window.actor):
         return False
     if window.kind is None and window.name is None:
         return True
@@ -182,10 +193,19 @@ def _is_actor(actor: str, asked: str) -> bool:
     return fnmatchcase(actor, asked) or fnmatchcase(actor.rpartition("/")[2], asked)
 
 
-def _public_data(event: Event) -> dict[str, Any]:
+def _public_data(event: Event, viewer: str | None) -> dict[str, Any]:
     data: dict[str, Any] = thaw(event.data or {})
     if "secret" in data:
         data["secret"] = _REDACTED
+    if viewer is None:
+        return data
+    if event.type == TAGS_CHANGED and event.account != viewer:
+        data |= {"set": {}, "unset": []}
+    if event.account != viewer and "with" in data:
+        data["with"] = [account for account in data["with"] if account == viewer]
+    for part in (data, *data.get("changes", ())):
+        if "tags" in part and part.get("owner") != viewer:
+            part["tags"] = {}
     return data
 
 
@@ -200,7 +220,7 @@ def _path(key: ResourceKey | None) -> str:
 def _tags(data: Mapping[str, Any], key: ResourceKey | None) -> str:
     put = [f"{name}={value}" for name, value in data["set"].items()]
     taken = [f"-{name}" for name in data["unset"]]
-    return f"tags of {_path(key)}: {' '.join(put + taken)}"
+    return f"tags of {_path(key)}: {' '.join(put + taken) or 'changed'}"
 
 
 def _rolled_back(data: Mapping[str, Any], key: ResourceKey | None) -> str:
