@@ -135,6 +135,7 @@ class Cluster:
         self._program = list(program) if program is not None else meshlog_argv()
         self._environment = dict(os.environ if environment is None else environment)
         self._restarted: list[Restarted] = []
+        self._asked_to_end: set[int] = set()
 
     def run(self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
         """Run `meshlog ARGUMENTS --data-dir D`; returns its stdout. MeshlogError if the exit code is not in
@@ -267,6 +268,12 @@ class Cluster:
             what=f"the end of {', '.join(process.name for process in processes)}",
         )
 
+    def end(self, process: Process) -> None:
+        """SIGTERM, as whoever supervises it would; it may take its time."""
+        if process.pid is not None:
+            self._asked_to_end.add(process.pid)
+            os.kill(process.pid, signal.SIGTERM)
+
     def restart(self, processes: Sequence[Process]) -> None:
         """Run the `serve` argv of each; readiness is for `wait_ready` to see."""
         logs = self.data_dir / "logs"
@@ -309,7 +316,7 @@ class Cluster:
         """A restarted process that ended by itself will not become ready: say so, with the end of its log."""
         for restarted in self._restarted:
             child = restarted.child
-            if child.poll() not in (None, -signal.SIGKILL):
+            if child.poll() not in (None, -signal.SIGKILL) and child.pid not in self._asked_to_end:
                 raise Unavailable(
                     f"{shlex.join(restarted.serve)} ended with {child.returncode}: {restarted.log.read_text()[-500:]}"
                 )

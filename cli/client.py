@@ -99,6 +99,8 @@ class ApiClient:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self.position: str | None = None
+        """The log's position, `epoch.position`, in the last answer that told one."""
         timeout = urllib3.Timeout(connect=CLI_CONNECT_TIMEOUT_S, read=CLI_READ_TIMEOUT_S)
         ca_certs = str(target.ca_bundle) if target.ca_bundle else None
         self._pool = urllib3.PoolManager(retries=False, timeout=timeout, ca_certs=ca_certs)
@@ -116,6 +118,18 @@ class ApiClient:
     def post(self, path: str, body: Mapping[str, Any], *, repeatable: bool = False) -> dict[str, Any]:
         """A call that may change something. `repeatable`: the body has a token, so that sending it twice is once."""
         return self._call("POST", path, body, MESHLOG, again=repeatable)
+
+    def write(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        *,
+        repeatable: bool = False,
+    ) -> dict[str, Any]:
+        """A call of the App Mesh API that may change something; `repeatable` as in `post`."""
+        return self._call(method, _with_query(path, query), body, APPMESH, again=repeatable)
 
     def _call(self, method: str, path: str, body: object, service: str, *, again: bool) -> dict[str, Any]:
         failure: MeshlogError | None = None
@@ -141,7 +155,7 @@ class ApiClient:
             answer = self._pool.request(method, url, body=data or None, headers=headers)
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
             raise _NobodyThere(
-                f"no API server answers at {url.partition('/meshlog')[0]}: see `meshlog status`"
+                f"no API server answers at {_base(url)}: see `meshlog status`"
             ) from error
         except urllib3.exceptions.ReadTimeoutError as error:
             raise TimedOut(
@@ -150,13 +164,14 @@ class ApiClient:
             ) from error
         except urllib3.exceptions.SSLError as error:
             raise SettingsError(
-                f"{url.partition('/meshlog')[0]} is not who it must be ({error}): name its authority with "
+                f"{_base(url)} is not who it must be ({error}): name its authority with "
                 "MESHLOG_CA_BUNDLE, which is pki/http-ca.crt of the cluster's directory"
             ) from error
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(
                 f"the connection to {url} broke ({type(error).__name__}): see `meshlog status`"
             ) from error
+        self.position = answer.headers.get("x-meshlog-position") or self.position
         return _read(answer, url)
 
 
@@ -192,6 +207,10 @@ def segment(name: str) -> str:
 
 def _with_query(path: str, query: Mapping[str, str] | None) -> str:
     return f"{path}?{urlencode(query, quote_via=quote)}" if query else path
+
+
+def _base(url: str) -> str:
+    return "/".join(url.split("/", 3)[:3])
 
 
 def _read(answer: urllib3.BaseHTTPResponse, url: str) -> dict[str, Any]:
