@@ -11,6 +11,7 @@ import rich_click as click
 from cli.client import ApiClient, Target, find_target
 from cli.differences import changes_table, changes_text, moment_text
 from cli.layout import Layout
+from cli.manifest_files import Given, manifest_options
 from cli.moments import Moment
 from cli.options import data_dir_option, endpoint_options, read_moment
 from cli.output import interactive, note, output_option, print_data
@@ -24,22 +25,39 @@ _DIFF, _ROLLBACK = "/meshlog/v1/diff", "/meshlog/v1/rollback"
 
 
 @click.command()
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="[B]", default="now")
+@click.argument("a", metavar="[A", required=False)
+@click.argument("b", metavar="[B]]", default="now")
+@manifest_options(required=False, mesh_help="Only this mesh; with -f, that of documents that name none.")
 @data_dir_option
 @endpoint_options
-@click.option("--mesh", "-m", help="Only this mesh.  [default: all of the account's]")
 @click.option("--xds", is_flag=True, help="Compare what the Envoys of a --node are given.")
 @click.option("--node", metavar="mesh/<mesh>/virtualGateway|virtualNode/<name>", help="The node, with --xds.")
 @output_option("diff", "table", "json", "yaml", "name")
 def diff(
-    layout: Layout, *, endpoint: str | None, a: str, b: str, mesh: str | None, xds: bool, node: str | None, output: str
+    layout: Layout,
+    *,
+    given: Given,
+    endpoint: str | None,
+    a: str | None,
+    b: str,
+    xds: bool,
+    node: str | None,
+    output: str,
 ) -> int:
-    """Show what differs between two moments, who changed it last, and when. B is now if it is left out.
+    """Show what differs between two moments, who changed it last, and when; or, with -f, what `apply` would change.
 
     A moment is a time (2026-11-22T10:42, 10:42, 'yesterday 10:42', '2h ago') or a position of the log (42, 1.42); the
-    state compared is the one right after it. Exits with 3 if anything differs, with 0 if nothing does.
+    state compared is the one right after it. B is now if it is left out. Exits with 3 if anything differs, with 0 if
+    nothing does.
     """
+    if given.files:
+        from cli.apply import diff_files  # noqa: PLC0415  (what reads manifests is not needed to look back)
+
+        if a is not None or xds:
+            raise SettingsError("-f compares files with what there is now: leave out the moments, and --xds")
+        return diff_files(layout, given, endpoint, output)
+    if a is None:
+        raise SettingsError("say what to compare: one moment or two, or files with -f")
     if xds != (node is not None):
         raise SettingsError("--xds and --node go together: name the node whose Envoys' configuration to compare")
     node = _checked(node) if node is not None else None
@@ -50,7 +68,7 @@ def diff(
         if node is not None:
             answer = client.get(f"{_DIFF}/xds", query | {"node": node})
         else:
-            answer = _all_changes(client, query | ({"mesh": mesh} if mesh else {}))
+            answer = _all_changes(client, query | ({"mesh": given.mesh} if given.mesh else {}))
     before, after, changes = answer["from"], answer["to"], answer["changes"]
     note(f"from {moment_text(before)} to {moment_text(after)}")
     document = {"from": before, "to": after, "changes": changes}

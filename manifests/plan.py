@@ -31,6 +31,9 @@ from mesh.rules import check_key, check_spec, check_tags
 
 CREATE, UPDATE, TAG, DELETE = "create", "update", "tag", "delete"
 
+PRUNED = "is in no file"
+"""Why something is deleted that no document and no router names."""
+
 _MADE_IN_ORDER = (MESH, VIRTUAL_NODE, VIRTUAL_ROUTER, ROUTE, VIRTUAL_SERVICE, VIRTUAL_GATEWAY, GATEWAY_ROUTE)
 _RANK: Mapping[str, int] = {kind.name: rank for rank, kind in enumerate(_MADE_IN_ORDER)}
 """Hard references point from later kinds to earlier ones."""
@@ -185,7 +188,7 @@ def _surplus(
                 found[each.key] = _deletion(each, f"is not among the routes of {item.name}", item.source)
     for each in around.live.values() if prune else ():
         if each.key not in known and _is_pruned(each, around, prune):
-            found.setdefault(each.key, _deletion(each, "is in no file", ""))
+            found.setdefault(each.key, _deletion(each, PRUNED, ""))
     return list(found.values())
 
 

@@ -779,6 +779,10 @@ MANIFEST_NESTING_MAX = 100
 """Levels of objects and lists in a manifest. A template of CDK's has about twenty; libyaml recurses without a bound."""
 MANIFEST_FILE_MAX_BYTES = 16 * 2**20
 """One manifest: sixteen times what CloudFormation takes; a list of all that a cluster has is smaller."""
+APPLY_ATTEMPTS = 6
+"""Times that one change of a plan is sent while servers say that they are busy, or that they cannot just now."""
+APPLY_PAUSE_S = 0.5
+"""Before the second of them, and once more of it before each later one: 7.5 s in all, longer than an election."""
 
 # --- connect
 CONNECT_DIAL_S = 1.0

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
 import os
 import pty
 import subprocess
 import sys
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import yaml
@@ -20,6 +17,7 @@ from cli.main import main
 from mesh.position import Position
 from tests.api.canary import NAMES, make_canary, route
 from tests.api.conftest import ACCOUNT, ADMIN, REGION, Cloud, call, cloud
+from tests.cli.shell import Shell, use
 from tests.conditions import await_until
 
 __all__ = ["cloud"]
@@ -31,44 +29,11 @@ LISTENING = {
 }
 
 
-@dataclass
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def data(self) -> Any:
-        return json.loads(self.out)
-
-
-class Shell:
-    """`meshlog` in this process, in a thread beside the server's loop."""
-
-    def __init__(self, cloud: Cloud) -> None:
-        self.cloud = cloud
-
-    async def run(self, *arguments: str, code: int = 0) -> Ran:
-        ran = await asyncio.to_thread(self._run, arguments)
-        assert ran.code == code, ran
-        return ran
-
-    def _run(self, arguments: tuple[str, ...]) -> Ran:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main(arguments)
-        return Ran(code, out.getvalue(), err.getvalue())
-
-
 @pytest.fixture
 async def shell(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Shell:
     """Over the canary: 2 mesh m, 3 and 4 nodes v1 and v2, 5 router r, 6 route 90/10, 7 route 0/100, 8 mesh other."""
     await make_canary(cloud)
-    monkeypatch.setenv("MESHLOG_ENDPOINT", cloud.server.url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ADMIN.access_key_id)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ADMIN.secret)
-    monkeypatch.setenv("AWS_REGION", REGION)
-    return Shell(cloud)
+    return use(cloud, monkeypatch)
 
 
 async def time_of(shell: Shell, position: int) -> str:

@@ -383,7 +383,8 @@ def _meshes(draw: st.DrawFn) -> Specs:
             specs[f"virtualRouter/{router}/route/{name}"] = route(target, port, aim)
     services: dict[str, bool] = {}
     for name in draw(st.lists(st.sampled_from("uvw"), unique=True)):
-        if routers and draw(st.booleans()):
+        through_a_router = draw(st.booleans())
+        if routers and through_a_router:
             provider = draw(st.sampled_from(routers))
             services[name] = len(specs[f"virtualRouter/{provider}"]["listeners"]) > 1
             specs[f"virtualService/{name}"] = {"provider": {"virtualRouter": {"virtualRouterName": provider}}}
@@ -395,12 +396,12 @@ def _meshes(draw: st.DrawFn) -> Specs:
         wide = draw(st.booleans())
         specs["virtualGateway/g"] = listeners(80, 81) if wide else listeners(80)
         for name in draw(st.lists(st.sampled_from(sorted(services)), unique=True)) if services else ():
-            target: dict[str, Any] = {"virtualService": {"virtualServiceName": name}}
+            aim_at: dict[str, Any] = {"virtualService": {"virtualServiceName": name}}
             if services[name]:
-                target["port"] = 80
+                aim_at["port"] = 80
             match = {"prefix": f"/{name}", **({"port": 80} if wide else {})}
             specs[f"virtualGateway/g/gatewayRoute/{name}"] = {
-                "httpRoute": {"match": match, "action": {"target": target}}
+                "httpRoute": {"match": match, "action": {"target": aim_at}}
             }
     return specs
 
