@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 ROOMS := api bench chaos cli cluster connect eventlog identity manifests mesh projector proxy runtime xds
 
-.PHONY: help setup setup-dev demo test test-long test-clients openapi test-fast test-transit test-restore bench-log bench-restore test-transit lint format chaos bench bench-log bench-restore test-restore lock clean
+.PHONY: help setup setup-dev demo test test-long test-generated test-clients openapi test-fast test-transit test-restore bench-log bench-restore test-transit lint format chaos bench bench-log bench-restore test-restore lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,12 @@ test: setup-dev ## the whole default suite, on real etcd and real Envoys
 
 test-transit: setup-dev .cache/bin/vault-transit ## the key provider tests against Vault's own Transit engine, built once (two minutes)
 	MESHLOG_TEST_TRANSIT=.cache/bin/vault-transit $(BIN)/python -m pytest tests/eventlog/keys -k vault
+
+test-generated: setup-dev ## 100 000 requests made out of the model: taken and given back, or refused by name; no 500
+	@for part in 1 2; do \
+	    MESHLOG_TEST_GENERATED=50000 MESHLOG_TEST_SEED=$$part $(BIN)/python -m pytest -q -s tests/api/test_generated.py & \
+	    parts="$$parts $$!"; \
+	done; for part in $$parts; do wait $$part || exit 1; done
 
 test-long: setup-dev ## the log's disasters: runbooks, total loss, rotation, full etcd, damage of every byte; ten minutes
 	scripts/test.sh long

@@ -38,6 +38,7 @@ LONG = (
     "e2e/test_out_of_space.py",
     "e2e/test_stopped_replicas.py",
     "e2e/test_total_loss.py",
+    "clients/test_operations_aws_cli.py",
     "bench/test_log_append.py",
     "bench/test_log_history.py",
     "eventlog/test_damage.py",

@@ -21,13 +21,13 @@ START_S = 30.0
 
 
 @contextmanager
-def api_server(directory: Path, tls: TlsFiles | None = None) -> Iterator[Cloud]:
-    """A whole API server over a store in memory."""
+def api_server(directory: Path, tls: TlsFiles | None = None, **options: Any) -> Iterator[Cloud]:
+    """A whole API server over a store in memory. `options`: as `running` has them."""
     ready: Future[tuple[Cloud, Callable[[], object]]] = Future()
 
     async def serve() -> None:
         stop = asyncio.Event()
-        async with running(directory, tls=tls) as cloud:
+        async with running(directory, tls=tls, **options) as cloud:
             ready.set_result((cloud, partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)))
             await stop.wait()
 
