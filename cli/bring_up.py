@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 
 from cli.credentials import AdminCredentials
 from cli.layout import ROLE_ORDER, ClusterFile, Layout, ProcessEntry
+from cli.plan import Listener, Plan, plan_of, with_etcd, with_peer_ports
 from cli.ports import free_ports
 from cli.probes import Probe, probe_all
 from cli.processes import log_tail, running_pid, start, stop
-from cli.provision import Listener, Plan, Provisioner, plan_of, with_etcd, with_peer_ports
+from cli.provision import Provisioner
 from cluster.etcd import server
 from mesh.errors import Conflict, TimedOut, Unavailable
 from runtime.clock import Clock, Entropy
@@ -29,7 +30,7 @@ from runtime.limits import DOWN_ETCD_GRACE_S, DOWN_GRACE_S, PROBE_PAUSE_S
 from runtime.settings import EtcdMemberSettings
 from runtime.settings_file import load
 
-_PORTS_EACH = {"etcd": 3, "api": 3, "projector": 2, "frontend": 2}
+_PORTS_EACH = {"etcd": 3, "api": 3, "projector": 2, "frontend": 3}
 
 Say = Callable[[str], None]
 
@@ -213,7 +214,7 @@ def _new_plan(wish: Wish, entropy: Entropy) -> Plan:
             host=_REACHED_AT.get(wish.listen_host, wish.listen_host),
             port=next(ports),
             health_port=next(ports),
-            peer_port=next(ports) if role in ("etcd", "api") else 0,
+            peer_port=next(ports) if _PORTS_EACH[role] == 3 else 0,
         )
         for zone in zones
         for role in ROLE_ORDER
@@ -232,11 +233,11 @@ def _new_plan(wish: Wish, entropy: Entropy) -> Plan:
 
 
 def _spare_ports(plan: Plan, entropy: Entropy) -> list[int]:
-    """A free port for each zone, none of them the cluster's own: its processes may be down now."""
+    """Two free ports for each zone, none of them the cluster's own: its processes may be down now."""
     listeners = plan.listeners.values()
     own = {port for each in listeners for port in (each.port, each.health_port, each.peer_port)}
     host = next(iter(listeners)).listen_host
-    return [port for port in free_ports(host, len(own) + len(plan.zones), entropy) if port not in own]
+    return [port for port in free_ports(host, len(own) + 2 * len(plan.zones), entropy) if port not in own]
 
 
 def _check_wish(cluster: ClusterFile, wish: Wish, layout: Layout) -> None:

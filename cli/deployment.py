@@ -19,7 +19,7 @@ from runtime.settings import DEFAULT_KEY_PREFIX, DEFAULT_REGION, DEFAULT_TRUST_D
 
 PORTS = {"api": 7411, "frontend": 7412, "projector": 7413, "etcd": 2379}
 HEALTH_PORTS = {"api": 7414, "projector": 7415, "frontend": 7416, "etcd": 7417}
-PEER_PORTS = {"etcd": 2380, "api": 7418}
+PEER_PORTS = {"etcd": 2380, "api": 7418, "frontend": 7419}
 """One role a host could use 7414 for all; four roles on one host need four."""
 
 
@@ -60,7 +60,8 @@ def init(
     Copy zones/<name> to the zone's host and run `meshlog serve ROLE --config <role>.toml` there for each role; once the
     etcd members run, `meshlog provision` here completes the cluster. What stays here signs everything: keep it safe.
     """
-    from cli.provision import Listener, Plan, Provisioner  # noqa: PLC0415
+    from cli.plan import Listener, Plan  # noqa: PLC0415
+    from cli.provision import Provisioner  # noqa: PLC0415
 
     if layout.cluster_file.exists():
         raise Conflict(f"there is a cluster in {layout.root} already: choose another --data-dir")

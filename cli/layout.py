@@ -41,6 +41,8 @@ class ProcessEntry:
     health: str
     scheme: str = ""
     """`http` or `https` for what is spoken to as a URL."""
+    signed: str = ""
+    """Of a frontend: where proxies connect that sign, as the stock App Mesh image does (APPMESH_XDS_ENDPOINT)."""
 
     @property
     def url(self) -> str:

@@ -7,25 +7,18 @@ new only what is missing or soon to expire. It starts nothing and opens no conne
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from cli.credentials import AdminCredentials, create_credentials, load_credentials, save_credentials
 from cli.layout import ClusterFile, Layout, ProcessEntry, tls_files
+from cli.plan import Plan, etcd_token, process_id
 from cluster import pki
-from mesh.errors import SettingsError
 from runtime.clock import Clock, Entropy
 from runtime.files import PRIVATE, PUBLIC, write_atomic
 from runtime.key_sources import KeySources, key_files
 from runtime.settings import (
-    DEFAULT_KEY_PREFIX,
-    DEFAULT_TRUST_DOMAIN,
     ApiSettings,
     AuthorityFiles,
+    Endpoint,
     EtcdMemberSettings,
     EtcdPeer,
     FrontendSettings,
@@ -33,101 +26,8 @@ from runtime.settings import (
     ProcessSettings,
     ProjectorSettings,
     TlsFiles,
-    split_address,
 )
-from runtime.settings_file import dump, load, relative_to
-
-_ZONE = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
-_ACCOUNT = re.compile(r"\d{12}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
-    """Where one process is bound and where others find it. Ports are told apart by what is spoken."""
-
-    listen_host: str
-    host: str
-    port: int
-    health_port: int
-    peer_port: int = 0
-    """Among its own kind: etcd members and API servers only."""
-
-    def bound(self, port: int) -> str:
-        return _address(self.listen_host, port)
-
-    def told(self, port: int) -> str:
-        return _address(self.host, port)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What to make. `listeners` by (zone, role); `zones` in order."""
-
-    account_id: str
-    region: str
-    zones: tuple[str, ...]
-    listeners: Mapping[tuple[str, str], Listener]
-    local: bool
-    trust_domain: str = DEFAULT_TRUST_DOMAIN
-    key_prefix: str = DEFAULT_KEY_PREFIX
-    etcd_binary: Path | None = None
-    allow_first_look: bool = False
-    cluster_token: str = ""
-    """Sets one etcd cluster apart from others. Empty: named after the account; a restore names another one."""
-
-    archive: str | None = None
-    """Where the log is archived. None: in the cluster's directory if all of it runs on this machine, else nowhere."""
-    https: bool = False
-    """The API speaks HTTPS, by certificates of a root of its own."""
-    https_names: tuple[str, ...] = ()
-    """Further DNS names or addresses that callers reach it by: a load balancer's, or the one that AWS used."""
-    keks: Mapping[str, KeySources] = field(default_factory=dict)
-    """Providers of key-encryption keys by class, where they are not key files."""
-
-    def check(self) -> None:
-        """SettingsError naming what is wrong with it."""
-        if not _ACCOUNT.fullmatch(self.account_id):
-            raise SettingsError(f"account id '{self.account_id}' is not twelve digits; write for example 123456789012")
-        for zone in self.zones:
-            if not _ZONE.fullmatch(zone):
-                raise SettingsError(f"zone '{zone}' is not a DNS label: use lower-case letters, digits and '-'")
-        if len(set(self.zones)) != len(self.zones) or not self.zones:
-            raise SettingsError("a cluster needs at least one zone, each named once")
-
-    def host(self, zone: str, role: str) -> str:
-        return self.listeners[zone, role].host
-
-
-def plan_of(cluster: ClusterFile, etcd: Mapping[str, EtcdMemberSettings]) -> Plan:
-    """The plan that `cluster` was made by, so that missing files can be made again with the same addresses.
-
-    `etcd`: the members' settings by zone. Only for a local cluster, where a process is bound where others find it.
-    """
-    listeners = {}
-    for process in cluster.processes:
-        host, port = split_address(process.address)
-        member = etcd[process.zone]
-        listeners[process.zone, process.role] = Listener(
-            listen_host=split_address(member.listen)[0],
-            host=host,
-            port=port,
-            health_port=split_address(process.health)[1],
-            peer_port=split_address(member.peer_listen)[1] if process.role == "etcd" else 0,
-        )
-    first = next(iter(etcd.values()))
-    return Plan(
-        account_id=cluster.account_id,
-        region=cluster.region,
-        zones=cluster.zones,
-        listeners=listeners,
-        local=cluster.local,
-        trust_domain=cluster.trust_domain,
-        key_prefix=cluster.key_prefix,
-        etcd_binary=first.binary,
-        allow_first_look=first.allow_first_look,
-        https=any(process.scheme == "https" for process in cluster.of_role("api")),
-        cluster_token="" if first.cluster_token == _token_of(cluster.account_id) else first.cluster_token,
-    )
+from runtime.settings_file import dump, fill_in, load, relative_to
 
 
 class Provisioner:
@@ -155,7 +55,9 @@ class Provisioner:
         for zone in plan.zones:
             for settings in (self._etcd(zone), self._api(zone, cluster), self._projector(zone, cluster)):
                 self._write_settings(zone, settings)
+        for zone in plan.zones:  # when all API servers' peer addresses are in their files
             self._write_settings(zone, self._frontend(zone, cluster))
+        cluster = self._with_signed(cluster)
         layout.save(cluster)
         return cluster, admin
 
@@ -262,7 +164,7 @@ class Provisioner:
         peer = self._leaf(pki.ETCD_ROOT, pki.etcd_peer_leaf(member, hosts), tls_files(directory, "peer"))
         path = self._layout.config(zone, role)
         before = load(EtcdMemberSettings, path, {}) if path.exists() else None
-        token = plan.cluster_token or _token_of(plan.account_id)
+        token = plan.cluster_token or etcd_token(plan.account_id)
         kept = {name: getattr(before, name) for name in _OPERATORS_OWN} if before is not None else {}
         if before is not None and before.cluster_token == token:
             kept["initial_state"] = before.initial_state  # of a member that was replaced
@@ -301,6 +203,7 @@ class Provisioner:
     def _frontend(self, zone: str, cluster: ClusterFile) -> FrontendSettings:
         proxies = self._layout.role(zone, "frontend") / "proxies-ca.crt"
         write_atomic(proxies, self._roots[pki.PROXIES_ROOT].certificate_pem, PUBLIC)
+        listener = self._plan.listeners[zone, "frontend"]
         return FrontendSettings(
             **self._common(zone, "frontend"),  # type: ignore[arg-type]
             trust_domain=self._plan.trust_domain,
@@ -308,6 +211,26 @@ class Provisioner:
             role_tls=self._role_tls(zone, "frontend"),
             proxy_authority_certificate=proxies,
             projectors=cluster.endpoints("projector"),
+            signed_listen=listener.bound(listener.peer_port) if listener.peer_port else None,
+            signed_advertise=listener.told(listener.peer_port) if listener.peer_port else None,
+            apis=self._api_peers() or None,
+        )
+
+    def _api_peers(self) -> tuple[Endpoint, ...]:
+        """The peer addresses of the API servers, as their own files have them."""
+        files = {zone: self._layout.config(zone, "api") for zone in self._plan.zones}
+        found = {zone: load(ApiSettings, path, {}).peer_advertise for zone, path in files.items()}
+        return tuple(Endpoint(zone, address) for zone, address in found.items() if address)
+
+    def _with_signed(self, cluster: ClusterFile) -> ClusterFile:
+        """Where proxies connect that sign, as the frontends' own files have it."""
+        files = {process.id: self._layout.root / process.config for process in cluster.of_role("frontend")}
+        signed = {name: load(FrontendSettings, path, {}).signed_advertise or "" for name, path in files.items()}
+        return dataclasses.replace(
+            cluster,
+            processes=tuple(
+                dataclasses.replace(process, signed=signed.get(process.id, "")) for process in cluster.processes
+            ),
         )
 
     def _write_settings(self, zone: str, settings: ProcessSettings) -> None:
@@ -315,7 +238,7 @@ class Provisioner:
         if path.exists() and settings.role != "etcd":
             # An operator may have changed it; etcd's names the binary, which may be another one now.
             for names in _SINCE_ADDED:
-                _fill_in(path, settings, names)
+                fill_in(path, settings, names)
             return
         write_atomic(path, dump(relative_to(settings, path.parent)).encode(), PUBLIC)
 
@@ -344,45 +267,8 @@ class Provisioner:
         )
 
 
-def _token_of(account_id: str) -> str:
-    return f"meshlog-{account_id}"
-
-
 _OPERATORS_OWN = ("quota_bytes", "heartbeat_ms", "election_ms", "log_level")
 """Of an etcd member's settings: what is kept as it is in the file, when the rest is written anew."""
 
-_SINCE_ADDED = ("peer_listen", "peer_advertise"), ("archive",)
+_SINCE_ADDED = ("peer_listen", "peer_advertise"), ("archive",), ("signed_listen", "signed_advertise", "apis")
 """Settings that directories made by earlier builds lack, those together that mean nothing alone."""
-
-
-def _fill_in(path: Path, settings: ProcessSettings, names: Sequence[str]) -> None:
-    """Add those settings, if the file has none of them; nothing else in it is touched."""
-    text = path.read_text(encoding="utf-8")
-    wanted = {name: value for name in names if (value := getattr(settings, name, None)) is not None}
-    lines = [f"{name} = {json.dumps(value)}\n" for name, value in wanted.items()]
-    if lines and not wanted.keys() & tomllib.loads(text).keys():
-        write_atomic(path, ("".join(lines) + text).encode(), PUBLIC)  # before any table
-
-
-def process_id(role: str, zone: str) -> str:
-    """The name of a process within its cluster, `api-z1`."""
-    return f"{role}-{zone}"
-
-
-def with_etcd(plan: Plan, binary: Path, *, allow_first_look: bool) -> Plan:
-    """The same plan on another etcd."""
-    return dataclasses.replace(plan, etcd_binary=binary, allow_first_look=allow_first_look)
-
-
-def with_peer_ports(plan: Plan, ports: Iterable[int]) -> Plan:
-    """The same plan with peer ports for API servers that have none; those that have one in their settings keep it."""
-    spare = iter(ports)
-    listeners = {
-        (zone, role): dataclasses.replace(listener, peer_port=next(spare)) if role == "api" else listener
-        for (zone, role), listener in plan.listeners.items()
-    }
-    return dataclasses.replace(plan, listeners=listeners)
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

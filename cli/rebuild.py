@@ -20,8 +20,9 @@ from cli.establish import api_settings
 from cli.genesis import AdminKey, access_key_record
 from cli.layout import ClusterFile, Layout
 from cli.log_access import etcd_connection, key_providers
+from cli.plan import plan_of
 from cli.processes import stop
-from cli.provision import Provisioner, plan_of
+from cli.provision import Provisioner
 from cli.restore import Prepared
 from cluster import pki
 from cluster.etcd.access import enable_access

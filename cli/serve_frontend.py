@@ -92,6 +92,6 @@ def _signing(settings: FrontendSettings, stack: AsyncExitStack) -> Signing | Non
     further = [name.strip() for name in (settings.signed_names or "").split(",") if name.strip()]
     ports = [split_address(address)[1] for address in addresses]
     names = names_signed_for(pki.hosts_of(seen.certificate.read_bytes()), ports, further)
-    verifiers = Verifiers(settings.zone, settings.apis, lambda: channel_credentials(settings.role_tls))
+    verifiers = Verifiers(settings.zone, settings.apis or (), lambda: channel_credentials(settings.role_tls))
     stack.push_async_callback(verifiers.close)
     return Signing(verifiers, names)

@@ -216,7 +216,7 @@ class FrontendSettings(ProcessSettings):
     signed_names: str | None = None
     """`host` or `host:port`, separated by commas, by which they dial, where that is neither a name of the certificate
     with one of the ports above, nor such a name at port 443: a load balancer's."""
-    apis: Endpoints = ()
+    apis: Endpoints | None = None
     """Peer addresses (`peer_advertise`) of all API servers, which verify those signatures."""
 
 

@@ -14,12 +14,13 @@ import json
 import os
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
 from mesh.errors import SettingsError
+from runtime.files import PUBLIC, write_atomic
 from runtime.key_sources import KeySource, KeySources, parse_source, shorten_sources
 from runtime.settings import Endpoint, Endpoints, EtcdPeer, EtcdPeers, ProcessSettings, split_address
 
@@ -57,6 +58,14 @@ def dump(settings: ProcessSettings) -> str:
         if isinstance(table, dict):
             lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
     return "\n".join(lines) + "\n"
+
+
+def fill_in(path: Path, settings: ProcessSettings, names: Sequence[str]) -> None:
+    """Add these of the settings to the file, if it has none of them; nothing else in it is touched."""
+    text = path.read_text(encoding="utf-8")
+    lines = [line for line in dump(settings).splitlines(keepends=True) if line.partition(" = ")[0] in names]
+    if lines and not set(names) & tomllib.loads(text).keys():
+        write_atomic(path, ("".join(lines) + text).encode(), PUBLIC)  # before any table
 
 
 def relative_to(settings: S, directory: Path) -> S:

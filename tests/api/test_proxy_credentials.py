@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -220,7 +219,7 @@ async def test_only_frontends_ask(plane: Plane) -> None:
         dialling = certificates.role(role).dialling()
         async with grpc.aio.secure_channel(plane.apis[0], dialling, options=options) as channel:
             for method, message in ((CHECK, encode_check(presented)), (STANDING, encode_grants([b"x"]))):
+                ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    async with asyncio.timeout(10):
-                        await channel.unary_unary(method)(message)
+                    await ask(message, timeout=10)
                 assert caught.value.code() is DENIED

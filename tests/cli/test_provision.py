@@ -14,8 +14,9 @@ from cryptography import x509
 from cli.credentials import AdminCredentials
 from cli.layout import ROLE_ORDER, ClusterFile, Layout
 from cli.main import main
+from cli.plan import Listener, Plan, plan_of, process_id, with_peer_ports
 from cli.ports import LOWEST, free_ports, usable_range
-from cli.provision import Listener, Plan, Provisioner, plan_of, process_id, with_peer_ports
+from cli.provision import Provisioner
 from cli.serve_upkeep import maintenance_files
 from cluster import pki
 from mesh.errors import SettingsError
@@ -152,16 +153,20 @@ def test_settings_that_an_operator_changed_are_kept(tmp_path: Path) -> None:
     assert load(ApiSettings, path, {}).log_level == "debug"
 
 
-def test_a_directory_of_an_earlier_build_gets_the_ports_between_api_servers(tmp_path: Path) -> None:
-    cluster, _ = made(tmp_path)
+def test_a_directory_of_an_earlier_build_gets_the_ports_that_it_lacks(tmp_path: Path) -> None:
+    made(tmp_path)
     path = tmp_path / "zones/z1/api.toml"
     path.write_text(path.read_text().replace('log_level = "info"', 'log_level = "debug"') + "\n# an operator's note\n")
     assert load(ApiSettings, path, {}).peer_listen is None
-    for ports in ((30_001, 30_002), (30_003, 30_004)):  # what is there is kept
-        assert Provisioner(Layout(tmp_path), with_peer_ports(plan(), ports), At(), ENTROPY).write()[0] == cluster
+    for ports in (range(30_001, 30_005), range(30_005, 30_009)):  # what is there is kept
+        cluster, _ = Provisioner(Layout(tmp_path), with_peer_ports(plan(), ports), At(), ENTROPY).write()
         api = load(ApiSettings, path, {})
         assert (api.peer_listen, api.peer_advertise) == ("127.0.0.1:30001", "127.0.0.1:30001")
-        assert load(ApiSettings, tmp_path / "zones/z2/api.toml", {}).peer_listen == "127.0.0.1:30002"
+        assert load(ApiSettings, tmp_path / "zones/z2/api.toml", {}).peer_listen == "127.0.0.1:30003"
+        frontend = load(FrontendSettings, tmp_path / "zones/z1/frontend.toml", {})
+        assert (frontend.signed_listen, frontend.signed_advertise) == ("127.0.0.1:30002", "127.0.0.1:30002")
+        assert frontend.apis == (Endpoint("z1", "127.0.0.1:30001"), Endpoint("z2", "127.0.0.1:30003"))
+        assert [each.signed for each in cluster.of_role("frontend")] == ["127.0.0.1:30002", "127.0.0.1:30004"]
     assert api.log_level == "debug"
     assert path.read_text().endswith("# an operator's note\n")
 
@@ -218,6 +223,9 @@ def test_init_makes_a_directory_for_each_host(tmp_path: Path) -> None:
     api = load(ApiSettings, data_dir / "zones/eu-a/api.toml", {})
     assert (api.listen, api.advertise, api.health) == ("0.0.0.0:7411", "api-a.example:7411", "0.0.0.0:7414")
     assert (api.peer_listen, api.peer_advertise) == ("0.0.0.0:7418", "api-a.example:7418")
+    frontend = load(FrontendSettings, data_dir / "zones/eu-b/frontend.toml", {})
+    assert (frontend.signed_listen, frontend.signed_advertise) == ("0.0.0.0:7419", "10.0.0.2:7419")
+    assert frontend.apis == (Endpoint("eu-a", "api-a.example:7418"), Endpoint("eu-b", "10.0.0.2:7418"))
     assert api.etcd_endpoints == (Endpoint("eu-a", "etcd-a.example:2379"), Endpoint("eu-b", "10.0.0.2:2379"))
     etcd = load(EtcdMemberSettings, data_dir / "zones/eu-b/etcd.toml", {})
     assert not etcd.allow_first_look
