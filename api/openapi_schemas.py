@@ -138,6 +138,7 @@ COMPONENTS: Mapping[str, Schema] = {
         {"document": TEXT},
     ),
     "Gone": record({"arn": TEXT, "name": TEXT, "deleted": YES_NO}),
+    "Share": record({"mesh": TEXT, "owner": TEXT, "account": TEXT, "since": POSITION}),
     "Shared": record({"mesh": TEXT, "owner": TEXT, "shared_with": list_of(TEXT), "changed": list_of(TEXT)}),
     "Account": record(
         {"account": TEXT, "name": TEXT, "created": maybe(TIME), "operator": YES_NO},

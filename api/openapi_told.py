@@ -143,7 +143,7 @@ TOLD: Mapping[str, Told] = {
     ),
     "GET shares": Told(
         "Meshes that the account shares, and those that are shared with it",
-        record({"shares": list_of(record({"mesh": TEXT, "owner": TEXT, "account": TEXT, "since": POSITION}))}, AGE),
+        record({"account": TEXT, "shares": list_of(ref("Share"))}, AGE),
         "`since`: the position from which on the other account sees what happens in the mesh.",
     ),
     "POST shares": Told("Share a mesh with other accounts", ref("Shared")),

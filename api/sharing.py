@@ -1,6 +1,6 @@
 """Accounts and shared meshes over HTTP: who shares what with whom, and tenants for those who run the cluster.
 
-GET  shares?mesh=       {shares: [{mesh, owner, account, since}]}   of the caller's meshes, and with the caller
+GET  shares?mesh=       {account, shares: [{mesh, owner, account, since}]}   of the caller's meshes, and with it
 POST shares             {mesh, with: [account], clientToken?} → {mesh, owner, shared_with: [account], changed}
 POST shares/end         the same: shared with those no more; their proxies get nothing then, what they made stays
 GET  accounts           {accounts: [{account, name, created, operator}]}   a tenant sees itself
@@ -57,7 +57,7 @@ class SharingApi:
     async def _list(self, call: Call) -> Answer:
         read, mesh = await reading(self._ports, call), call.members.get("mesh")
         shares = [share for share in _shares(read.state, call.caller.account) if mesh in (None, share["mesh"])]
-        return read.answer({"shares": shares})
+        return read.answer({"account": call.caller.account, "shares": shares})
 
     async def _share(self, call: Call) -> Answer:
         return await self._change(call, ShareMesh)

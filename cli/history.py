@@ -12,7 +12,7 @@ import rich_click as click
 
 from cli.client import ApiClient, find_target
 from cli.layout import Layout
-from cli.options import data_dir_option, endpoint_options, read_moment
+from cli.options import data_dir_option, endpoint_options, read_moment, split_mesh
 from cli.output import columns, note, output_option, print_data
 from cli.resources import find_kind
 from mesh.errors import SettingsError, TimedOut, Unavailable
@@ -34,7 +34,7 @@ _WIDTHS = {"position": 8, "time": 27, "actor": 38, "type": 16, "resource": 44, "
 @click.command()
 @data_dir_option
 @endpoint_options
-@click.option("--mesh", "-m", help="Only what happened to this mesh.")
+@click.option("--mesh", "-m", help="Only what happened to this mesh; NAME@ACCOUNT for another account's.")
 @click.option("--account", help="Only what this account did, or had done to it.")
 @click.option("--since", metavar="WHEN", help="From this time or position on.")
 @click.option("--until", metavar="WHEN", help="Up to and with this time or position.")
@@ -71,9 +71,10 @@ def log(
     """
     if follow and (until or order == "newest"):
         raise SettingsError("--follow goes on for ever, the oldest first: leave out --until and --order newest")
+    name_of_mesh, owner = split_mesh(mesh or "")
     filters = {
-        "mesh": mesh,
-        "account": account,
+        "mesh": name_of_mesh or None,
+        "account": account or owner.get("account"),
         "since": read_moment(since).wire if since else None,
         "until": read_moment(until).wire if until else None,
         "actor": actor,

@@ -48,6 +48,8 @@ COMMANDS: Mapping[str, Loaded] = {
     "fsck": Loaded("cli.check", "fsck", "Verify the whole log: contiguity, hashes, and that it opens."),
     "quarantine": Loaded("cli.quarantine", "quarantine", "Pass over a record that stops every server."),
     "iam": Loaded("cli.iam", "iam", "Make, list and disable access keys."),
+    "mesh": Loaded("cli.sharing", "mesh", "Share meshes with other accounts."),
+    "account": Loaded("cli.sharing", "account", "Add and list the accounts of the cluster."),
     "backup": Loaded("cli.backup", "backup", "List and verify the archive; restore the cluster from it."),
     "verify": Loaded("cli.verify", "verify", "Verify a proof of history, offline."),
     "proxy": Loaded("cli.proxy", "proxy", "Connect Envoys to the mesh."),

@@ -19,6 +19,7 @@ from runtime.key_sources import KeySources, parse_source
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+ACCOUNT_DIGITS = 12
 ARCHIVE_URLS = "file:///DIR or s3://BUCKET/PREFIX?endpoint=URL&region=NAME; keys come from the environment."
 
 
@@ -38,6 +39,14 @@ def data_dir_option(function: Function) -> Callable[..., Any]:
         return function(*args, layout=Layout(root), **kwargs)
 
     return command
+
+
+def split_mesh(text: str) -> tuple[str, dict[str, str]]:
+    """A mesh as people name it, `shop` or `shop@<owner>`: its name, and {"account": owner} where one is named."""
+    name, at, owner = text.partition("@")
+    if at and not (len(owner) == ACCOUNT_DIGITS and owner.isascii() and owner.isdigit()):
+        raise SettingsError(f"'{text}': what follows the @ is the mesh owner's account, twelve digits")
+    return name, {"account": owner} if at else {}
 
 
 def read_moment(text: str) -> Moment:

@@ -17,7 +17,7 @@ from cli.client import APPMESH, ApiClient, find_target, pages, segment
 from cli.differences import last_change_text
 from cli.layout import Layout
 from cli.moments import Moment
-from cli.options import data_dir_option, endpoint_options, read_moment
+from cli.options import data_dir_option, endpoint_options, read_moment, split_mesh
 from cli.output import columns, note, output_option, print_data
 from mesh.errors import NotFound, SettingsError
 
@@ -71,7 +71,7 @@ _TOLD_BESIDE = ("tags", "last_change")
 @click.argument("name", required=False)
 @data_dir_option
 @endpoint_options
-@click.option("--mesh", "-m", help="The mesh that it belongs to.")
+@click.option("--mesh", "-m", help="The mesh that it belongs to; NAME@ACCOUNT for another account's.")
 @click.option("--router", help="The virtual router of a route.  [default: all of them]")
 @click.option("--gateway", help="The virtual gateway of a gateway route.  [default: all of them]")
 @click.option("--at", metavar="WHEN", help="As it was at this time, or right after this position.")
@@ -119,7 +119,7 @@ def get(
 @click.argument("name")
 @data_dir_option
 @endpoint_options
-@click.option("--mesh", "-m", help="The mesh that it belongs to.")
+@click.option("--mesh", "-m", help="The mesh that it belongs to; NAME@ACCOUNT for another account's.")
 @click.option("--router", help="The virtual router of a route.")
 @click.option("--gateway", help="The virtual gateway of a gateway route.")
 @click.option("--at", metavar="WHEN", default="now", help="As it was at this time, or right after this position.")
@@ -152,6 +152,10 @@ def read_past(
     """Resources as they were at a moment: `wanted` is mesh, parent and name. With a name it is one, or an error."""
     members = dict(zip(("mesh", "parent", "name"), wanted, strict=True))
     query = {member: value for member, value in members.items() if value is not None} | {"kind": kind.name}
+    for member in ("mesh", "name") if kind.name == "mesh" else ("mesh",):
+        if member in query:
+            query[member], owner = split_mesh(query[member])
+            query |= {"mesh": query[member], **owner}
     if not moment.is_now:
         query["at"] = moment.wire
     found: list[dict[str, Any]] = []
@@ -185,19 +189,25 @@ class ResourceReader:
     """Reads of one mesh."""
 
     def __init__(self, client: ApiClient, mesh: str | None) -> None:
+        """`mesh`: as `split_mesh` reads it."""
         self._client = client
-        self._mesh = mesh
+        self._mesh, owner = split_mesh(mesh or "")
+        self._owner = {"meshOwner": owner["account"]} if owner else {}
 
     def describe(self, kind: Kind, parent: str | None, name: str) -> dict[str, Any]:
         """One resource. A route's parent may be left out where only one has a route of that name."""
+        if kind.name == "mesh":
+            name, owner = split_mesh(name)
+            query = {"meshOwner": owner["account"]} if owner else {}
+            return self._client.get(f"{_ROOT}/{segment(name)}", query, service=APPMESH)
         if kind.parent is None or parent is not None:
-            return self._client.get(f"{self._base(kind, parent)}/{segment(name)}", service=APPMESH)
+            return self._client.get(f"{self._base(kind, parent)}/{segment(name)}", self._owner, service=APPMESH)
         matches = [ref for ref in self.all(kind, None, whole=False) if ref[kind.name_member] == name]
         parents = [ref[KINDS[kind.parent].name_member] for ref in matches]
         _ambiguous(kind, name, parents)
         # With none, the API's own answer for a parent that is not there would name the wrong thing.
         where = parents[0] if parents else name
-        return self._client.get(f"{self._base(kind, where)}/{segment(name)}", service=APPMESH)
+        return self._client.get(f"{self._base(kind, where)}/{segment(name)}", self._owner, service=APPMESH)
 
     def all(self, kind: Kind, parent: str | None, *, whole: bool) -> Iterator[dict[str, Any]]:
         """References, or whole resources, by name."""
@@ -207,11 +217,12 @@ class ResourceReader:
             parents = [ref[above.name_member] for ref in self._refs(above, None)]
         for each in parents:
             for ref in self._refs(kind, each):
-                yield self.describe(kind, each, ref[kind.name_member]) if whole else ref
+                name = ref[kind.name_member] + (f"@{ref['meshOwner']}" if kind.name == "mesh" else "")
+                yield self.describe(kind, each, name) if whole else ref
 
     def _refs(self, kind: Kind, parent: str | None) -> list[dict[str, Any]]:
         def page(token: str | None) -> tuple[list[Any], str | None]:
-            query = {"limit": "100"} | ({"nextToken": token} if token else {})
+            query = {"limit": "100"} | self._owner | ({"nextToken": token} if token else {})
             answer = self._client.get(self._base(kind, parent), query, service=APPMESH)
             return answer[kind.plural], answer.get("nextToken")
 
@@ -220,7 +231,7 @@ class ResourceReader:
     def _base(self, kind: Kind, parent: str | None) -> str:
         if kind.name == "mesh":
             return _ROOT
-        path = f"{_ROOT}/{segment(self._mesh or '')}"
+        path = f"{_ROOT}/{segment(self._mesh)}"
         if kind.parent is not None:
             path += f"/{kind.parent}/{segment(parent or '')}"
         return f"{path}/{kind.plural}"

@@ -13,7 +13,7 @@ from cli.differences import changes_table, changes_text, moment_text
 from cli.layout import Layout
 from cli.manifest_files import Given, manifest_options
 from cli.moments import Moment
-from cli.options import data_dir_option, endpoint_options, read_moment
+from cli.options import data_dir_option, endpoint_options, read_moment, split_mesh
 from cli.output import interactive, note, output_option, print_data
 from identity.node_id import parse_node_id
 from mesh.errors import BadRequest, Conflict, SettingsError
@@ -68,7 +68,8 @@ def diff(
         if node is not None:
             answer = client.get(f"{_DIFF}/xds", query | {"node": node})
         else:
-            answer = _all_changes(client, query | ({"mesh": given.mesh} if given.mesh else {}))
+            name, owner = split_mesh(given.mesh or "")
+            answer = _all_changes(client, query | ({"mesh": name, **owner} if name else {}))
     before, after, changes = answer["from"], answer["to"], answer["changes"]
     note(f"from {moment_text(before)} to {moment_text(after)}")
     document = {"from": before, "to": after, "changes": changes}
@@ -83,7 +84,7 @@ def diff(
 @click.command()
 @data_dir_option
 @endpoint_options
-@click.option("--mesh", "-m", required=True, help="The mesh to take back.")
+@click.option("--mesh", "-m", required=True, help="The mesh to take back; NAME@ACCOUNT for another account's.")
 @click.option("--to", metavar="WHEN", help="The state at this time, or right after this position.")
 @click.option("--before", metavar="POSITION", help="The state right before this event.")
 @click.option(
@@ -92,6 +93,7 @@ def diff(
     multiple=True,
     help="Only this resource: virtualNode/x, route/<router>/x, gatewayRoute/<gateway>/x.  Can be repeated.",
 )
+@click.option("--own", is_flag=True, help="Only what your account made, in a mesh that is shared.")
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 @click.option("--allow-mesh-deletion", is_flag=True, help="Go back to before the mesh existed: all of it goes.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
@@ -104,6 +106,7 @@ def rollback(
     to: str | None,
     before: str | None,
     only: tuple[str, ...],
+    own: bool,
     dry_run: bool,
     allow_mesh_deletion: bool,
     yes: bool,
@@ -118,7 +121,9 @@ def rollback(
     moment = _target(to, before)
     if not (dry_run or yes or interactive()):
         raise SettingsError("there is no terminal to ask on: say --yes to go on, or --dry-run to look first")
-    body: dict[str, Any] = {"mesh": mesh, "allow_mesh_deletion": allow_mesh_deletion}
+    name, owner = split_mesh(mesh)
+    body: dict[str, Any] = {"mesh": name, **owner, "allow_mesh_deletion": allow_mesh_deletion}
+    body |= {"own": True} if own else {}
     body |= {"only": list(only)} if only else {}
     where = {"before" if before else "to": moment.wire}
     target = find_target(layout, os.environ, endpoint=endpoint)
