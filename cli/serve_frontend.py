@@ -62,7 +62,11 @@ async def run_frontend(settings: FrontendSettings) -> None:
                 for proxy in server.proxies
                 if proxy.refusal is not None
             ]
-            return status_of(settings, feed.position) | {"proxies": len(server.proxies), "refused": refused}
+            return status_of(settings, feed.position) | {
+                "proxies": len(server.proxies),
+                "refused": refused,
+                "warnings": server.proxies.crowded(settings.proxies_per_node),
+            }
 
         checks: dict[str, Check] = {"feed": lambda: None if feed.ready else "no projector feeds this frontend yet"}
         await serve_health(stack, settings, checks, status)

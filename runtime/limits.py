@@ -301,6 +301,8 @@ XDS_STREAMS_PER_CONNECTION = 16
 """ADS needs one; a few more while a proxy replaces its stream."""
 XDS_STREAMS_MAX = 10_000
 """Streams of one frontend, at some 40 KiB of gRPC each."""
+PROXIES_PER_NODE = 50
+"""App Mesh's quota of Envoys per virtual node or gateway (L-606A910B, L-33E8F9C9). Each frontend counts its own."""
 XDS_NEW_STREAMS_PER_S = 100.0
 """Sustained admission of new streams; the rest is told RESOURCE_EXHAUSTED and backs off, which beats queueing."""
 XDS_NEW_STREAMS_BURST = 500

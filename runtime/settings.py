@@ -23,6 +23,7 @@ from runtime.limits import (
     PRINCIPAL_REQUESTS_AT_ONCE,
     PRINCIPAL_REQUESTS_BURST,
     PRINCIPAL_REQUESTS_PER_S,
+    PROXIES_PER_NODE,
     SOURCE_REFUSALS_BURST,
     SOURCE_REFUSALS_PER_S,
     TRIM_KEEP_EVENTS,
@@ -207,6 +208,8 @@ class FrontendSettings(ProcessSettings):
     """The proxies' root, without its key: verifies the Envoys' certificates."""
     projectors: Endpoints
     """Feed addresses of all projectors, any order."""
+    proxies_per_node: int = PROXIES_PER_NODE
+    """Above it, the status says which node has more proxies here."""
     signed_listen: str | None = None
     """Where proxies without a certificate connect, which sign (SigV4 in gRPC metadata) as the stock App Mesh image
     does: TLS, `apis` set. Without it there are none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,6 +51,17 @@ class ConnectedProxies:
     def __iter__(self) -> Iterator[ConnectedProxy]:
         """In order of arrival."""
         return iter(list(self._proxies.values()))
+
+    def crowded(self, proxies_per_node: int) -> list[str]:
+        """A sentence for each node that has more proxies here than that. They are served all the same: App Mesh refused
+        them, but no frontend knows how many the others have."""
+        counts = Counter(str(proxy.node) for proxy in self._proxies.values())
+        return [
+            f"{node} has {count} proxies connected here, more than the {proxies_per_node} of its quota "
+            "(proxies_per_node in this frontend's settings); all are served"
+            for node, count in sorted(counts.items())
+            if count > proxies_per_node
+        ]
 
     @contextmanager
     def present(self, proxy: ConnectedProxy) -> Iterator[ConnectedProxy]:
