@@ -34,12 +34,16 @@ from api.calls import (
 )
 from api.commands import CommandService
 from api.events import EventsApi
+from api.iam import IamApi
+from api.key_use import KeyUse
 from api.keys import KeysApi
+from api.openapi import OpenApi
 from api.ports import ApiPorts
 from api.query_protocol import as_xml
 from api.quotas import QuotasApi
 from api.rewind import RewindApi
 from api.routes import Found, Route, Router
+from api.sharing import SharingApi
 from api.sts import PATH as STS_PATH
 from api.sts import StsApi
 from api.trail import Attempt, claimed_key
@@ -63,8 +67,8 @@ _STOPPED = (
 class Edge:
     """The ASGI callable for HTTP requests. `routes` is everything that it answers."""
 
-    def __init__(self, ports: ApiPorts, routers: Sequence[Router]) -> None:
-        self._ports = ports
+    def __init__(self, ports: ApiPorts, routers: Sequence[Router], key_use: KeyUse) -> None:
+        self._ports, self._key_use = ports, key_use
         self._routers = routers
         self._authenticator = Authenticator(ports)
         self.routes: tuple[Route, ...] = tuple(route for router in routers for route in router.routes)
@@ -133,6 +137,7 @@ class Edge:
         except NotAuthenticated as error:
             raise self.admission.not_authenticated(attempt.source_ip, error) from None
         self.admission.verified(attempt.source_ip, attempt.claimed_key)
+        self._key_use.note(caller.access_key_id)
         with self.admission.of(caller):
             circumstances = self._circumstances(attempt, scope)
             try:
@@ -208,23 +213,29 @@ def create_app(ports: ApiPorts) -> Starlette:
         peers=ports.peers,
         members=ports.members,
     )
+    key_use = KeyUse(ports.replica, commands, ports.clock, ports.entropy)
     apis = (
         AppMeshApi(ports, commands),
         AdminApi(ports, commands),
         EventsApi(ports),
         RewindApi(ports, commands),
-        AccessKeysApi(ports, commands),
+        AccessKeysApi(ports, commands, key_use),
+        IamApi(ports, commands),
         AuditApi(ports),
         KeysApi(ports, commands),
         QuotasApi(ports, commands),
+        SharingApi(ports, commands),
         StsApi(ports),
     )
-    edge = Edge(ports, tuple(api.router() for api in apis))
+    routers = [api.router() for api in apis]
+    described = OpenApi(ports, [route for router in routers for route in router.routes])
+    edge = Edge(ports, (*routers, described.router()), key_use)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - starlette's signature
         async with Supervisor() as supervisor:
             supervisor.start(commands.run(), "commands")
+            supervisor.start(key_use.run(), "key use")
             yield
 
     app = Starlette(lifespan=lifespan)

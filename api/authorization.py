@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from api.ports import ApiPorts
@@ -18,10 +19,9 @@ from mesh.arn import arn
 from mesh.errors import Forbidden, Unavailable
 from mesh.iam.evaluate import Circumstances, Decision, Question, Requester, Verdict, evaluate, ever_allowed, refusal
 from mesh.kinds import ResourceKey
-from mesh.sharing import check_visible, seen_since
+from mesh.principals import IAM
+from mesh.sharing import check_operator, check_visible, seen_since
 from mesh.state import State
-
-IAM = "iam"
 
 
 class Rule(StrEnum):
@@ -29,6 +29,8 @@ class Rule(StrEnum):
 
     POLICY = "policy"
     """That a policy of the caller's allows the action on all that the call touches."""
+    OPERATOR = "operator"
+    """The same, and that the caller's account is the one that the cluster was made with."""
     ANYONE = "anyone"
     """Whoever has a key: what the call may do beyond that is decided where it is handled."""
 
@@ -47,15 +49,26 @@ _APP_MESH = (
 )  # fmt: skip
 _MESHLOG = (
     "GetStatus", "IssueProxyIdentity", "ListEvents", "ListResources", "DiffMesh", "DiffProxy", "RollbackMesh",
-    "ListAccessKeys", "CreateAccessKey", "DisableAccessKey", "LookupEvents",
-    "ListKeys", "RotateKeys", "RewrapKeys", "ListQuotas", "SetQuota",
+    "LookupEvents", "ListQuotas", "SetQuota", "ListShares", "ShareMesh", "UnshareMesh", "ListAccounts",
+)  # fmt: skip
+_OPERATOR = ("ListKeys", "RotateKeys", "RewrapKeys", "CreateAccount")
+_IAM = (
+    "ListAccessKeys", "CreateAccessKey", "UpdateAccessKey", "DeleteAccessKey",
+    "ListUsers", "GetUser", "CreateUser", "DeleteUser", "AttachUserPolicy", "DetachUserPolicy", "PutUserPolicy",
+    "DeleteUserPolicy",
+    "ListRoles", "GetRole", "CreateRole", "DeleteRole", "AttachRolePolicy", "DetachRolePolicy", "PutRolePolicy",
+    "DeleteRolePolicy", "UpdateAssumeRolePolicy",
+    "ListPolicies", "GetPolicy", "CreatePolicy", "DeletePolicy", "SimulatePrincipalPolicy",
 )  # fmt: skip
 _STS = ("GetCallerIdentity", "GetSessionToken", "AssumeRole")
 
 RULES: Mapping[str, Rule] = {
     **{f"{APPMESH}:{name}": Rule.POLICY for name in _APP_MESH},
     **{f"{MESHLOG}:{name}": Rule.POLICY for name in _MESHLOG},
+    **{f"{MESHLOG}:{name}": Rule.OPERATOR for name in _OPERATOR},
+    **{f"{IAM}:{name}": Rule.POLICY for name in _IAM},
     **{f"{STS}:{name}": Rule.ANYONE for name in _STS},
+    f"{MESHLOG}:GetOpenApi": Rule.ANYONE,
 }
 """By IAM action."""
 
@@ -67,13 +80,14 @@ class Target(NamedTuple):
     """One thing that a call touches. `resource`: its key, or an ARN of IAM; `*` where the action has no resource.
 
     `action`: where it is not the call's own. `request_tags`: those that the call puts on it; `tag_keys`: their keys, or
-    those that it takes away.
+    those that it takes away. `facts`: condition keys that only this has.
     """
 
     resource: ResourceKey | str
     action: str | None = None
     request_tags: Mapping[str, str] | None = None
     tag_keys: Sequence[str] | None = None
+    facts: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 Targets = Iterable[Target | ResourceKey]
@@ -106,10 +120,12 @@ def authorise(state: State, caller: Caller, action: str, targets: Targets, circu
     touched = [Target(each) if isinstance(each, ResourceKey) else each for each in targets] or [Target("*")]
     for target in touched:
         question = _question(state, caller, target, action, circumstances)
-        named = RULES.get(action) is Rule.POLICY
+        named = RULES.get(action) in (Rule.POLICY, Rule.OPERATOR)
         decision = evaluate(state, requester, question, circumstances) if named else Decision(Verdict.NOT_ALLOWED)
         if not decision.allowed:
             raise Forbidden(refusal(requester, question, decision))
+    if RULES.get(action) is Rule.OPERATOR:
+        check_operator(state, caller.account, f"call {action}")
     for target in touched:
         if isinstance(target.resource, ResourceKey):
             check_visible(state, target.resource.account, target.resource.mesh, caller.account)
@@ -154,4 +170,5 @@ def _question(state: State, caller: Caller, target: Target, action: str, circums
         resource_tags=known.tags if known is not None else {},
         request_tags=target.request_tags,
         tag_keys=target.tag_keys,
+        facts=target.facts,
     )

@@ -39,6 +39,8 @@ _TYPE_NAMES = {
     list: "a list of strings",
     (int, str): "a position",
     (int, type(None)): "a whole number or null",
+    (str, dict): "a policy document, as JSON text or as an object",
+    dict: "an object of strings",
 }
 _POSITION = re.compile(r"-?[0-9]+(\.[0-9.]*)?", re.ASCII)
 

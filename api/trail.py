@@ -50,7 +50,7 @@ from mesh.events import (
     subject,
 )
 from mesh.kinds import KINDS, MESH, ResourceKey
-from mesh.principals import AccessKey
+from mesh.principals import IAM, AccessKey, iam_name
 from runtime.limits import AUDIT_MEMBERS_MAX, AUDIT_MESSAGE_CHARS, AUDIT_VALUE_CHARS
 
 HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"
@@ -59,27 +59,14 @@ NOT_RECORDED = "RefusalsNotRecorded"
 _VERSION = "1.11"
 _SHOWN = re.compile(
     r".*Name|meshOwner|resourceArn|limit|nextToken|clientToken|"
-    r"mesh|to|only|at|since|until|dry_run|account|node|after|user|admin|access_key_id"
+    r"mesh|to|only|at|since|until|dry_run|account|node|after|user|role|policy|action|resource|admin|access_key_id"
 )
 _CLAIMED = re.compile(r"Credential=([A-Za-z0-9]{4,128})/", re.ASCII)
 _READS = ("Describe", "List", "Get")
-_SOURCES = {APPMESH: "appmesh.amazonaws.com", MESHLOG: "meshlog"}
+_SOURCES = {APPMESH: "appmesh.amazonaws.com", IAM: "iam.amazonaws.com", MESHLOG: "meshlog"}
 _OPERATIONS: Mapping[str, str] = {
     MESH_ROLLED_BACK: "RollbackMesh",
-    ACCESS_KEY_CREATED: "CreateAccessKey",
-    ACCESS_KEY_DISABLED: "DisableAccessKey",
-    ACCESS_KEY_ENABLED: "EnableAccessKey",
-    ACCESS_KEY_DELETED: "DeleteAccessKey",
     ACCESS_KEYS_USED: "RecordKeyUse",
-    PRINCIPAL_CREATED: "CreatePrincipal",
-    PRINCIPAL_DELETED: "DeletePrincipal",
-    POLICY_ATTACHED: "AttachPolicy",
-    POLICY_DETACHED: "DetachPolicy",
-    INLINE_POLICY_PUT: "PutInlinePolicy",
-    INLINE_POLICY_DELETED: "DeleteInlinePolicy",
-    TRUST_POLICY_PUT: "PutTrustPolicy",
-    POLICY_PUT: "PutPolicy",
-    POLICY_DELETED: "DeletePolicy",
     QUOTA_CHANGED: "SetQuota",
     ACCOUNT_CREATED: "CreateAccount",
     MESH_SHARED: "ShareMesh",
@@ -91,6 +78,22 @@ _OPERATIONS: Mapping[str, str] = {
     LOG_RESTORED: "RestoreLog",
     RECORD_QUARANTINED: "QuarantineRecord",
 }
+_IAM_OPERATIONS: Mapping[str, str] = {
+    ACCESS_KEY_CREATED: "CreateAccessKey",
+    ACCESS_KEY_DISABLED: "UpdateAccessKey",
+    ACCESS_KEY_ENABLED: "UpdateAccessKey",
+    ACCESS_KEY_DELETED: "DeleteAccessKey",
+    PRINCIPAL_CREATED: "Create{}",
+    PRINCIPAL_DELETED: "Delete{}",
+    POLICY_ATTACHED: "Attach{}Policy",
+    POLICY_DETACHED: "Detach{}Policy",
+    INLINE_POLICY_PUT: "Put{}Policy",
+    INLINE_POLICY_DELETED: "Delete{}Policy",
+    TRUST_POLICY_PUT: "UpdateAssumeRolePolicy",
+    POLICY_PUT: "CreatePolicy",
+    POLICY_DELETED: "DeletePolicy",
+}
+"""IAM's own; {} is User or Role."""
 _VERBS: Mapping[str, str] = {RESOURCE_CREATED: "Create", RESOURCE_UPDATED: "Update", RESOURCE_DELETED: "Delete"}
 
 
@@ -156,13 +159,13 @@ def accepted_call(event: Event, region: str, keys: Iterable[AccessKey]) -> dict[
         parameters["spec"] = HIDDEN
     if event.type == MESH_ROLLED_BACK:
         parameters["to"] = ".".join(str(part) for part in data["to"])
-    if event.type in (ACCESS_KEY_CREATED, ACCESS_KEY_DISABLED):
-        parameters["accessKeyId"] = data.get("access_key_id")
+    if event.type in _IAM_OPERATIONS:
+        parameters |= _iam_names(data)
     mine = [each.access_key_id for each in keys if each.principal == event.actor]
     name = _operation(event, key)
     return _document(
         time_us=event.time_us,
-        service=APPMESH if event.type in _VERBS or event.type == TAGS_CHANGED else MESHLOG,
+        service=_service(event),
         name=name,
         region=region,
         source_ip=event.source_ip,
@@ -174,6 +177,15 @@ def accepted_call(event: Event, region: str, keys: Iterable[AccessKey]) -> dict[
         "responseElements": {"position": str(event.position)},
         "eventID": event_id("log", str(event.position), event.request_id),
     }
+
+
+def told_to(account: str, document: dict[str, Any]) -> dict[str, Any]:
+    """The document as an account may read it: of another one's caller, which account it is (as CloudTrail tells)."""
+    caller = document["userIdentity"].get("accountId")
+    if caller in (None, account):
+        return document
+    identity = {"type": "AWSAccount", "principalId": caller, "accountId": caller}
+    return document | {"userIdentity": identity, "sourceIPAddress": None}
 
 
 def not_recorded(time_us: int, dropped: Mapping[str, int], region: str) -> dict[str, Any]:
@@ -260,7 +272,26 @@ def _operation(event: Event, key: ResourceKey | None) -> str:
         return "TagResource" if (event.data or {}).get("set") else "UntagResource"
     if event.type in _VERBS and key is not None:
         return _VERBS[event.type] + KINDS[key.kind].title
+    if event.type in _IAM_OPERATIONS:
+        kind = "Role" if ":role/" in (event.data or {}).get("principal", "") else "User"
+        return _IAM_OPERATIONS[event.type].format(kind)
     return _OPERATIONS.get(event.type, event.type)
+
+
+def _service(event: Event) -> str:
+    if event.type in _VERBS or event.type == TAGS_CHANGED:
+        return APPMESH
+    return IAM if event.type in _IAM_OPERATIONS else MESHLOG
+
+
+def _iam_names(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a change of access names; of documents nothing."""
+    name = iam_name(data.get("principal", ""))
+    named = {f"{name.kind}Name": name.name} if name is not None else {}
+    for member, shown in (("access_key_id", "accessKeyId"), ("policy", "policyArn"), ("name", "policyName")):
+        if member in data:
+            named[shown] = data[member]
+    return named
 
 
 def _names(key: ResourceKey) -> dict[str, Any]:

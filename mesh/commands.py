@@ -80,21 +80,28 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class CreateAccessKey:
-    """Issue a SigV4 key pair that the shell has drawn. `principal` is an ARN."""
+    """Issue a SigV4 key pair that the shell has drawn. `principal` is an ARN; only `by_admin` is an admin's made."""
 
     access_key_id: str
     secret: str = field(repr=False)
     account: str
     principal: str
     admin: bool
+    by_admin: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class DisableAccessKey:
-    """Let an access key of `account` open nothing until it is enabled again."""
+    """Let an access key of `account` open nothing until it is enabled again.
+
+    `principal`: whose it must be, if the caller said so. `by_admin`: only an admin touches an admin key. These of the
+    next two, as well.
+    """
 
     access_key_id: str
     account: str
+    principal: str = ""
+    by_admin: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,8 @@ class EnableAccessKey:
 
     access_key_id: str
     account: str
+    principal: str = ""
+    by_admin: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +120,8 @@ class DeleteAccessKey:
 
     access_key_id: str
     account: str
+    principal: str = ""
+    by_admin: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from mesh.commands import (
     PutTrustPolicy,
     RecordKeyUse,
 )
-from mesh.errors import BadRequest, Conflict, LimitExceeded, NotFound
+from mesh.errors import BadRequest, Conflict, Forbidden, LimitExceeded, NotFound
 from mesh.events import (
     ACCESS_KEY_CREATED,
     ACCESS_KEY_DELETED,
@@ -43,7 +43,7 @@ from mesh.events import (
     TRUST_POLICY_PUT,
     NewEvent,
 )
-from mesh.iam.managed import MANAGED
+from mesh.iam.managed import MANAGED, PREFIX
 from mesh.iam.policy import check_policy
 from mesh.limits import (
     ACCESS_KEYS_PER_USER,
@@ -74,6 +74,8 @@ def create_access_key(state: State, command: CreateAccessKey, context: Context) 
         raise BadRequest(f"account: '{command.account[:40]}' must be twelve digits")
     if not command.access_key_id or not command.secret:
         raise BadRequest("an access key needs an id and a secret")
+    if command.admin and not command.by_admin:
+        raise Forbidden("An admin key can only be made with an admin key: it is the root of its account")
     if command.access_key_id in state.access_keys:
         raise Conflict(f"the access key {command.access_key_id} exists already: draw another id")
     data = {
@@ -101,7 +103,7 @@ def _its_user(state: State, command: CreateAccessKey) -> Events:
 
 
 def disable_access_key(state: State, command: DisableAccessKey, context: Context) -> Events:
-    key = _access_key(state, command.access_key_id, command.account, context)
+    key = _access_key(state, command, context)
     if key.disabled_us is not None:
         return []
     _check_not_last(state, key)
@@ -109,28 +111,36 @@ def disable_access_key(state: State, command: DisableAccessKey, context: Context
 
 
 def enable_access_key(state: State, command: EnableAccessKey, context: Context) -> Events:
-    key = _access_key(state, command.access_key_id, command.account, context)
+    key = _access_key(state, command, context)
     return [] if key.disabled_us is None else [NewEvent(ACCESS_KEY_ENABLED, {"access_key_id": key.access_key_id})]
 
 
 def delete_access_key(state: State, command: DeleteAccessKey, context: Context) -> Events:
-    key = _access_key(state, command.access_key_id, command.account, context)
+    key = _access_key(state, command, context)
     if key.disabled_us is None:
         _check_not_last(state, key)
     return [NewEvent(ACCESS_KEY_DELETED, {"access_key_id": key.access_key_id})]
 
 
-def record_key_use(state: State, command: RecordKeyUse, context: Context) -> Events:  # noqa: ARG001
+def record_key_use(state: State, command: RecordKeyUse, context: Context) -> Events:
     known = (state.access_keys.get(key_id) for key_id in sorted(set(command.key_ids)))
-    new = [key.access_key_id for key in known if key is not None and (key.used_us or 0) < command.hour_us]
+    own = (key for key in known if key is not None and key.account == context.account)
+    new = [key.access_key_id for key in own if (key.used_us or 0) < command.hour_us]
     return [NewEvent(ACCESS_KEYS_USED, {"hour_us": command.hour_us, "keys": new})] if new else []
 
 
-def _access_key(state: State, access_key_id: str, account: str, context: Context) -> AccessKey:
-    key = state.access_keys.get(access_key_id)
+def _access_key(
+    state: State, command: DisableAccessKey | EnableAccessKey | DeleteAccessKey, context: Context
+) -> AccessKey:
+    key_id, account = command.access_key_id, command.account
+    key = state.access_keys.get(key_id)
     # One sentence for both, so that it tells nobody which keys another account has.
     if key is None or key.account != account or key.account != context.account:
-        raise NotFound(f"account {account} has no access key {access_key_id}: see `meshlog iam key list`")
+        raise NotFound(f"account {account} has no access key {key_id[:40]}: see `meshlog iam key list`")
+    if command.principal and key.principal != command.principal:
+        raise NotFound(f"{command.principal} has no access key {key_id[:40]}: see `meshlog iam key list`")
+    if key.admin and not command.by_admin:
+        raise Forbidden(f"{key_id} is an admin key, the root of its account: only with an admin key it can be changed")
     return key
 
 
@@ -239,6 +249,8 @@ def put_policy(state: State, command: PutPolicy, context: Context) -> Events:
     _check_policy_name(name.name)
     _check_document(command.document, POLICY_MAX_CHARS)
     before = state.policies.get(command.arn)
+    if PREFIX + name.name in MANAGED:
+        raise Conflict(f"{name.name} is one of AWS's own policies: give yours another name")
     if before is not None and command.create:
         raise Conflict(f"A policy called {name.name} already exists. Duplicate names are not allowed.")
     if before is not None and before.document == command.document:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+IAM = "iam"
+"""The service of actions about access."""
+
 _ARN = re.compile(r"arn:aws:iam::(?P<account>[0-9]{12}):(?P<kind>user|role|policy)/(?P<name>[A-Za-z0-9_+=,.@-]{1,128})")
 
 

@@ -6,10 +6,8 @@ caller's own policies must allow it too, as they must across accounts in any cas
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from mesh.errors import Forbidden
-from mesh.iam.evaluate import Circumstances, Question, Requester, Verdict, applies, evaluate, facts_of
+from mesh.iam.evaluate import Circumstances, Question, Requester, Verdict, applies, by_session, evaluate, facts_of
 from mesh.iam.policy import Statement, read_policy
 from mesh.principals import iam_name
 from mesh.state import State
@@ -38,14 +36,14 @@ def may_assume(
     if role is None or role.trust is None or name is None:
         raise refused  # the same words as for a role that is there: nobody learns who has which roles
     own = evaluate(state, requester, question, circumstances)
-    if own.verdict is Verdict.DENIED or own.by_session:
-        raise refused
     all_facts = facts_of(requester, question, circumstances)
-    trusting = replace(question, resource="*")
+    limited = by_session(requester, question, all_facts)
+    if own.verdict is Verdict.DENIED or (limited is not None and not limited.allowed):
+        raise refused
     said = [
         (statement, _names(statement, requester))
         for statement in read_policy(role.trust).statements
-        if applies(statement, ASSUME_ROLE, trusting.resource, all_facts)
+        if applies(statement, ASSUME_ROLE, role_arn, all_facts)
     ]
     if any(not statement.allows and named for statement, named in said):
         raise refused

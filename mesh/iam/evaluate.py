@@ -100,12 +100,17 @@ def evaluate(state: State, requester: Requester, question: Question, circumstanc
         if requester.admin
         else _by_policies(policies_of(state, requester.identity), question, facts)
     )
-    if requester.session_policy is None or decision.verdict is Verdict.DENIED:
-        return decision
-    limited = _by_policies([("session policy", read_policy(requester.session_policy))], question, facts)
-    if limited.allowed:
+    limited = by_session(requester, question, facts)
+    if limited is None or limited.allowed or decision.verdict is Verdict.DENIED:
         return decision
     return limited._replace(by_session=True) if decision.allowed or limited.verdict is Verdict.DENIED else decision
+
+
+def by_session(requester: Requester, question: Question, facts: Facts) -> Decision | None:
+    """What the policy says that the requester's session was begun with; None without one, which limits nothing."""
+    if requester.session_policy is None:
+        return None
+    return _by_policies([("session policy", read_policy(requester.session_policy))], question, facts)
 
 
 def ever_allowed(state: State, requester: Requester, action: str) -> bool:
