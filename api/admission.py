@@ -17,7 +17,7 @@ from prometheus_client import Counter as Metric
 from identity.caller import Caller
 from mesh.errors import NotAuthenticated, TooManyRequests
 from runtime.clock import Clock
-from runtime.http_server import source_of
+from runtime.http_connection import source_of
 from runtime.limits import PRINCIPALS_REMEMBERED, SOURCE_KEYS_REMEMBERED, SOURCES_REMEMBERED
 from runtime.rates import Rates
 from runtime.settings import LimitSettings

@@ -13,7 +13,8 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from runtime.clock import Clock, Entropy
-from runtime.http_server import HttpBounds, HttpServer
+from runtime.http_connection import HttpBounds
+from runtime.http_server import HttpServer
 from runtime.limits import (
     HTTP_CERTIFICATE_LOOK_S,
     HTTP_DRAIN_ANNOUNCE_S,

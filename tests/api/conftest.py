@@ -36,7 +36,8 @@ from mesh.errors import BadRequest, NoQuorum
 from mesh.events import LEVEL
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
-from runtime.http_server import HttpBounds, HttpServer
+from runtime.http_connection import HttpBounds
+from runtime.http_server import HttpServer
 from runtime.limits import COMMAND_DEADLINE_S, READ_DEADLINE_S
 from runtime.settings import LimitSettings, TlsFiles
 from runtime.supervise import Supervisor

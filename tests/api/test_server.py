@@ -15,7 +15,8 @@ from botocore.config import Config
 from cluster import pki
 from eventlog.drivers.memory import Fault
 from runtime.clock import SystemClock, SystemEntropy
-from runtime.http_server import HttpBounds, HttpServer, WholeAnswers
+from runtime.http_connection import HttpBounds, WholeAnswers
+from runtime.http_server import HttpServer
 from runtime.limits import HTTP_HEADERS_BYTES
 from runtime.settings import TlsFiles
 from tests.api.conftest import ADMIN, REGION, Cloud, call, running

@@ -16,11 +16,13 @@ from starlette.types import Receive, Scope, Send
 from mesh.errors import BodyTooLarge, RequestTimeout, Unavailable
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.http_body import BodyMemory, read_body
-from runtime.http_server import HttpBounds, HttpServer, source_of
+from runtime.http_connection import HttpBounds, source_of
+from runtime.http_server import HttpServer
 from runtime.limits import BODY_SIZE_BYTES, HTTP_BODY_PIECES_MAX, HTTP_HEADERS_BYTES, HTTP_HEADERS_MAX
 from tests.conditions import await_until
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+HELD = b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n"
 LARGE = b"x" * (8 * 1024 * 1024)
 
 
@@ -80,6 +82,10 @@ async def reply(server: HttpServer, sent: bytes) -> tuple[int, dict[str, str], b
     return parse(answer)
 
 
+async def answered(server: HttpServer) -> tuple[int, dict[str, str], bytes]:
+    return await reply(server, REQUEST.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+
+
 def parse(answer: bytes) -> tuple[int, dict[str, str], bytes]:
     head, _, body = answer.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
@@ -114,7 +120,7 @@ async def test_bombs_are_answered_and_their_connection_closed(sent: bytes, caplo
         with caplog.at_level(logging.WARNING):
             assert_refused(await reply(server, sent), 400, "BadRequestException")
         assert caplog.records == [], "strangers do not write our log"
-        assert (await reply(server, REQUEST.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")))[0] == 200
+        assert (await answered(server))[0] == 200
 
 
 async def test_as_many_headers_and_pieces_as_allowed_pass() -> None:
@@ -126,27 +132,55 @@ async def test_as_many_headers_and_pieces_as_allowed_pass() -> None:
 
 
 async def test_more_connections_than_there_are_places_are_told_so() -> None:
-    async with serving(App(), connections=2) as server:
+    app = App()
+    async with serving(app, connections=2) as server:
         held = [await dial(server) for _ in range(2)]
-        await await_until(lambda: len(server.server_state.connections) == 2)
-        assert_refused(await reply(server, REQUEST), 503, "ServiceUnavailableException")
         for _, writer in held:
+            writer.write(HELD)
+        await await_until(lambda: app.running == 2)
+        assert_refused(await reply(server, REQUEST), 503, "ServiceUnavailableException")
+        app.go.set()
+        for reader, writer in held:
+            assert (await reader.readline()).split()[1] == b"200"
             writer.close()
         await await_until(lambda: not server.server_state.connections)
-        reader, writer = await dial(server)
-        writer.write(REQUEST)
-        assert (await reader.readline()).split()[1] == b"200"
-        writer.close()
+        assert (await answered(server))[0] == 200
 
 
 async def test_one_address_does_not_get_all_places() -> None:
-    async with serving(App(), connections_per_source=1) as server:
+    app = App()
+    async with serving(app, connections_per_source=1) as server:
         _, writer = await dial(server)
-        await await_until(lambda: len(server.server_state.connections) == 1)
+        writer.write(HELD)
+        await await_until(lambda: app.running == 1)
         refused = await reply(server, REQUEST)
         assert_refused(refused, 429, "TooManyRequestsException")
         assert refused[1]["retry-after"] == "1"
-        writer.close()
+        elsewhere = await asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.2", 0))
+        elsewhere[1].write(REQUEST)
+        assert (await elsewhere[0].readline()).split()[1] == b"200"
+        for each in (writer, elsewhere[1]):
+            each.close()
+
+
+@pytest.mark.parametrize("bound", ["connections", "connections_per_source"])
+async def test_idle_connections_make_room_the_longest_idle_first(bound: str) -> None:
+    """So whoever only holds connections open keeps nobody out."""
+    app = App()
+    async with serving(app, **{bound: 3}) as server:
+        busy, silent, used = [await dial(server) for _ in range(3)]
+        busy[1].write(HELD)
+        await await_until(lambda: app.running == 1)
+        used[1].write(REQUEST)
+        await used[0].readuntil(b"\r\n\r\n0")
+        assert (await answered(server))[0] == 200
+        assert await silent[0].read() == b""
+        used[1].write(REQUEST)
+        assert (await used[0].readline()).split()[1] == b"200", "used later, and so still there"
+        app.go.set()
+        assert (await busy[0].readline()).split()[1] == b"200"
+        for _, writer in (busy, silent, used):
+            writer.close()
 
 
 async def test_whoever_does_not_read_is_cut_off() -> None:
@@ -176,7 +210,7 @@ async def test_at_its_end_a_server_says_so_and_answers_what_is_in_flight() -> No
     app = App()
     async with serving(app) as server:
         idle, busy = [await dial(server) for _ in range(2)]
-        busy[1].write(b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n")
+        busy[1].write(HELD)
         await await_until(lambda: app.running == 1)
         server.announce_end()
         idle[1].write(REQUEST)
