@@ -123,10 +123,12 @@ def _virtual_node(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _listeners(spec: dict[str, Any]) -> dict[str, Any]:
-    for index, listener in enumerate(spec.get("listeners") or ()):
+    taken: set[int] = set()
+    for listener in spec.get("listeners") or ():
         mapping = listener["portMapping"]
-        mapping["port"] = mapping["port"] // 10 * 10 + index or 1 + index
-        mapping["port"] = min(mapping["port"], 65530 + index)
+        while mapping["port"] in taken:
+            mapping["port"] = mapping["port"] % 65535 + 1
+        taken.add(mapping["port"])
         protocol = mapping["protocol"]
         check = listener.get("healthCheck")
         if check is not None:
