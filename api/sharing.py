@@ -17,7 +17,7 @@ from typing import Any
 
 from api.appmesh import origin_of
 from api.calls import Answer, Call
-from api.commands import CommandService
+from api.commands import CommandService, Outcome
 from api.history import iso
 from api.past import event_at
 from api.ports import ApiPorts
@@ -74,14 +74,21 @@ class SharingApi:
         await self._ports.replica.wait_for(outcome.position, self._ports.read_deadline_s)
         state = self._ports.replica.state
         sharing = state.shares.get((account, mesh)) or Sharing(())
-        changed = outcome.decided.events[0].data["with"] if outcome.decided and outcome.decided.events else []
         document = {
             "mesh": mesh,
             "owner": account,
             "shared_with": [consumer[0] for consumer in sharing.consumers],
-            "changed": changed,
+            "changed": await self._changed(outcome, state),
         }
         return Answer(document, outcome.position)
+
+    async def _changed(self, outcome: Outcome, now: State) -> list[str]:
+        """Whom a call added or took away; a repeated one is told what the first did."""
+        if outcome.replayed:
+            event = await in_time(self._ports, event_at(self._ports.history, outcome.position, now))
+            return [*(event.data or {}).get("with", ())]
+        events = outcome.decided.events if outcome.decided else ()
+        return [account for event in events for account in event.data.get("with", ())]
 
     async def _accounts(self, call: Call) -> Answer:
         read, own = await reading(self._ports, call), call.caller.account

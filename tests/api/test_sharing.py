@@ -168,6 +168,16 @@ async def test_a_consumer_sees_all_of_the_mesh_by_its_owner(owner: Tenant, consu
     assert [share["account"] for share in (await consumer.ask("GET", "shares")).document["shares"]] == [OTHER]
 
 
+async def test_a_repeated_share_is_told_what_the_first_did(owner: Tenant) -> None:
+    body = {"mesh": "shop", "with": [OTHER], "clientToken": "once"}
+    first, again = [(await owner.ask("POST", "shares", body)).document for _ in range(2)]
+    assert first == again
+    assert first["changed"] == [OTHER]
+    assert (await owner.ask("POST", "shares", {"mesh": "shop", "with": [OTHER]})).document["changed"] == []
+    assert (await owner.ask("POST", "shares", {"mesh": "shop", "with": []})).status == 400
+    assert (await owner.ask("POST", "shares", {"mesh": "none", "with": [OTHER]})).status == 404
+
+
 async def test_a_consumer_changes_its_own_and_the_owner_deletes_it(owner: Tenant, consumer: Tenant) -> None:
     await consumer.call("update_virtual_node", **SHOP, virtualNodeName="theirs", spec=NODE_SPEC)
     code, said = await consumer.refused("update_virtual_node", **SHOP, virtualNodeName="cart", spec=NODE_SPEC)
