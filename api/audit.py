@@ -1,6 +1,7 @@
 """`GET /meshlog/v1/audit`: accepted calls from the log and refused ones from the archive, as one trail in time.
 
-    ?status=accepted|refused&since=&until=&actor=&source_ip=&mesh=&limit=&after=   → {events: [...], next: text | null}
+    ?status=accepted|refused&since=&until=&actor=&source_ip=&mesh=&limit=&after=&min_position=
+                                     → {events: [...], next: text | null}
 
 An answer may be short, or even empty, and still have a `next`: a page looks only so far.
 """
@@ -14,26 +15,22 @@ import datetime
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
 
-from api.appmesh import confirmed_state
 from api.audit_sources import BEGINNING, Question, RefusedCursor, RefusedTrail, Stretch, accepted_stretch, merge
-from api.calls import Answer, Call, query_members
+from api.calls import Answer, Call
 from api.ports import ApiPorts
-from api.requests import router_of
-from api.routes import Route, Router
-from identity.caller import Caller
-from identity.sigv4 import APPMESH, MESHLOG, SignedRequest
+from api.reads import MIN_POSITION, reading
+from api.requests import nothing, read_query, route, router_of
+from api.routes import Router
 from mesh.errors import BadRequest, Unavailable
-from mesh.kinds import ResourceKey
 from mesh.position import ORIGIN, Position, parse_position
+from mesh.sharing import is_operator
+from mesh.state import State
 from runtime.limits import AUDIT_PAGE_MAX
 
-PATH = "/meshlog/v1/audit"
-ACTION = f"{MESHLOG}:LookupEvents"
 ACCEPTED, REFUSED = "accepted", "refused"
 _DEFAULT_LIMIT = 100
-_QUERY = frozenset({"status", "since", "until", "actor", "source_ip", "mesh", "limit", "after"})
+_QUERY = ("status", "since", "until", "actor", "source_ip", "mesh", "limit", "after", MIN_POSITION)
 
 
 class AuditApi:
@@ -46,12 +43,12 @@ class AuditApi:
 
     def router(self) -> Router:
         """One route."""
-        return router_of([Route("GET", PATH, ACTION, (MESHLOG, APPMESH), _read, _nothing, self._lookup)])
+        return router_of([route("GET audit", "LookupEvents", read_query(*_QUERY), nothing, self._lookup)])
 
     async def _lookup(self, call: Call) -> Answer:
         ports = self._ports
-        state = await confirmed_state(ports)
-        question = _question(call)
+        state = (await reading(ports, call)).state
+        question = _question(call, state)
         accepted, refused = _cursors(call.members.get("after"))
         try:
             async with asyncio.timeout(ports.read_deadline_s):
@@ -71,7 +68,7 @@ class AuditApi:
         return Answer(document, state.position)
 
 
-def _question(call: Call) -> Question:
+def _question(call: Call, state: State) -> Question:
     members = call.members
     status = members.get("status")
     if status not in (None, ACCEPTED, REFUSED):
@@ -85,6 +82,7 @@ def _question(call: Call) -> Question:
         source_ip=members.get("source_ip"),
         mesh=members.get("mesh"),
         limit=_limit(members.get("limit")),
+        operator=is_operator(state, call.caller.account),
     )
 
 
@@ -124,15 +122,3 @@ def _cursors(token: str | None) -> tuple[Position, RefusedCursor]:
     except (binascii.Error, ValueError, TypeError, AttributeError, RecursionError, BadRequest):
         pass
     raise BadRequest("after: is not a token of this list; begin again without one")
-
-
-def _read(request: SignedRequest, path_members: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG001
-    members = query_members(request.query)
-    unknown = sorted(set(members) - _QUERY)
-    if unknown:
-        raise BadRequest(f"{unknown[0][:80]}: is not a known parameter (known: {', '.join(sorted(_QUERY))})")
-    return dict(members)
-
-
-def _nothing(caller: Caller, members: Mapping[str, Any]) -> list[ResourceKey]:  # noqa: ARG001
-    return []

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from api.ports import EventHistory
-from api.trail import accepted_call, event_id, matches, not_recorded
+from api.trail import accepted_call, event_id, matches, not_recorded, told_to
 from eventlog.archive.store import ObjectStore
 from eventlog.audit import TIME, SealedSegment, list_chains, open_segment, read_segment
 from eventlog.sealing import KeyFinder
@@ -38,12 +38,18 @@ class Question(NamedTuple):
     source_ip: str | None
     mesh: str | None
     limit: int
+    operator: bool
+    """Whether the account looks after the cluster."""
 
     def wants(self, time_us: int, document: Mapping[str, Any]) -> bool:
-        """Whether a document answers it. A refused caller whose account nobody knows is every admin's business."""
+        """Whether a document answers it: a call of the account's own, or on what it owns (as CloudTrail tells both).
+
+        A refused caller whose account nobody knows is the operator's business.
+        """
+        told = {document["recipientAccountId"], document["userIdentity"].get("accountId")}
         return (
             self.since_us <= time_us <= self.until_us
-            and document["recipientAccountId"] in (None, self.account)
+            and (self.account in told or (self.operator and told == {None}))
             and matches(document, actor=self.actor, source_ip=self.source_ip, mesh=self.mesh)
         )
 
@@ -148,7 +154,7 @@ async def accepted_stretch(
         for event in events:
             if event.time_us > question.until_us:
                 return Stretch(items, event.position, math.inf)
-            document = accepted_call(event, region, keys)
+            document = told_to(question.account, accepted_call(event, region, keys))
             if question.wants(event.time_us, document):
                 items.append(Item(event.time_us, event.position, document))
             looked_at += 1
