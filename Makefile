@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 ROOMS := api bench chaos cli cluster connect eventlog identity manifests mesh projector proxy runtime xds
 
-.PHONY: help setup setup-dev demo test test-long test-generated test-clients openapi test-fast test-transit test-restore bench-log bench-restore test-transit lint format chaos bench bench-log bench-restore test-restore lock clean
+.PHONY: help setup setup-dev demo test test-long test-generated test-clients openapi test-fast test-transit test-restore bench-api bench-log bench-restore test-transit lint format chaos bench bench-log bench-restore test-restore lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,7 +36,7 @@ help: ## this list
 
 setup: .venv/.run-$(shell sha256sum requirements.lock pyproject.toml | sha256sum | cut -c1-12) ## .venv with meshlog, envoy and a first-look etcd
 
-setup-dev: .venv/.dev-$(shell sha256sum requirements-dev.lock pyproject.toml | sha256sum | cut -c1-12) .cache/bin/etcd .cache/bin/s3 .cache/bin/appmesh_go_v1 .cache/bin/appmesh_go_v2 ## the same, the test tools, the pinned etcd, the S3 server and the Go clients (built once)
+setup-dev: .venv/.dev-$(shell sha256sum requirements-dev.lock pyproject.toml | sha256sum | cut -c1-12) .cache/bin/etcd .cache/bin/s3 .cache/bin/appmesh_go_v1 .cache/bin/appmesh_go_v2 .cache/bin/api_load ## the same, the test tools, the pinned etcd, the S3 server and the Go clients (built once)
 	@scripts/system_tools.sh
 
 demo: setup ## a cluster, real Envoys, a canary, the loss of a zone, a rollback; cleans up after itself
@@ -81,6 +81,9 @@ chaos: setup-dev ## the chaos suite, long form, with a report
 
 bench: setup-dev ## write-to-ACK latency, hop by hop, beside its yardstick; JSON lines
 	$(BIN)/python -m bench.write_to_ack
+
+bench-api: setup-dev ## create and describe over HTTP at 1, 16 and 64 callers, beside moto's server and raw etcd; JSON lines
+	$(BIN)/python -m bench.api
 
 bench-log: setup-dev ## the log's figures, each beside its yardstick of the same run; JSON lines
 	$(BIN)/python -m bench.log

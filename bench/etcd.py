@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +76,7 @@ def etcd_members(directory: Path, count: int = 3) -> Iterator[EtcdCluster]:
             _issued(roles, pki.role_leaf("api", "bench.local"), directory, "role"),
             ".".join(map(str, version)),
         )
-        _wait(clients)
+        until_listening(clients)
         yield cluster
 
 
@@ -98,8 +98,8 @@ def free_ports(count: int) -> list[str]:
         return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
 
 
-def _wait(addresses: list[str]) -> None:
-    """Until every member listens; the first call then waits for a leader by itself."""
+def until_listening(addresses: Sequence[str]) -> None:
+    """Until somebody listens at each; TimedOut otherwise. etcd's first call then waits for a leader by itself."""
     deadline_s = time.monotonic() + START_TIMEOUT_S
     for address in addresses:
         host, port = address.split(":")
@@ -109,5 +109,5 @@ def _wait(addresses: list[str]) -> None:
                 break
             except OSError:
                 if time.monotonic() > deadline_s:
-                    raise TimedOut(f"etcd at {address} did not come up within {START_TIMEOUT_S:g} s") from None
+                    raise TimedOut(f"nobody listens at {address} within {START_TIMEOUT_S:g} s") from None
                 os.sched_yield()
