@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -50,13 +49,21 @@ class HttpBounds:
 
 
 @dataclass(slots=True)
+class _Source:
+    """The connections of one address: how many, and the idle ones, the longest idle first."""
+
+    connections: int = 0
+    idle: dict[BoundedHttp, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Shared:
     """What the connections of one server have in common."""
 
     clock: Clock
     entropy: Entropy
     bounds: HttpBounds
-    of_source: Counter[str] = field(default_factory=Counter)
+    sources: dict[str, _Source] = field(default_factory=dict)
 
 
 def source_of(address: str) -> str:
@@ -144,6 +151,14 @@ class BoundedConnection(h11.Connection):
         return event
 
 
+def _end_idle(source: _Source) -> bool:
+    """Close the longest idle connection of `source`; False if there is none."""
+    oldest = next(iter(source.idle), None)
+    if oldest is not None:
+        oldest.leave()
+    return oldest is not None
+
+
 class BoundedHttp(H11Protocol):
     """uvicorn's protocol for one connection, with whole answers and deadlines.
 
@@ -155,70 +170,61 @@ class BoundedHttp(H11Protocol):
         super().__init__(*args, **named)
         self.conn = BoundedConnection(h11.SERVER, HTTP_HEADERS_BYTES)
         self._shared = shared
-        self._source = ""
-        self.since_s = self.loop.time()
-        """Since when it is idle, if it is."""
+        self._name, self._source = "", _Source()
         self._head_s = shared.bounds.head_s
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(WholeAnswers(transport, self.loop))
-        self._source = source_of(self.client[0]) if self.client else ""
-        self._shared.of_source[self._source] += 1
+        self._name = source_of(self.client[0]) if self.client else ""
+        self._source = self._shared.sources.setdefault(self._name, _Source())
+        self._source.connections += 1
         self._find_place()
+        self._source.idle[self] = None
         self._watch_head()
 
     def _find_place(self) -> None:
         """Where all places are taken, the longest idle connection goes; where none is idle, this one is told so."""
-        bounds, source = self._shared.bounds, self._source
-        if self._shared.of_source[source] > bounds.connections_per_source and not self._end_idle(source):
+        bounds = self._shared.bounds
+        if self._source.connections > bounds.connections_per_source and not _end_idle(self._source):
             self._turn_away("source connections", TooManyRequests(
-                f"There are {bounds.connections_per_source} connections from {source} already. Use them again in "
+                f"There are {bounds.connections_per_source} connections from {self._name} already. Use them again in "
                 "place of new ones."
             ))  # fmt: skip
         elif len(self.connections) > bounds.connections + HTTP_TURNED_AWAY_MAX:
             TURNED_AWAY.labels("cut").inc()
             self.transport.abort()
-        elif len(self.connections) > bounds.connections and not self._end_idle(None):
+        elif len(self.connections) > bounds.connections and not _end_idle(self._greediest()):
             self._turn_away("connections", Unavailable(
                 f"This server has {bounds.connections} connections and takes no more. Close idle ones, or call another "
                 "server."
             ))  # fmt: skip
 
-    def _end_idle(self, source: str | None) -> bool:
-        """Close the longest idle connection of `source`, else of the source that has most; False if there is none."""
-        idle = [each for each in cast(set[BoundedHttp], self.connections) if each.idle and each is not self]
-        if source is None:
-            source = max((each.source for each in idle), key=lambda name: self._shared.of_source[name], default="")
-        oldest = min((each for each in idle if each.source == source), key=lambda each: each.since_s, default=None)
-        if oldest is None:
-            return False
-        TURNED_AWAY.labels("idle").inc()
-        oldest.leave()
-        return True
-
-    @property
-    def source(self) -> str:
-        """Whose connection it is."""
-        return self._source
-
-    @property
-    def idle(self) -> bool:
-        """Whether no whole request's head is there that waits for its answer."""
-        return (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing()
+    def _greediest(self) -> _Source:
+        """Of the addresses with idle connections, the one with most of all."""
+        sources = (each for each in self._shared.sources.values() if each.idle)
+        return max(sources, key=lambda each: each.connections, default=self._source)
 
     def leave(self) -> None:
         """Close it, and give up its place now."""
+        TURNED_AWAY.labels("idle").inc()
         self.transport.close()
+        self._watch_write()
         self._give_up_place()
 
     def _give_up_place(self) -> None:
-        if self in self.connections:
-            self.connections.discard(self)
-            self._shared.of_source[self._source] -= 1
-            if not self._shared.of_source[self._source]:
-                del self._shared.of_source[self._source]
+        if self not in self.connections:
+            return
+        self.connections.discard(self)
+        self._source.idle.pop(self, None)
+        self._source.connections -= 1
+        if not self._source.connections:
+            del self._shared.sources[self._name]
+
+    def _waits(self) -> bool:
+        """Whether a request's head is there that has no whole answer yet."""
+        return self.cycle is not None and not self.cycle.response_complete
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
@@ -229,6 +235,8 @@ class BoundedHttp(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self._waits():
+            self._source.idle.pop(self, None)
         self._watch_head()
 
     def pause_writing(self) -> None:
@@ -247,14 +255,15 @@ class BoundedHttp(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self.since_s = self.loop.time()
         if self.transport.is_closing():
             self._watch_write()
+        elif not self._waits():
+            self._source.idle[self] = None
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP never reaches the app; its caller gets AWS's error shape all the same."""
         TURNED_AWAY.labels("not http").inc()
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._waits():
             self.cycle.disconnected = True  # whoever works on its head must not answer too
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -296,7 +305,7 @@ class BoundedHttp(H11Protocol):
 
     def _too_slow(self) -> None:
         self._head_timer = None
-        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+        if not self.transport.is_closing() and not self._waits():
             self.transport.close()
             self._watch_write()
 
