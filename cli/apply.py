@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import rich_click as click
@@ -20,10 +20,11 @@ from cli.differences import changes_text
 from cli.layout import Layout
 from cli.live_meshes import caller_account, surroundings
 from cli.manifest_files import Given, manifest_options, pairs, read_files
-from cli.options import data_dir_option, endpoint_options
+from cli.options import data_dir_option, endpoint_options, split_mesh
 from cli.output import columns, interactive, note, output_option, print_data
 from manifests.document import Manifest, Problem, Reading
 from manifests.formats import parse
+from manifests.live import names_by_kind
 from manifests.plan import (
     CREATE,
     DELETE,
@@ -139,11 +140,14 @@ class _Session:
 def _session(layout: Layout, given: Given, endpoint: str | None, meshes: Iterable[str] = ()) -> Iterator[_Session]:
     """`meshes`: names of the caller's own that are looked at although no file is about them."""
     files = read_files(given)  # before anybody is called
+    mesh, owner = split_mesh(given.mesh or "")
     target = find_target(layout, os.environ, endpoint=endpoint)
     reading = Reading(
         account=caller_account(target),
         region=target.key.region,
-        mesh=given.mesh,
+        mesh=mesh or None,
+        mesh_owner=owner.get("account"),
+        gateway=given.gateway,
         namespace=given.namespace,
         parameters=given.parameters,
         imports=given.imports,
@@ -157,7 +161,10 @@ def _session(layout: Layout, given: Given, endpoint: str | None, meshes: Iterabl
     homes = {item.key(reading.account)[:2] for item in manifest.resources}
     homes |= {(reading.account, mesh) for mesh in meshes}
     with ApiClient(target) as client:
-        yield _Session(client, reading, manifest, surroundings(client, reading, homes))
+        around = surroundings(client, reading, homes)
+        # Once more, for references to what is in no file but there.
+        manifest = parse(files, replace(reading, live=names_by_kind(around.live)))
+        yield _Session(client, reading, manifest, around)
 
 
 def _prune(session: _Session, named: Iterable[str], tags: dict[str, str]) -> Prune:

@@ -28,6 +28,7 @@ class Given:
     files: tuple[str, ...]
     recursive: bool
     mesh: str | None
+    gateway: str | None
     namespace: str
     parameters: dict[str, str]
     imports: dict[str, str]
@@ -38,7 +39,7 @@ def manifest_options(
     function: Callable[..., Any] | None = None,
     *,
     required: bool = True,
-    mesh_help: str = "The mesh of documents that name none.",
+    mesh_help: str = "The mesh of documents that name none; NAME@ACCOUNT for another account's.",
 ) -> Callable[..., Any]:
     """The options of every command that takes manifests, given to it as `given`."""
 
@@ -46,6 +47,7 @@ def manifest_options(
         @click.option("--filename", "-f", "files", multiple=True, required=required, metavar="FILE|DIR|-", help=_FILES)
         @click.option("--recursive", "-R", is_flag=True, help="Read the directories inside a directory too.")
         @click.option("--mesh", "-m", help=mesh_help)
+        @click.option("--gateway", help="The virtual gateway of gateway routes whose own is in no file.")
         @click.option("--namespace", "-n", default="default", help="The namespace of Kubernetes objects without one.")
         @click.option("--parameter", metavar="NAME=VALUE", multiple=True, help="A parameter of a template.")
         @click.option(
@@ -54,7 +56,7 @@ def manifest_options(
         @click.option("--stack-name", metavar="NAME", help="A template's AWS::StackName.  [default: the file's name]")
         @wraps(inner)
         def command(*args: Any, **kwargs: Any) -> Any:
-            taken = {name: kwargs.pop(name) for name in ("files", "recursive", "mesh", "namespace")}
+            taken = {name: kwargs.pop(name) for name in ("files", "recursive", "mesh", "gateway", "namespace")}
             parameters = pairs("--parameter", kwargs.pop("parameter"))
             imports = pairs("--import-value", kwargs.pop("import_value"))
             stack = kwargs.pop("stack_name")

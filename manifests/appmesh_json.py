@@ -82,7 +82,8 @@ def _read_one(value: Mapping[str, Any], reading: Reading, source: str) -> Manife
         return Manifest(skipped=(Skipped(what, "was DELETED when it was described", source),))
     parent = names[KINDS[kind.parent].name_member] if kind.parent else ""
     mesh = names[MESH.name_member]
-    return Manifest((Desired(kind.name, _account(value), mesh, parent, names[kind.name_member], spec, tags, source),))
+    account = _account(value) if MESH.name_member in value else reading.mesh_owner
+    return Manifest((Desired(kind.name, account, mesh, parent, names[kind.name_member], spec, tags, source),))
 
 
 def _names(kind: Kind, value: Mapping[str, Any], reading: Reading, found: list[str]) -> dict[str, str]:

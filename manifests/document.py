@@ -6,7 +6,7 @@ becomes a `Problem` with its place, so that a user sees all of them at once and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,14 +84,19 @@ class Reading:
     """What a reader is told from outside.
 
     `account` and `region`: whose and which one is meant where a document says "mine" or "here". `mesh`: the mesh of
-    documents that name none. `namespace`: that of Kubernetes objects without one. `parameters` and `imports`: values
-    for a CloudFormation template's Parameters and Fn::ImportValue; `stack`: its AWS::StackName.
+    documents that name none, `mesh_owner` its owner if that is somebody else; `gateway`: the virtual gateway of gateway
+    routes whose own is in no file; `namespace`: that of Kubernetes objects without one. `live`: names of what is there
+    by mesh owner, mesh and kind, for references to what is in no file; None before anybody has looked. `parameters` and
+    `imports`: values for a CloudFormation template's Parameters and Fn::ImportValue; `stack`: its AWS::StackName.
     """
 
     account: str
     region: str
     mesh: str | None = None
+    mesh_owner: str | None = None
+    gateway: str | None = None
     namespace: str = "default"
+    live: Mapping[tuple[str, str, str], Collection[str]] | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     imports: Mapping[str, str] = field(default_factory=dict)
     stack: str | None = None

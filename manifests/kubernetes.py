@@ -70,7 +70,7 @@ class _Cluster:
         self._objects: dict[tuple[str, str, str], KubernetesObject] = {}
         for document in documents:
             self._take(document.value, document)
-        self._members = Membership(self._objects.values(), self._namespaces, reading.mesh)
+        self._members = Membership(self._objects.values(), self._namespaces, reading)
 
     def manifest(self) -> Manifest:
         for item in self._objects.values():
@@ -141,10 +141,10 @@ class _Cluster:
             self._mesh(item)
             return
         where = self._members.mesh_of(item)
-        parent = self._members.gateway_of(item).app_mesh_name if item.kind == GATEWAY_ROUTE.title else ""
-        converted = convert(f"{item.kind}Spec", _without_own(item.spec), self._resolver(item))
+        parent = self._members.gateway_of(item) if item.kind == GATEWAY_ROUTE.title else ""
+        converted = convert(f"{item.kind}Spec", _without_own(item.spec), self._resolver(item, where))
         if item.kind == VIRTUAL_NODE.title:
-            self._add_groups(item, converted)
+            self._add_groups(item, where, converted)
         self._report(item, converted)
         is_router = item.kind == VIRTUAL_ROUTER.title
         self._resources.append(
@@ -168,7 +168,7 @@ class _Cluster:
             why = f"belongs to account {where.account}: it is used, and neither made nor changed"
             self._skipped.append(Skipped(item.title, why, item.source))
             return
-        converted = convert("MeshSpec", _without_own(item.spec), self._resolver(item))
+        converted = convert("MeshSpec", _without_own(item.spec), self._resolver(item, where))
         self._report(item, converted)
         name = where.mesh
         self._resources.append(Desired(MESH.name, where.account, name, "", name, converted.spec, source=item.source))
@@ -186,7 +186,7 @@ class _Cluster:
                 self._problem(f"{router.title}: {path}.name: {name} is there twice", router.source)
             names.add(name)
             rest = {member: value for member, value in route.items() if member != "name"}
-            converted = convert("RouteSpec", rest, self._resolver(router), path)
+            converted = convert("RouteSpec", rest, self._resolver(router, where), path)
             self._report(router, converted)
             file, _, line = router.source.rpartition(":")
             source = line_source(route, file, int(line))
@@ -199,27 +199,40 @@ class _Cluster:
         for path in converted.ignored:
             self._skipped.append(Skipped(f"{item.title} {path}", "is no field of App Mesh", item.source))
 
-    def _resolver(self, item: KubernetesObject) -> Resolve:
+    def _resolver(self, item: KubernetesObject, home: Place) -> Resolve:
         def resolve(kind: str, reference: Mapping[str, Any]) -> str:
-            return self._name_of(KINDS[kind].title, reference, item.namespace)
+            return self._name_of(KINDS[kind].title, reference, item, home)
 
         return resolve
 
-    def _name_of(self, kind: str, reference: Mapping[str, Any], namespace: str) -> str:
-        where, name = str(reference.get("namespace") or namespace), str(reference["name"])
+    def _name_of(self, kind: str, reference: Mapping[str, Any], item: KubernetesObject, home: Place) -> str:
+        """The App Mesh name of what `item` refers to. What is in no file is looked for among what is there."""
+        where, name = str(reference.get("namespace") or item.namespace), str(reference["name"])
         found = self._objects.get((kind, where, name))
-        return found.app_mesh_name if found is not None else default_name(kind, where, name)
+        if found is not None:
+            return found.app_mesh_name
+        usual = default_name(kind, where, name)
+        if self._reading.live is not None:
+            owner = home.account or self._reading.account
+            there = self._reading.live.get((owner, home.mesh, KIND_NAMES[kind]), ())
+            longer = [each for each in there if each.startswith(f"{usual}.")]  # cart.web.svc.cluster.local
+            if usual not in there and len(longer) == 1:
+                return longer[0]
+            if usual not in there:
+                why = f"is in no file, and taken to be named {usual}"
+                self._skipped.append(Skipped(f"{item.title}'s {kind} {where}/{name}", why, item.source))
+        return usual
 
-    def _add_groups(self, node: KubernetesObject, converted: Converted) -> None:
+    def _add_groups(self, node: KubernetesObject, home: Place, converted: Converted) -> None:
         """The services of a node's backend groups become backends, after its own, each once."""
         own = converted.spec.get("backends", [])
         services = [backend.get("virtualService") for backend in mappings(own)]
         named = [service.get("virtualServiceName") for service in mappings(services)]
-        added = [name for name in dict.fromkeys(self._group_services(node)) if name not in named]
+        added = [name for name in dict.fromkeys(self._group_services(node, home)) if name not in named]
         if added and isinstance(own, list):
             converted.spec["backends"] = own + [{"virtualService": {"virtualServiceName": name}} for name in added]
 
-    def _group_services(self, node: KubernetesObject) -> Iterator[str]:
+    def _group_services(self, node: KubernetesObject, home: Place) -> Iterator[str]:
         for reference in mappings(node.spec.get("backendGroups")):
             if not isinstance(reference.get("name"), str):
                 self._problem(f"{node.title}: spec.backendGroups[].name: is required", node.source)
@@ -237,7 +250,7 @@ class _Cluster:
                 continue
             for service in mappings(group.spec.get("virtualservices")):
                 if isinstance(service.get("name"), str):
-                    yield self._name_of(VIRTUAL_SERVICE.title, service, where)
+                    yield self._name_of(VIRTUAL_SERVICE.title, service, group, home)
 
     def _services_of(self, namespace: str) -> Sequence[KubernetesObject]:
         return [

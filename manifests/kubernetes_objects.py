@@ -2,7 +2,7 @@
 
 The rules are those of the controller's admission webhooks and membership designators. Where they need a cluster, the
 files stand in for it: a Namespace's labels are those of its document, and where there is none, a mesh (or gateway) that
-is the only one in the files is taken.
+is the only one in the files is taken; of gateways, where none is in the files, the only one that is there.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from manifests.document import Reading
 from manifests.text import Located
 from mesh.kinds import GATEWAY_ROUTE, MESH, VIRTUAL_GATEWAY, VIRTUAL_NODE, VIRTUAL_ROUTER, VIRTUAL_SERVICE
 
@@ -23,6 +24,10 @@ KIND_NAMES: Mapping[str, str] = {
 }
 """Kind in a manifest to kind of the API. Routes are no objects: they stand in their router."""
 
+UNKNOWN = "?"
+"""The gateway of a gateway route before anybody has looked what is there: only its mesh is known."""
+
+_GATEWAY = VIRTUAL_GATEWAY.name
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
 
@@ -100,18 +105,17 @@ class Place:
 class Membership:
     """Which mesh an object belongs to, and which gateway a gateway route.
 
-    `namespaces`: labels of those that are in the files. `outside`: the mesh that the caller named for objects whose
-    own is not in the files.
+    `namespaces`: labels of those that are in the files. What is in no file is what `reading` says.
     """
 
     def __init__(
-        self, objects: Iterable[KubernetesObject], namespaces: Mapping[str, Mapping[str, str]], outside: str | None
+        self, objects: Iterable[KubernetesObject], namespaces: Mapping[str, Mapping[str, str]], reading: Reading
     ) -> None:
         every = list(objects)
         self._meshes = [each for each in every if each.kind == MESH.title]
         self._gateways = [each for each in every if each.kind == VIRTUAL_GATEWAY.title]
         self._namespaces = namespaces
-        self._outside = outside
+        self._reading = reading
 
     def mesh_of(self, item: KubernetesObject) -> Place:
         """The mesh of an object; NoMembership in the controller's words where there is none, or no single one."""
@@ -122,29 +126,34 @@ class Membership:
         found = self._selected(self._meshes, item)
         if len(found) == 1:
             return place(found[0])
-        if self._outside is not None:
-            named = [mesh for mesh in self._meshes if self._outside in (mesh.name, mesh.app_mesh_name)]
-            return place(named[0]) if named else Place(self._outside, None)
+        outside = self._reading.mesh
+        if outside is not None:
+            named = [mesh for mesh in self._meshes if outside in (mesh.name, mesh.app_mesh_name)]
+            return place(named[0]) if named else Place(outside, self._reading.mesh_owner)
         raise NoMembership(self._why("mesh", "meshes", found, item) + self._hint(item, ", or say --mesh NAME"))
 
-    def gateway_of(self, item: KubernetesObject) -> KubernetesObject:
-        """The virtual gateway of a gateway route; NoMembership likewise."""
+    def gateway_of(self, item: KubernetesObject) -> str:
+        """The App Mesh name of a gateway route's virtual gateway; NoMembership likewise."""
         ref = item.spec.get("virtualGatewayRef")
         if isinstance(ref, Mapping) and ref.get("name"):
-            where = ref.get("namespace") or item.namespace
-            for gateway in self._gateways:
-                if (gateway.namespace, gateway.name) == (where, ref["name"]):
-                    return gateway
-            return KubernetesObject(VIRTUAL_GATEWAY.title, str(where), str(ref["name"]), {}, {}, item.source)
-        wanting = [gateway for gateway in self._gateways if _takes(gateway, item)]
-        found = self._selected(wanting, item)
-        if len(found) != 1:
-            raise NoMembership(self._why("virtualGateway", "virtualGateways", found, item) + self._hint(item, ""))
-        if self.mesh_of(found[0]) != self.mesh_of(item):
-            raise NoMembership(
-                f"virtualGateway {found[0].name} does not belong to mesh {self.mesh_of(item).mesh}, as this does"
-            )
-        return found[0]
+            where, name = str(ref.get("namespace") or item.namespace), str(ref["name"])
+            named = [each for each in self._gateways if (each.namespace, each.name) == (where, name)]
+            return named[0].app_mesh_name if named else default_name(VIRTUAL_GATEWAY.title, where, name)
+        found = self._selected([gateway for gateway in self._gateways if _takes(gateway, item)], item)
+        home = self.mesh_of(item)
+        if len(found) == 1:
+            if self.mesh_of(found[0]) != home:
+                raise NoMembership(f"virtualGateway {found[0].name} does not belong to mesh {home.mesh}, as this does")
+            return found[0].app_mesh_name
+        if not self._gateways:
+            if self._reading.live is None and self._reading.gateway is None:
+                return UNKNOWN
+            there = (self._reading.live or {}).get((home.account or self._reading.account, home.mesh, _GATEWAY), ())
+            outside = [self._reading.gateway] if self._reading.gateway else sorted(there)
+            if len(outside) == 1:
+                return outside[0]
+        why = self._why("virtualGateway", "virtualGateways", found, item)
+        raise NoMembership(why + self._hint(item, ", or say --gateway NAME"))
 
     def _selected(self, choices: Sequence[KubernetesObject], item: KubernetesObject) -> list[KubernetesObject]:
         labels = {_NAMESPACE_LABEL: item.namespace, **self._namespaces.get(item.namespace, {})}

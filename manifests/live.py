@@ -39,6 +39,14 @@ def live_resource(document: Mapping[str, Any]) -> LiveResource:
     return LiveResource(key, document["spec"], tags, metadata["resourceOwner"])
 
 
+def names_by_kind(keys: Iterable[ResourceKey]) -> dict[tuple[str, str, str], set[str]]:
+    """What is there as a reader of manifests is told of it: names by mesh owner, mesh and kind."""
+    found: dict[tuple[str, str, str], set[str]] = {}
+    for key in keys:
+        found.setdefault((key.account, key.mesh, key.kind), set()).add(key.name)
+    return found
+
+
 _INNERMOST_FIRST = tuple(sorted(KINDS.values(), key=lambda kind: (kind.parent is None, kind is MESH)))
 
 

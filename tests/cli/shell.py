@@ -6,6 +6,10 @@ import asyncio
 import contextlib
 import io
 import json
+import os
+import pty
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,3 +63,22 @@ def use(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Shell:
     for name, value in environ_of(cloud).items():
         monkeypatch.setenv(name, value)
     return Shell(cloud)
+
+
+def on_a_terminal(answer: bytes, *arguments: str) -> tuple[int, str]:
+    """`meshlog` with a terminal in front of it, on which somebody answers one question."""
+    terminal, screen = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "cli.main", *arguments], stdin=screen, stderr=screen, stdout=subprocess.DEVNULL
+    ) as asked:
+        os.close(screen)
+        shown = b""
+        while b"[y/N]" not in shown:
+            shown += os.read(terminal, 4096)
+        os.write(terminal, answer + b"\n")
+        with contextlib.suppress(OSError):  # the other end closes
+            while more := os.read(terminal, 4096):
+                shown += more
+        code = asked.wait()
+    os.close(terminal)
+    return code, shown.decode()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from cli.client import ApiClient, find_target
+from cli.layout import Layout
 from tests.api.conftest import ACCOUNT, Cloud, call, cloud
-from tests.cli.shell import Shell, use
+from tests.cli.shell import Shell, on_a_terminal, use
 
 __all__ = ["cloud"]
 
@@ -268,3 +272,62 @@ async def test_files_that_are_none(shell: Shell, tmp_path: Path, text: bytes | N
 async def test_a_diff_is_of_files_or_of_moments(shell: Shell, shop: Path) -> None:
     assert "leave out the moments" in (await shell.run("diff", "1", "-f", str(shop), code=2)).err
     assert "say what to compare" in (await shell.run("diff", code=2)).err
+
+
+async def test_a_gateway_route_may_come_in_a_file_of_its_own(shell: Shell, shop: Path, tmp_path: Path) -> None:
+    gateway = """---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualGateway
+metadata: {name: in, namespace: web}
+spec:
+  namespaceSelector: {matchLabels: {mesh: shop}}
+  listeners: [{portMapping: {port: 8088, protocol: http}}]
+"""
+    route = """
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: GatewayRoute
+metadata: {name: all, namespace: web}
+spec: {httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: cart}}}}}}
+"""
+    rewrite(
+        shop, KUBERNETES.replace("spec: {provider", "spec: {awsName: cart.web.svc.cluster.local, provider") + gateway
+    )
+    await shell.run("apply", "-f", str(shop))
+    alone = tmp_path / "route.yaml"
+    rewrite(alone, route)
+    assert "or say --mesh NAME" in (await shell.run("apply", "-f", str(alone), code=1)).err
+    made = await shell.run("apply", "-f", str(alone), "--mesh", "shop", "-o", "json")
+    (change,) = made.data["changes"]
+    assert change["resource"] == "mesh/shop/virtualGateway/in_web/gatewayRoute/all_web"
+    target = change["after"]["spec"]["httpRoute"]["action"]["target"]
+    assert target == {"virtualService": {"virtualServiceName": "cart.web.svc.cluster.local"}}
+
+
+async def test_whoever_may_call_app_mesh_alone_can_apply(
+    shell: Shell, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shell.run("apply", "-f", str(shop))
+    allowed = {"Effect": "Allow", "Action": "appmesh:*", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    target = find_target(Layout(tmp_path), os.environ)
+    with ApiClient(target) as client:
+        await asyncio.to_thread(client.post, "/meshlog/v1/iam/users", {"user": "ci"})
+        policy = {"user": "ci", "name": "mesh", "document": document}
+        await asyncio.to_thread(client.post, "/meshlog/v1/iam/users/policies", policy)
+        key = await asyncio.to_thread(client.post, "/meshlog/v1/access-keys", {"user": "ci"})
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["access_key_id"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["secret_access_key"])
+    rewrite(shop, KUBERNETES.replace("weight: 1", "weight: 2").replace("v1.web.svc", "v2.web.svc"))
+    changed = await shell.run("apply", "-f", str(shop), "-o", "name")
+    assert changed.out.split() == [ALL[1], ALL[3]]
+    assert len((await shell.run("delete", "-f", str(shop), "-o", "name")).out.split()) == len(ALL)
+
+
+async def test_on_a_terminal_it_asks_and_shows_how_far_it_is(shell: Shell, shop: Path) -> None:
+    code, shown = await asyncio.to_thread(on_a_terminal, b"n", "apply", "-f", str(shop))
+    assert code == 130
+    assert "mesh/shop/virtualNode/v1_web" in shown
+    assert "5 to create. Go on?" in shown
+    assert await shell.cloud.records() == []
+    code, shown = await asyncio.to_thread(on_a_terminal, b"y", "apply", "-f", str(shop))
+    assert (code, "5 created" in shown, "━" in shown) == (0, True, True)

@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import os
-import pty
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -17,7 +13,7 @@ from cli.main import main
 from mesh.position import Position
 from tests.api.canary import NAMES, make_canary, route
 from tests.api.conftest import ACCOUNT, ADMIN, REGION, Cloud, call, cloud
-from tests.cli.shell import Shell, use
+from tests.cli.shell import Shell, on_a_terminal, use
 from tests.conditions import await_until
 
 __all__ = ["cloud"]
@@ -181,25 +177,6 @@ async def test_rollback_shows_a_diff_first(shell: Shell) -> None:
     assert (await shell.run("get", "route", "all", "-m", "m", "-o", "json")).data["spec"] == route(90, 10)
     await shell.run("rollback", "-m", "m", "--before", "9", "--yes")
     assert (await shell.run("get", "route", "all", "-m", "m", "-o", "json")).data["spec"] == route(0, 100)
-
-
-def on_a_terminal(answer: bytes, *arguments: str) -> tuple[int, str]:
-    """`meshlog` with a terminal in front of it, on which somebody answers one question."""
-    terminal, screen = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "cli.main", *arguments], stdin=screen, stderr=screen, stdout=subprocess.DEVNULL
-    ) as asked:
-        os.close(screen)
-        shown = b""
-        while b"[y/N]" not in shown:
-            shown += os.read(terminal, 4096)
-        os.write(terminal, answer + b"\n")
-        with contextlib.suppress(OSError):  # the other end closes
-            while more := os.read(terminal, 4096):
-                shown += more
-        code = asked.wait()
-    os.close(terminal)
-    return code, shown.decode()
 
 
 async def test_rollback_shows_asks_and_does_what_was_shown(shell: Shell) -> None:

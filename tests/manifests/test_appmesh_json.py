@@ -106,3 +106,10 @@ def test_each_resource_of_a_list_knows_its_line() -> None:
     (document,) = documents(json.dumps([NODE, NODE | {"virtualNodeName": "b"}], indent=1), "nodes.json")
     first, second = read([document], READING).resources
     assert (first.source, second.source) == ("nodes.json:2", "nodes.json:9")
+
+
+def test_a_mesh_from_outside_may_be_somebody_else_s() -> None:
+    shared = Reading(ACCOUNT, "r", mesh="shop", mesh_owner=OTHER)
+    without = {"virtualNodeName": "front", "spec": {}}
+    assert [item.account for item in read_value(without, shared).resources] == [OTHER]
+    assert [item.account for item in read_value(NODE, shared).resources] == [None]

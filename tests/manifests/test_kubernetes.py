@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from textwrap import dedent
 from typing import Any
 
@@ -152,8 +153,18 @@ class TestMembership:
         route = custom("GatewayRoute", "r", "{}").replace("namespace: web}", "namespace: web, labels: {to: right}}")
         assert "mesh/shop/virtualGateway/right_web/gatewayRoute/r_web" in by_path(manifest(MESH + gateways + route))
 
+    def test_a_gateway_that_is_in_no_file_is_the_only_one_that_is_there_or_the_one_named(self) -> None:
+        route = MESH + custom("GatewayRoute", "r", "{}")
+        there = {(ACCOUNT, "shop", "virtualGateway"): {"in_web"}}
+        found = manifest(route, reading=replace(READING, live=there))
+        assert "mesh/shop/virtualGateway/in_web/gatewayRoute/r_web" in by_path(found)
+        named = manifest(route, reading=replace(READING, gateway="out", live=there))
+        assert "mesh/shop/virtualGateway/out/gatewayRoute/r_web" in by_path(named)
+        there = {(ACCOUNT, "shop", "virtualGateway"): {"in_web", "out_web"}}
+        assert "or say --gateway NAME" in says(manifest(route, reading=replace(READING, live=there)))
+
     def test_a_gateway_route_without_a_gateway_is_told(self) -> None:
-        found = manifest(MESH + custom("GatewayRoute", "r", "{}"))
+        found = manifest(MESH + custom("GatewayRoute", "r", "{}"), reading=replace(READING, live={}))
         assert "failed to find matching virtualGateway for namespace: web, expecting 1 but found 0" in says(found)
 
 
@@ -197,6 +208,25 @@ class TestReferences:
         assert found["mesh/shop/virtualNode/front_web"].spec == {
             "backends": [{"virtualService": {"virtualServiceName": "cart.web"}}]
         }
+
+    def test_what_is_in_no_file_is_looked_for_among_what_is_there(self) -> None:
+        there = {(ACCOUNT, "shop", "virtualService"): {"cart.web.svc.cluster.local", "pay.web", "pay.web.svc"}}
+        backends = "".join(
+            f"{{virtualService: {{virtualServiceRef: {{name: {name}}}}}}}, " for name in ("cart", "pay", "new")
+        )
+        text = MESH + custom("VirtualNode", "a", f"{{backends: [{backends}]}}")
+        found = manifest(text, reading=replace(READING, live=there))
+        assert [
+            each["virtualService"]["virtualServiceName"]
+            for each in by_path(found)["mesh/shop/virtualNode/a_web"].spec["backends"]
+        ] == [
+            "cart.web.svc.cluster.local",
+            "pay.web",
+            "new.web",
+        ]
+        assert [(skipped.what, skipped.why) for skipped in found.skipped if "VirtualService" in skipped.what] == [
+            ("VirtualNode web/a's VirtualService web/new", "is in no file, and taken to be named new.web")
+        ]
 
     def test_an_arn_gives_its_name_and_a_wrong_one_is_told(self) -> None:
         arn = "arn:aws:appmesh:eu-west-1:999999999999:mesh/other/virtualService/pay.example.com"
@@ -404,7 +434,7 @@ _OBJECTS = st.fixed_dictionaries(
 
 @given(st.lists(_OBJECTS, max_size=4))
 def test_any_objects_are_read_or_told(objects: list[dict[str, Any]]) -> None:
-    found = read([Document(value, "f", 1) for value in objects], Reading(ACCOUNT, "r", mesh="m"))
+    found = read([Document(value, "f", 1) for value in objects], Reading(ACCOUNT, "r", mesh="m", live={}))
     for item in found.resources:
         assert isinstance(item.spec, dict)
         assert item.name
