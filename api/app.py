@@ -244,4 +244,5 @@ def create_app(ports: ApiPorts) -> Starlette:
     app.router.redirect_slashes = False
     app.state.edge = edge
     app.state.commands = commands
+    app.state.key_use = key_use
     return app

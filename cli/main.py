@@ -47,7 +47,7 @@ COMMANDS: Mapping[str, Loaded] = {
     "audit": Loaded("cli.audit", "audit", "Show every call, accepted or refused, as CloudTrail does."),
     "fsck": Loaded("cli.check", "fsck", "Verify the whole log: contiguity, hashes, and that it opens."),
     "quarantine": Loaded("cli.quarantine", "quarantine", "Pass over a record that stops every server."),
-    "iam": Loaded("cli.iam", "iam", "Make, list and disable access keys."),
+    "iam": Loaded("cli.iam", "iam", "Say who may do what: users, roles, policies, access keys."),
     "mesh": Loaded("cli.sharing", "mesh", "Share meshes with other accounts."),
     "account": Loaded("cli.sharing", "account", "Add and list the accounts of the cluster."),
     "backup": Loaded("cli.backup", "backup", "List and verify the archive; restore the cluster from it."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
@@ -110,3 +111,12 @@ def endpoint_options(function: Function) -> Function:
         envvar="MESHLOG_ENDPOINT",
         help="An API server elsewhere, with the AWS_* key.  [env: MESHLOG_ENDPOINT]",
     )(function)
+
+
+def read_text(file: str) -> str:
+    """What is in a file that was named on the command line, or on stdin ('-'); SettingsError if it cannot be read."""
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{file}: {reason}") from error

@@ -181,7 +181,7 @@ def delete_principal(state: State, command: DeletePrincipal, context: Context) -
     for what, left, how in (
         ("delete access keys", keys, "meshlog iam key delete"),
         ("detach all policies", principal.policies, "meshlog iam policy detach"),
-        ("delete policies", [name for name, _ in principal.inline], "meshlog iam policy remove"),
+        ("delete policies", [name for name, _ in principal.inline], "meshlog iam policy delete NAME --user"),
     ):
         if left:
             raise Conflict(f"Cannot delete entity, must {what} first: {', '.join(left)} (`{how}`)")
