@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -106,10 +107,16 @@ KEY = CallerKey("MLOGAAAABBBBCCCCDDDD", "our secret", "eu-west-1")
 
 @asynccontextmanager
 async def connected(
-    urls: Sequence[str], *, key: CallerKey = KEY, probing: bool = False, allow_remote: bool = False, **patience: float
+    urls: Sequence[str],
+    *,
+    key: CallerKey = KEY,
+    tls: ssl.SSLContext | None = None,
+    probing: bool = False,
+    allow_remote: bool = False,
+    **patience: float,
 ) -> AsyncIterator[Endpoint]:
     clock, said = SystemClock(), list[str]()
-    relay = Relay([Upstream(url, clock) for url in urls], key, clock, said.append, Patience(**patience))
+    relay = Relay([Upstream(url, clock, tls) for url in urls], key, clock, said.append, Patience(**patience))
     app = ConnectApp(relay, clock, SystemEntropy(), allow_remote=allow_remote)
     server = HttpServer(app, ("127.0.0.1", 0), clock=clock, entropy=SystemEntropy())
     probes = [asyncio.ensure_future(probe) for probe in relay.probes()] if probing else []
