@@ -109,7 +109,7 @@ def apply(
 @_manner_options
 def delete(layout: Layout, *, given: Given, endpoint: str | None, **manner: Any) -> int:
     """Delete what the files have, users before what they use. What is not there any more is not missed."""
-    with _session(layout, given, endpoint) as session:
+    with _session(layout, given, endpoint, names_only=True) as session:
         return _carry_out(session, plan_delete(session.manifest, session.around), Manner(**manner))
 
 
@@ -137,7 +137,9 @@ class _Session:
 
 
 @contextmanager
-def _session(layout: Layout, given: Given, endpoint: str | None, meshes: Iterable[str] = ()) -> Iterator[_Session]:
+def _session(
+    layout: Layout, given: Given, endpoint: str | None, meshes: Iterable[str] = (), *, names_only: bool = False
+) -> Iterator[_Session]:
     """`meshes`: names of the caller's own that are looked at although no file is about them."""
     files = read_files(given)  # before anybody is called
     mesh, owner = split_mesh(given.mesh or "")
@@ -152,6 +154,7 @@ def _session(layout: Layout, given: Given, endpoint: str | None, meshes: Iterabl
         parameters=given.parameters,
         imports=given.imports,
         stack=given.stack,
+        names_only=names_only,
     )
     manifest = parse(files, reading)
     if not manifest.resources and not manifest.problems:

@@ -80,22 +80,24 @@ def _read_resource(template: Template, logical_id: str, source: str) -> Manifest
 
 
 def _desired(template: Template, logical_id: str, kind: Kind, source: str) -> Desired:
-    resource = template.resources[logical_id]
-    members = api_form(f"Create{kind.title}Input", template.properties(logical_id), without=_NO_PROPERTIES)
+    retained = str(template.resources[logical_id].get("DeletionPolicy", "Delete")).startswith("Retain")
+    members: Mapping[str, Any] = {}
+    if not template.reading.names_only:
+        members = api_form(f"Create{kind.title}Input", template.properties(logical_id), without=_NO_PROPERTIES)
+        if "spec" not in members and kind is not MESH:
+            raise CannotResolveError("Spec: is required")
     key = template.key(logical_id, kind)
-    if "spec" not in members and kind is not MESH:
-        raise CannotResolveError("Spec: is required")
     tags = members.get("tags")
     return Desired(
         kind=kind.name,
-        account=members.get("meshOwner"),
+        account=None if key.account == template.reading.account else key.account,
         mesh=key.mesh,
         parent=key.parent,
         name=key.name,
         spec=members.get("spec", {}),
         tags=None if tags is None else {tag.get("key", ""): tag.get("value", "") for tag in tags},
         source=source,
-        retained=str(resource.get("DeletionPolicy", "Delete")).startswith("Retain"),
+        retained=retained,
     )
 
 

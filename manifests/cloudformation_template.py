@@ -36,7 +36,7 @@ class Template:
     """
 
     def __init__(self, document: Document, reading: Reading) -> None:
-        self.document = document
+        self.document, self.reading = document, reading
         resources = _section(document.value, "Resources")
         self.resources: Mapping[str, Mapping[str, Any]] = _objects(resources)
         self.not_resources = [name for name in resources if name not in self.resources]
@@ -44,15 +44,14 @@ class Template:
         self._mappings = _section(document.value, "Mappings")
         self._conditions = _section(document.value, "Conditions")
         self._outputs = _objects(_section(document.value, "Outputs"))
-        self._reading = reading
         self._asking: list[tuple[str, ...]] = []
         self.imported_from: Callable[[str], Any] = _exported_by_nobody
 
     @property
     def stack(self) -> str:
         """The stack's name: as given, else the file's name without its endings, as a stack could be called."""
-        if self._reading.stack:
-            return self._reading.stack
+        if self.reading.stack:
+            return self.reading.stack
         stem = PurePath(self.document.file).name.split(".")[0]
         return re.sub(r"[^A-Za-z0-9-]+", "-", stem).strip("-") or "stack"
 
@@ -75,7 +74,7 @@ class Template:
         """What an App Mesh resource of this template is called."""
         name = self._name(logical_id, kind, kind.title + "Name")
         if kind is MESH:
-            return ResourceKey(self._reading.account, name, kind.name, "", name)
+            return ResourceKey(self.reading.account, name, kind.name, "", name)
         parent = self._name(logical_id, kind, f"{KINDS[kind.parent].title}Name") if kind.parent else ""
         mesh = self._name(logical_id, kind, "MeshName")
         return ResourceKey(self._name(logical_id, kind, "MeshOwner"), mesh, kind.name, parent, name)
@@ -95,8 +94,8 @@ class Template:
     # The scope of the functions.
 
     def ref(self, name: str) -> Any:
-        if name in self._reading.parameters and name not in self.parameters:
-            return self._reading.parameters[name]
+        if name in self.reading.parameters and name not in self.parameters:
+            return self.reading.parameters[name]
         if name.startswith("AWS::"):
             return self._pseudo_parameter(name)
         if name in self.parameters:
@@ -111,7 +110,7 @@ class Template:
         raise CannotResolveError(_at_aws(f"Ref of {name} ({of_type})", name))
 
     def attribute(self, name: str, attribute: str) -> Any:
-        given = self._reading.parameters.get(f"{name}.{attribute}")
+        given = self.reading.parameters.get(f"{name}.{attribute}")
         if given is not None:
             return given
         kind = self._existing(name)
@@ -138,7 +137,7 @@ class Template:
             return truth(self._conditions[name], self, f"Conditions.{name}")
 
     def imported(self, name: str) -> Any:
-        given = self._reading.imports.get(name)
+        given = self.reading.imports.get(name)
         return given if given is not None else self.imported_from(name)
 
     def _name(self, logical_id: str, kind: Kind, member: str) -> str:
@@ -156,16 +155,16 @@ class Template:
                 )
             return name
         if member == "MeshOwner":
-            return self._reading.account
+            return self.reading.account
         if member == f"{kind.title}Name" and member != "VirtualServiceName":
             return f"{self.stack}-{logical_id}"
         raise CannotResolveError(f"{member}: is required")
 
     def _app_mesh_attribute(self, logical_id: str, kind: Kind, attribute: str) -> str:
         if attribute in ("Arn", "Id"):
-            return arn(self._reading.region, self.key(logical_id, kind))
+            return arn(self.reading.region, self.key(logical_id, kind))
         if attribute == "ResourceOwner":
-            return self._reading.account
+            return self.reading.account
         if attribute == "Uid":
             raise CannotResolveError(
                 f"the Uid of {logical_id} is not known before it is created: give it with "
@@ -188,11 +187,11 @@ class Template:
         return _section(self.resources[logical_id], "Properties"), self.type_of(logical_id)
 
     def _pseudo_parameter(self, name: str) -> Any:
-        region = self._reading.region
+        region = self.reading.region
         partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
         known = {
             "AWS::NoValue": NO_VALUE,
-            "AWS::AccountId": self._reading.account,
+            "AWS::AccountId": self.reading.account,
             "AWS::Region": region,
             "AWS::Partition": partition,
             "AWS::URLSuffix": "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com",
@@ -206,7 +205,7 @@ class Template:
     def _parameter(self, name: str) -> Any:
         declared = self.parameters[name]
         of_type = str(declared.get("Type", "String"))
-        given = self._reading.parameters.get(name)
+        given = self.reading.parameters.get(name)
         if given is None and of_type.startswith("AWS::SSM::Parameter::Value"):
             raise CannotResolveError(_at_aws(f"{name} (an SSM parameter)", name))
         value = declared.get("Default") if given is None else given

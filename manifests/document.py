@@ -88,6 +88,8 @@ class Reading:
     routes whose own is in no file; `namespace`: that of Kubernetes objects without one. `live`: names of what is there
     by mesh owner, mesh and kind, for references to what is in no file; None before anybody has looked. `parameters` and
     `imports`: values for a CloudFormation template's Parameters and Fn::ImportValue; `stack`: its AWS::StackName.
+    `names_only`: what resources are called is all that is asked (they shall go), so a template's values for their specs
+    need not be known.
     """
 
     account: str
@@ -100,3 +102,4 @@ class Reading:
     parameters: Mapping[str, str] = field(default_factory=dict)
     imports: Mapping[str, str] = field(default_factory=dict)
     stack: str | None = None
+    names_only: bool = False

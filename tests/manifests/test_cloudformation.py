@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -260,6 +261,15 @@ Resources:
         "Gateway: MeshName: another stack's export 'shop:Mesh' is wanted: give it with --import-value "
         "'shop:Mesh=VALUE', or apply the template that exports it together with this one"
     )
+
+
+def test_what_shall_go_needs_no_values_of_its_spec() -> None:
+    (document,) = documents(SHOP.replace("!GetAtt Registry.Name", "!GetAtt Unknown.Name"), "shop.yaml")
+    reading = Reading(ACCOUNT, "eu-west-1", parameters={"Project": "shop"})
+    assert [str(each) for each in cloudformation.parse([document], reading).problems]
+    manifest = cloudformation.parse([document], replace(reading, names_only=True))
+    assert not manifest.problems
+    assert [each.name for each in manifest.resources] == [each.name for each in read(SHOP, Project="shop").resources]
 
 
 def test_what_cdk_synthesises_is_read() -> None:
