@@ -17,14 +17,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from api.appmesh import confirmed_state, origin_of
+from api.appmesh import origin_of
 from api.authorization import Target
 from api.calls import Answer, Call
 from api.commands import CommandService
 from api.history import iso
-from api.key_use import KeyUse
 from api.past import event_at
 from api.ports import ApiPorts
+from api.reads import READING, reading
 from api.requests import Fields, in_time, read_body, read_query, route, router_of
 from api.routes import Router
 from identity.access_key import draw_key
@@ -42,8 +42,8 @@ _Change = type[DisableAccessKey] | type[EnableAccessKey] | type[DeleteAccessKey]
 class AccessKeysApi:
     """The handlers, bound to one server's ports."""
 
-    def __init__(self, ports: ApiPorts, commands: CommandService, use: KeyUse) -> None:
-        self._ports, self._commands, self._use = ports, commands, use
+    def __init__(self, ports: ApiPorts, commands: CommandService) -> None:
+        self._ports, self._commands = ports, commands
 
     def router(self) -> Router:
         """Its routes."""
@@ -53,7 +53,7 @@ class AccessKeysApi:
         )
         return router_of(
             [
-                route("GET access-keys", f"{IAM}:ListAccessKeys", read_query("user"), _of_user, self._list),
+                route("GET access-keys", f"{IAM}:ListAccessKeys", read_query("user", *READING), _of_user, self._list),
                 route("POST access-keys", f"{IAM}:CreateAccessKey", read_body(_CREATE_FIELDS), _of_user, self._create),
                 route("POST access-keys/disable", update, change, _of_user, disable),
                 route("POST access-keys/enable", update, change, _of_user, enable),
@@ -62,11 +62,11 @@ class AccessKeysApi:
         )
 
     async def _list(self, call: Call) -> Answer:
-        state, principal = await confirmed_state(self._ports), _principal(call.caller, call.members)
-        keys = [key for key in state.access_keys.values() if key.account == call.caller.account]
+        read, principal = await reading(self._ports, call), _principal(call.caller, call.members)
+        keys = [key for key in read.state.access_keys.values() if key.account == call.caller.account]
         keys = [key for key in keys if principal in ("", key.principal)]
         keys.sort(key=lambda key: (key.created_us, key.access_key_id))
-        return Answer({"access_keys": [self._document(key) for key in keys]}, state.position)
+        return read.answer({"access_keys": [self._document(key) for key in keys]})
 
     async def _create(self, call: Call) -> Answer:
         access_key_id, secret = draw_key(self._ports.entropy)
@@ -101,7 +101,7 @@ class AccessKeysApi:
         return Answer(gone if key is None else self._document(key), outcome.position)
 
     def _document(self, key: AccessKey) -> dict[str, Any]:
-        used_us = self._use.last_us(key)
+        used_us = self._ports.key_sightings.last_us(key)
         return {
             "access_key_id": key.access_key_id,
             "principal": key.principal,

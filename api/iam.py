@@ -29,6 +29,7 @@ from api.calls import Answer, Call
 from api.commands import CommandService
 from api.history import iso
 from api.ports import ApiPorts
+from api.reads import READING, reading
 from api.requests import Fields, read_body, read_query, route, router_of
 from api.routes import Route, Router
 from identity.caller import Caller
@@ -118,10 +119,10 @@ class IamApi:
         answer: Callable[[State, Call], dict[str, Any]],
     ) -> Route:
         async def handle(call: Call) -> Answer:
-            state = await confirmed_state(self._ports)
-            return Answer(answer(state, call), state.position)
+            read = await reading(self._ports, call)
+            return read.answer(answer(read.state, call))
 
-        return route(target, f"{IAM}:{action}", read_query(*query), targets, handle)
+        return route(target, f"{IAM}:{action}", read_query(*query, *READING), targets, handle)
 
     def _change(
         self,

@@ -128,14 +128,14 @@ COMPONENTS: Mapping[str, Schema] = {
     ),
     "Principal": record(
         {"arn": TEXT, "name": TEXT, "created": TIME, "policies": list_of(TEXT), "inline": list_of(TEXT)},
-        {"trust": TEXT, "documents": OBJECT, "access_keys": list_of(TEXT)},
+        {"trust": TEXT, "documents": OBJECT, "access_keys": list_of(TEXT), **AGE},
     ),
     "Policy": record(
         {
             "arn": TEXT, "name": TEXT, "description": maybe(TEXT), "version": WHOLE, "created": maybe(TIME),
             "updated": maybe(TIME), "attached": list_of(TEXT),
         },
-        {"document": TEXT},
+        {"document": TEXT, **AGE},
     ),
     "Gone": record({"arn": TEXT, "name": TEXT, "deleted": YES_NO}),
     "Share": record({"mesh": TEXT, "owner": TEXT, "account": TEXT, "since": POSITION}),

@@ -41,7 +41,7 @@ def _of_principals(kind: str) -> dict[str, Told]:
     """Users and roles have the same routes."""
     plural, principal = f"{kind}s", ref("Principal")
     return {
-        f"GET iam/{plural}": Told(f"The account's {plural}", record({plural: list_of(principal)})),
+        f"GET iam/{plural}": Told(f"The account's {plural}", record({plural: list_of(principal)}, AGE)),
         f"GET iam/{plural}/show": Told(f"One {kind}, with its inline policies and its access keys", principal),
         f"POST iam/{plural}": Told(f"Make a {kind}", principal),
         f"POST iam/{plural}/delete": Told(f"Delete a {kind}", ref("Gone")),
@@ -111,7 +111,7 @@ TOLD: Mapping[str, Told] = {
         "would change; its `seen`, given back, makes the call fail if the mesh has changed since.",
     ),
     "GET access-keys": Told(
-        "The account's access keys, without their secrets", record({"access_keys": list_of(ref("AccessKey"))})
+        "The account's access keys, without their secrets", record({"access_keys": list_of(ref("AccessKey"))}, AGE)
     ),
     "POST access-keys": Told(
         "Make an access key for a user", ref("AccessKey"), "The secret is told this once, and by a repeated call."
@@ -125,7 +125,7 @@ TOLD: Mapping[str, Told] = {
     **_of_principals("role"),
     "POST iam/roles/trust": Told("Replace who may assume a role", ref("Principal")),
     "GET iam/policies": Told("The account's policies, and AWS's managed ones", record(
-        {"policies": list_of(ref("Policy"))}
+        {"policies": list_of(ref("Policy"))}, AGE
     )),
     "GET iam/policies/show": Told("A policy and its document", ref("Policy")),
     "POST iam/policies": Told(
