@@ -1,8 +1,9 @@
 """Proxies that sign: what a frontend was shown becomes the node that the proxy may be, or a gRPC status and a sentence.
 
-The stock App Mesh image signs each stream (SigV4, service `appmesh`, an empty body). Whoever may be issued a
-certificate for a node (`appmesh:StreamAggregatedResources` on it) may be it by its access key too; `node.id` alone
-never says anything. Credentials that proved right once are asked after for as long as the stream is open.
+The stock App Mesh image signs each stream (SigV4, service `appmesh`, an empty body), and so may any Envoy, by the
+filter `aws_request_signing` in its xDS cluster (an unsigned payload). Whoever may be issued a certificate for a node
+(`appmesh:StreamAggregatedResources` on it) may be it by its access key too; `node.id` alone never says anything.
+Credentials that proved right once are asked after for as long as the stream is open.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class ProxyGate:
     async def _granted(self, presented: Presented) -> Granted:
         path = presented.method
         readings = [
-            SignedRequest("POST", path, "", (("host", host), *presented.headers), b"") for host in presented.hosts
+            SignedRequest("POST", path, "", (("host", host), *presented.headers), b"", streams=True)
+            for host in presented.hosts
         ]
         if not readings:
             raise Unavailable(

@@ -25,6 +25,7 @@ INCOMPLETE = "IncompleteSignatureException"
 
 TIMESTAMP = "%Y%m%dT%H%M%SZ"
 AMZ = "x-amz-"
+UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 DATE_HEADER, BODY_HASH_HEADER, TOKEN_HEADER = "x-amz-date", "x-amz-content-sha256", "x-amz-security-token"
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
@@ -48,13 +49,17 @@ _QUERY_SIGNS = {*_QUERY_NEEDED, _QUERY_SIGNATURE, _QUERY_TOKEN}
 
 
 class SignedRequest(NamedTuple):
-    """The request as it came over the wire: `path` and `query` still percent-encoded, header names in lower case."""
+    """The request as it came over the wire: `path` and `query` still percent-encoded, header names in lower case.
+
+    `streams`: its body is a stream, which goes on after the signature was made and is not covered by it.
+    """
 
     method: str
     path: str
     query: str
     headers: Sequence[tuple[str, str]]
     body: bytes
+    streams: bool = False
 
     def values(self, name: str) -> list[str]:
         """Every value of a header."""

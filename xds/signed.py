@@ -8,6 +8,7 @@ count; when nobody can say, the stream goes on (I3).
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -23,8 +24,11 @@ from xds.actions import Close, Code
 
 log = structlog.get_logger(__name__)
 
-_SIGNED = ("authorization", "date")
-_SIGNED_PREFIX = "x-amz-"
+_SIGNED_NAMES = re.compile(r"SignedHeaders=([^ ,]+)")
+_ALWAYS = ("authorization", "date")
+_ALWAYS_PREFIX = "x-amz-"
+_OF_GRPC = {"content-type": "application/grpc", "te": "trailers"}
+"""Headers of every gRPC request that gRPC does not show to a server; an Envoy that signs by its filter signs them."""
 
 End = Callable[[Code, str], None]
 """Ends a stream."""
@@ -50,10 +54,16 @@ class Signing(NamedTuple):
 
 
 def signed_headers(metadata: Iterable[tuple[str, Any]]) -> tuple[tuple[str, str], ...]:
-    """What a signature may consist of, or cover, in a call's metadata; empty if the caller signed nothing."""
-    texts = ((name.lower(), value) for name, value in metadata if isinstance(value, str))
-    found = tuple((name, value) for name, value in texts if name in _SIGNED or name.startswith(_SIGNED_PREFIX))
-    return found if any(name == "authorization" for name, _ in found) else ()
+    """What a call's signature consists of, and what it covers; empty if the caller signed nothing."""
+    texts = [(name.lower(), value) for name, value in metadata if isinstance(value, str)]
+    authorization = next((value for name, value in texts if name == "authorization"), None)
+    if authorization is None:
+        return ()
+    match = _SIGNED_NAMES.search(authorization)
+    named = set(match[1].split(";")) if match else set()
+    shown = [(name, value) for name, value in texts if name in (*_ALWAYS, *named) or name.startswith(_ALWAYS_PREFIX)]
+    hidden = named.intersection(_OF_GRPC).difference(name for name, _ in shown)
+    return (*shown, *((name, _OF_GRPC[name]) for name in sorted(hidden)))
 
 
 def address_of(peer: str) -> str:

@@ -205,6 +205,7 @@ async def test_a_signature_for_another_name_or_method_is_none(plane: Plane) -> N
         whole._replace(method=METHOD_DELTA),
         whole._replace(headers=headers[:-1]),
         whole._replace(headers=(*headers, ("x-amz-target", "unsigned"))),
+        whole._replace(headers=tuple((name, value.replace(EMPTY_SHA256, "0" * 64)) for name, value in headers)),
     ):
         verdict = await gate.check(changed)
         assert isinstance(verdict, Refused)

@@ -212,4 +212,13 @@ def test_names_and_addresses() -> None:
     assert address_of("ipv6:%5B2001:db8::1%5D:5") == "2001:db8::1"
     assert address_of("ipv6:[fe80::1%25eth0]:5") == "fe80::1"
     assert address_of("unix:/tmp/x") == ""
+
+
+def test_what_a_signature_covers_is_passed_up_with_what_grpc_hides() -> None:
     assert signed_headers([("x-amz-date", "now")]) == ()
+    authorization = "AWS4-HMAC-SHA256 Credential=k, SignedHeaders=content-type;host;te;x-mine, Signature=0"
+    metadata = [("authorization", authorization), ("x-mine", "1"), ("x-other", "2"), ("x-amz-date", "now")]
+    assert signed_headers(metadata) == (
+        ("authorization", authorization), ("x-mine", "1"), ("x-amz-date", "now"),
+        ("content-type", "application/grpc"), ("te", "trailers"),
+    )  # fmt: skip
