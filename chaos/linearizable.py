@@ -10,7 +10,7 @@ It must never be green for lack of evidence, nor because it gave up: a history t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
@@ -21,8 +21,8 @@ from chaos.checks import Check
 CREATE, UPDATE, DELETE, DESCRIBE, LIST = "create", "update", "delete", "describe", "list"
 READS = (DESCRIBE, LIST)
 CONFLICT, NOT_FOUND, IN_USE = "ConflictException", "NotFoundException", "ResourceInUseException"
-STEPS_MAX = 2_000_000
-"""Steps of the search before it counts as undecided: histories of correct servers take about two a call."""
+STEPS_MAX = 300_000
+"""Steps of the search before it counts as undecided: histories of correct servers take about one a call."""
 
 
 class Seen(NamedTuple):
@@ -132,49 +132,78 @@ class _Search:
         self.mesh: Mesh = HashTrieMap()
         self._taken = 0
         self._tried: set[tuple[int, Mesh]] = set()
-        self._path: list[tuple[_Link, Mesh, bool]] = []
+        self._path: list[tuple[_Link, Mesh, Iterator[_Link] | None]] = []
 
     @property
     def depth(self) -> int:
         return len(self._path)
+
+    @property
+    def next_answer(self) -> int:
+        """Whose answer is the first that is not in the order yet: nothing that began after it may come before it."""
+        link = self.head.after
+        while link is not None and link.call is not None:
+            link = link.after
+        assert link is not None  # noqa: S101 - asked only while there is one
+        return link.number
 
     def take_reads(self) -> None:
         """Take at once whatever may come next and changes nothing: if it fits here, later would be no better."""
         link = self.head.after
         while link is not None and link.call is not None:
             if link.call.definite and step(self.mesh, link.call) is self.mesh:
-                self._take(link, self.mesh, chosen=False)
+                self._take(link, self.mesh, None)
+                if link.after is link.match and link.match is not None:
+                    link = link.match  # out of the list with it, and so no answer that stands in the way
             link = link.after
 
-    def choose(self, link: _Link) -> bool:
-        """Take a call next, unless it does not fit, or the same was tried before in another order."""
-        assert link.call is not None  # noqa: S101 - answers are not taken
-        after = step(self.mesh, link.call)
-        state = (self._taken | (1 << link.number), after)
-        if after is None or state in self._tried:
-            return False
-        self._tried.add((state[0], after))
-        self._take(link, after, chosen=True)
-        return True
+    def choices(self) -> Iterator[_Link]:
+        """What may come next: answered calls first, in the order that their positions suggest (which may be a lie, and
+        then costs time only); then those without an answer, which may have come at any time.
+        """
+        found: list[_Link] = []
+        link = self.head.after
+        while link is not None and link.call is not None:
+            found.append(link)
+            link = link.after
+        return iter(sorted(found, key=_likely))
 
-    def go_back(self) -> _Link | None:
-        """Undo the last choice, and what was taken since; gives what was chosen, None if there was no choice left."""
+    def choose(self, choices: Iterator[_Link]) -> bool:
+        """Take the first of `choices` that fits, and was not tried before in another order; False if there is none."""
+        for link in choices:
+            assert link.call is not None  # noqa: S101 - answers are not taken
+            after = step(self.mesh, link.call)
+            taken = self._taken | (1 << link.number)
+            if after is not None and after is not self.mesh and (taken, after) not in self._tried:
+                self._tried.add((taken, after))
+                self._take(link, after, choices)
+                return True
+        return False
+
+    def go_back(self) -> Iterator[_Link] | None:
+        """Undo the last choice, and what was taken since; gives the choices that are left there, None at the begin."""
         while self._path:
-            link, self.mesh, chosen = self._path.pop()
+            link, self.mesh, choices = self._path.pop()
             assert link.call is not None  # noqa: S101 - answers are not taken
             self._taken &= ~(1 << link.number)
             self.left += link.call.definite
             _unlift(link)
-            if chosen:
-                return link
+            if choices is not None:
+                return choices
         return None
 
-    def _take(self, link: _Link, after: Mesh, *, chosen: bool) -> None:
+    def _take(self, link: _Link, after: Mesh, choices: Iterator[_Link] | None) -> None:
         assert link.call is not None  # noqa: S101 - answers are not taken
-        self._path.append((link, self.mesh, chosen))
+        self._path.append((link, self.mesh, choices))
         self.mesh, self._taken = after, self._taken | (1 << link.number)
         self.left -= link.call.definite
         _lift(link)
+
+
+def _likely(link: _Link) -> tuple[bool, tuple[int, int], int]:
+    call = link.call
+    assert call is not None  # noqa: S101 - answers are no choices
+    return not call.definite, call.position or (0, 0), link.number
 
 
 def stuck_at(calls: Sequence[Call], steps_max: int = STEPS_MAX) -> Call | None:
@@ -184,25 +213,20 @@ def stuck_at(calls: Sequence[Call], steps_max: int = STEPS_MAX) -> Call | None:
     """
     search, furthest, furthest_depth = _Search(calls), -1, -1
     search.take_reads()
-    link = search.head.after
+    choices: Iterator[_Link] | None = search.choices()
     for _ in range(steps_max):
         if not search.left:
             return None
-        assert link is not None  # noqa: S101 - a definite call's answer is still ahead
-        if link.call is not None:
-            if search.choose(link):
-                search.take_reads()
-                link = search.head.after
-            else:
-                link = link.after
-            continue
-        # Somebody was answered here whose call has no place in this order: one of the choices before was wrong.
-        if search.depth > furthest_depth:
-            furthest, furthest_depth = link.number, search.depth
-        last = search.go_back()
-        if last is None:
+        if choices is None:
             return calls[furthest]
-        link = last.after
+        if search.choose(choices):
+            search.take_reads()
+            choices = search.choices()
+            continue
+        # Somebody was answered next whose call has no place in this order: one of the choices before was wrong.
+        if search.depth > furthest_depth:
+            furthest, furthest_depth = search.next_answer, search.depth
+        choices = search.go_back()
     raise Undecided
 
 
