@@ -17,6 +17,7 @@ from runtime.settings import (
     EtcdPeer,
     FrontendSettings,
     KekSettings,
+    LimitSettings,
     ProcessSettings,
     ProjectorSettings,
     TlsFiles,
@@ -47,6 +48,7 @@ API = ApiSettings(
     proxy_authority=AuthorityFiles(certificate=Path("a/p.crt"), key=Path("a/p.key")),
     frontends=(Endpoint('zone "one" \\ β\x7f', "127.0.0.1:7412"),),
     http_tls=TLS,
+    limits=LimitSettings(requests_per_s=7, connections=99),
 )
 EVERY_ROLE: list[ProcessSettings] = [
     API,
@@ -151,3 +153,12 @@ def test_addresses_are_host_and_port() -> None:
     for wrong in ("host", ":80", "host:", "host:99999", "host:-1"):
         with pytest.raises(SettingsError, match="host:port"):
             split_address(wrong)
+
+
+def test_limits_are_at_least_one_and_a_variable_changes_one_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "api.toml"
+    path.write_text(dump(API))
+    changed = load(ApiSettings, path, {"MESHLOG_LIMITS_REQUESTS_PER_S": "3"})
+    assert changed.limits == LimitSettings(requests_per_s=3, connections=99)
+    with pytest.raises(SettingsError, match=r"limits\.requests_at_once must be at least 1"):
+        load(ApiSettings, path, {"MESHLOG_LIMITS_REQUESTS_AT_ONCE": "0"})
