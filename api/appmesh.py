@@ -45,6 +45,8 @@ from mesh.rules import tags_from_list
 from mesh.sharing import check_may_change, check_visible, shared_with
 from mesh.state import Resource, State
 
+PREVIEW = "appmesh-preview"
+"""What scripts for App Mesh's preview channel sign for: the same URIs, from before a feature was in App Mesh itself."""
 LIST_LIMIT = 100
 """Items of a page when the caller names no limit: the model's largest."""
 TAGS_LIMIT = 50
@@ -86,7 +88,7 @@ class AppMeshApi:
             method=operation.method,
             path=operation.uri,
             action=f"{APPMESH}:{operation.name}",
-            services=(APPMESH,),
+            services=(APPMESH, PREVIEW),
             read=partial(read_members, operation),
             targets=partial(touched, operation),
             handle=partial(self._verbs[operation.verb], operation),
