@@ -51,13 +51,21 @@ def manifest_options(
         @click.option("--namespace", "-n", default="default", help="The namespace of Kubernetes objects without one.")
         @click.option("--parameter", metavar="NAME=VALUE", multiple=True, help="A parameter of a template.")
         @click.option(
+            "--parameter-file",
+            "parameter_files",
+            metavar="FILE",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            multiple=True,
+            help="Parameters as the aws CLI takes them; --parameter comes first.  Can be repeated.",
+        )
+        @click.option(
             "--import-value", metavar="NAME=VALUE", multiple=True, help="What Fn::ImportValue gives for NAME."
         )
         @click.option("--stack-name", metavar="NAME", help="A template's AWS::StackName.  [default: the file's name]")
         @wraps(inner)
         def command(*args: Any, **kwargs: Any) -> Any:
             taken = {name: kwargs.pop(name) for name in ("files", "recursive", "mesh", "gateway", "namespace")}
-            parameters = pairs("--parameter", kwargs.pop("parameter"))
+            parameters = _parameters(kwargs.pop("parameter_files")) | pairs("--parameter", kwargs.pop("parameter"))
             imports = pairs("--import-value", kwargs.pop("import_value"))
             stack = kwargs.pop("stack_name")
             return inner(*args, given=Given(**taken, parameters=parameters, imports=imports, stack=stack), **kwargs)
@@ -68,6 +76,15 @@ def manifest_options(
 
 
 _FILES = "App Mesh JSON, Kubernetes YAML or CloudFormation: a file, a directory or - for stdin.  Can be repeated."
+
+
+def _parameters(paths: Iterable[Path]) -> dict[str, str]:
+    from manifests.cloudformation_parameters import read_parameters  # noqa: PLC0415 - not for `--help`
+
+    found: dict[str, str] = {}
+    for path in paths:
+        found |= read_parameters(_read(path), str(path))
+    return found
 
 
 def read_files(given: Given) -> list[File]:

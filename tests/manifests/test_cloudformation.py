@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from manifests import cloudformation
+from manifests.cloudformation_parameters import read_parameters
 from manifests.document import Desired, Manifest, Reading
 from manifests.text import documents
+from mesh.errors import BadRequest
 from mesh.kinds import KINDS, MESH
 from mesh.model.operations import SHAPES
 
@@ -416,6 +418,25 @@ def test_an_ssm_parameter_is_asked_for() -> None:
         "the P (an SSM parameter) is known to AWS alone: give it with --parameter P="
     )
     assert value("!Ref P", head, P="found") == "found"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"ParameterKey": "Port", "ParameterValue": "80"}, {"ParameterKey": "Zones", "ParameterValue": ["a", "b"]}]',
+        '["Port=80", "Zones=a,b"]',
+        '{"Parameters": {"Port": 80, "Zones": "a,b"}}',
+        "Port: 80\nZones: [a, b]\n",
+    ],
+)
+def test_parameters_are_read_from_a_file_of_any_tool(content: str) -> None:
+    assert read_parameters(content, "p.json") == {"Port": "80", "Zones": "a,b"}
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"Parameters": 3}', '{"a": {"b": 1}}', "a: 1\n---\nb: 2\n", "{"])
+def test_a_file_that_has_no_parameters_is_told(content: str) -> None:
+    with pytest.raises(BadRequest, match=r"p\.json"):
+        read_parameters(content, "p.json")
 
 
 def test_a_parameter_that_no_template_has_is_an_error() -> None:
