@@ -84,3 +84,6 @@ CONSUMERS_PER_MESH = 500
 
 TENANT_NAME_CHARS = 64
 """Of an account's name, which is for people."""
+
+REGEX_PROGRAM_MAX = 900
+"""Steps of RE2's program for one regex. App Mesh's proxies, and ours, refuse more than 1000; Envoy by itself 100."""

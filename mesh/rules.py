@@ -32,6 +32,7 @@ from mesh.limits import (
 )
 from mesh.model.validator import problems, refuse, shown
 from mesh.references import ROUTE_TYPES
+from mesh.regexes import fault
 
 Spec = Mapping[str, Any]
 Problems = Iterator[str]
@@ -268,14 +269,22 @@ def _match(path: str, match: Spec) -> Problems:
         yield f"{path}.prefix: {shown(match['prefix'])} must begin with '/'"
     if "methodName" in match and "serviceName" not in match:
         yield f"{path}.methodName: needs serviceName beside it"
+    yield from _regex(f"{path}.path.regex", (match.get("path") or {}).get("regex"))
     for member in ("headers", "metadata"):
         for index, header in enumerate(match.get(member) or ()):
+            yield from _regex(f"{path}.{member}[{index}].match.regex", (header.get("match") or {}).get("regex"))
             bounds = (header.get("match") or {}).get("range")
             if bounds and bounds["start"] >= bounds["end"]:
                 yield (
                     f"{path}.{member}[{index}].match.range: {bounds['start']} to {bounds['end']} matches nothing; "
                     "start must be below end, which is exclusive"
                 )
+
+
+def _regex(path: str, regex: str | None) -> Problems:
+    reason = fault(regex) if regex is not None else ""
+    if reason:
+        yield f"{path}: {shown(regex)} {reason}"
 
 
 def _retry(path: str, policy: Spec | None) -> Problems:

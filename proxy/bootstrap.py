@@ -29,6 +29,8 @@ BOOTSTRAP_FILE = "bootstrap.yaml"
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
+_RUNTIME = {"re2.max_program_size.error_level": 1000}
+"""What App Mesh's own proxies had. Envoy's 100 refuses every regex of a hundred characters, its route with it."""
 PING_INTERVAL, PING_TIMEOUT = "0.5s", "0.5s"
 """A frontend that went silent (its host is gone, its link is down) is left within a second; one ping is 17 bytes."""
 CONNECT_TIMEOUT = "1s"
@@ -90,6 +92,7 @@ def build(
             "lds_config": dict(config_source),
         },
         "static_resources": {"clusters": [_cluster(_by_zone(frontends, zone), tls_context)]},
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": dict(_RUNTIME)}]},
     }
 
 

@@ -69,12 +69,47 @@ class ClusterPlan(NamedTuple):
     outlier: OutlierPlan | None = None
 
 
+class TextPlan(NamedTuple):
+    """`kind` is exact, prefix, suffix or regex."""
+
+    kind: str
+    text: str
+
+
+class RangePlan(NamedTuple):
+    """A number from `start`, and below `end`."""
+
+    start: int
+    end: int
+
+
+class HeaderPlan(NamedTuple):
+    """A condition on a header. Without a match: that it is there."""
+
+    name: str
+    match: TextPlan | RangePlan | None = None
+    invert: bool = False
+
+
+class QueryPlan(NamedTuple):
+    """A condition on a query parameter. Without `exact`: that it is there."""
+
+    name: str
+    exact: str | None = None
+
+
 class MatchPlan(NamedTuple):
-    """Exactly one of `prefix` and `path`. `virtual_service`: the gateway's own header must say this."""
+    """Exactly one of `prefix`, `path` and `regex`. `grpc`: gRPC requests alone.
+
+    `virtual_service`: the gateway's own header must say this.
+    """
 
     prefix: str | None = None
     path: str | None = None
-    method: str | None = None
+    regex: str | None = None
+    headers: tuple[HeaderPlan, ...] = ()
+    queries: tuple[QueryPlan, ...] = ()
+    grpc: bool = False
     virtual_service: str | None = None
 
 
@@ -88,7 +123,8 @@ class RetryPlan(NamedTuple):
 class RoutePlan(NamedTuple):
     """`targets` are (cluster, weight); exactly one without `weighted`. No target at all: answer 503.
 
-    `timeout_ms` None leaves Envoy's own default (15 s), 0 is no limit. `tags` None: no stats metadata.
+    `timeout_ms` None leaves Envoy's own default (15 s), 0 is no limit. `prefix_rewrite` replaces what the match's
+    prefix or exact path matched, `path_rewrite` the whole path. `tags` None: no stats metadata.
     """
 
     match: MatchPlan
@@ -98,6 +134,7 @@ class RoutePlan(NamedTuple):
     idle_timeout_ms: int | None = None
     retry: RetryPlan | None = None
     prefix_rewrite: str | None = None
+    path_rewrite: str | None = None
     host_rewrite: str | None = None
     tags: tuple[tuple[str, str], ...] | None = None
     add_virtual_service: str | None = None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from projector.envoy import names
 from projector.envoy.defaults import HOST_SELECTION_ATTEMPTS
 from projector.envoy.messages import duration, packed, stats_metadata
-from projector.envoy.plans import MatchPlan, RetryPlan, RoutePlan, VhostPlan
+from projector.envoy.plans import RetryPlan, RoutePlan, VhostPlan
 from projector.envoy.protos import core, matcher, previous_hosts, route
+from projector.envoy.render_match import match_message
 
 _NO_TARGET = 503
 
@@ -18,7 +19,7 @@ def vhost_message(plan: VhostPlan) -> route.VirtualHost:
 
 def _route(plan: RoutePlan) -> route.Route:
     message = route.Route(
-        match=_match(plan.match),
+        match=match_message(plan.match),
         metadata=None if plan.tags is None else stats_metadata(plan.tags),
         response_headers_to_remove=[names.VIRTUAL_SERVICE_HEADER] if plan.strip_virtual_service else [],
     )
@@ -34,21 +35,6 @@ def _route(plan: RoutePlan) -> route.Route:
     return message
 
 
-def _match(plan: MatchPlan) -> route.RouteMatch:
-    headers = []
-    if plan.method is not None:
-        headers.append(_exactly(":method", plan.method))
-    if plan.virtual_service is not None:
-        headers.append(_exactly(names.VIRTUAL_SERVICE_HEADER, plan.virtual_service))
-    if plan.path is not None:
-        return route.RouteMatch(path=plan.path, headers=headers)
-    return route.RouteMatch(prefix=plan.prefix or "/", headers=headers)
-
-
-def _exactly(name: str, value: str) -> route.HeaderMatcher:
-    return route.HeaderMatcher(name=name, string_match=matcher.StringMatcher(exact=value))
-
-
 def _action(plan: RoutePlan) -> route.RouteAction:
     action = route.RouteAction(
         timeout=None if plan.timeout_ms is None else duration(plan.timeout_ms),
@@ -56,6 +42,10 @@ def _action(plan: RoutePlan) -> route.RouteAction:
         prefix_rewrite=plan.prefix_rewrite or "",
         retry_policy=None if plan.retry is None else _retry(plan.retry),
     )
+    if plan.path_rewrite is not None:
+        whole = matcher.RegexMatcher(regex="^.+$")
+        substitution = plan.path_rewrite.replace("\\", "\\\\")
+        action.regex_rewrite = matcher.RegexMatchAndSubstitute(pattern=whole, substitution=substitution)
     if plan.host_rewrite is not None:
         action.host_rewrite_literal = plan.host_rewrite
     if plan.weighted:

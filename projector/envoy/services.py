@@ -1,8 +1,4 @@
-"""A virtual service on one port: from its provider (a node, a router with routes, or nothing) to routes and clusters.
-
-A route whose match cannot be compiled whole is held back: with a part of its conditions left out it would take requests
-that are not its own.
-"""
+"""A virtual service on one port: from its provider (a node, a router with routes, nothing) to routes and clusters."""
 
 from __future__ import annotations
 
@@ -10,9 +6,10 @@ from typing import NamedTuple
 
 from mesh.kinds import VIRTUAL_NODE, VIRTUAL_ROUTER
 from mesh.state import Resource
-from projector.envoy.defaults import MAX_UINT32, PRIORITY, RETRY
+from projector.envoy.defaults import MAX_UINT32, RETRY
+from projector.envoy.matches import Order, grpc_match, http_match, match_order
 from projector.envoy.plans import ClusterPlan, MatchPlan, RetryPlan, RoutePlan
-from projector.envoy.specs import Port, duration_ms, header_safe, http_timeouts, longest, ports
+from projector.envoy.specs import Port, duration_ms, http_timeouts, longest, ports
 from projector.envoy.targets import ClientPolicy, Wanted, target
 from projector.envoy.view import Spec, View
 
@@ -34,10 +31,6 @@ _RETRY_ORDER = (
     "unavailable",
     "retriable-status-codes",
 )
-_UNSUPPORTED_ROUTES = ("grpcRoute", "tcpRoute")
-_UNSUPPORTED_MATCHES = ("headers", "queryParameters", "scheme")
-
-Order = tuple[int, int, int, int, str]
 
 
 class ServiceRoutes(NamedTuple):
@@ -94,11 +87,11 @@ def _from_router(
     missing = False
     number = port.number if port else None
     for resource in view.children(router.key):
-        body = http_route(view, resource)
-        if body is None or (number is not None and body["match"].get("port", number) != number):
+        found_route = http_route(view, resource)
+        if found_route is None:
             continue
-        match = match_plan(view, resource, body["match"])
-        if match is None:
+        body, match = found_route
+        if number is not None and body["match"].get("port", number) != number:
             continue
         targets = []
         for weighted in body["action"]["weightedTargets"]:
@@ -116,43 +109,19 @@ def _from_router(
     return _together([route for _, route in ordered], clusters, missing)
 
 
-def http_route(view: View, resource: Resource) -> Spec | None:
-    """The HTTP body of a route or gateway route; None (with an alarm) for the other protocols."""
+def http_route(view: View, resource: Resource) -> tuple[Spec, MatchPlan] | None:
+    """The body of a route or gateway route of HTTP's protocols, and what it matches; None (with an alarm) otherwise."""
     spec = resource.spec
-    for unsupported in _UNSUPPORTED_ROUTES:
-        if unsupported in spec:
-            view.alarm(resource, f"spec.{unsupported}", "is not supported yet, so the route is held back")
-            return None
-    body: Spec | None = spec.get("httpRoute") or spec.get("http2Route")
-    return body
-
-
-def match_plan(view: View, resource: Resource, match: Spec) -> MatchPlan | None:
-    """An HTTP match by prefix or exact path, and method; None (with an alarm) where that would not be all of it."""
-    for member in _UNSUPPORTED_MATCHES:
-        if match.get(member):
-            view.alarm(resource, f"match.{member}", "is not supported yet, so the route is held back")
-            return None
-    path = match.get("path") or {}
-    if "regex" in path:
-        view.alarm(resource, "match.path.regex", "is not supported yet, so the route is held back")
+    if "grpcRoute" in spec:
+        body: Spec = spec["grpcRoute"]
+        match = grpc_match(view, resource, body["match"])
+    elif "httpRoute" in spec or "http2Route" in spec:
+        body = spec.get("httpRoute") or spec["http2Route"]
+        match = http_match(view, resource, body["match"])
+    else:
+        view.alarm(resource, "spec.tcpRoute", "is not supported yet, so the route is held back")
         return None
-    exact, prefix = path.get("exact"), match.get("prefix")
-    text = exact if exact is not None else prefix
-    if text is None or not header_safe(text):
-        view.alarm(resource, "match", "has no usable prefix or path, so the route is held back")
-        return None
-    method = match.get("method")
-    return MatchPlan(path=exact, method=method) if exact is not None else MatchPlan(prefix=prefix, method=method)
-
-
-def match_order(resource: Resource, match: MatchPlan) -> Order:
-    """Priority, then the longest path; exact before prefix, with a method before without; then by text, to be total."""
-    text = match.path if match.path is not None else match.prefix or ""
-    exact_last = 0 if match.path is not None else 1
-    method_last = 0 if match.method else 1
-    priority = resource.spec.get("priority", PRIORITY)
-    return (priority, -len(text), exact_last, method_last, f"{text}\0{resource.key.name}")
+    return None if match is None else (body, match)
 
 
 def _route(service: Resource, match: MatchPlan, targets: tuple[tuple[str, int], ...], body: Spec) -> RoutePlan:

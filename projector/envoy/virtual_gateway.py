@@ -12,16 +12,9 @@ from mesh.kinds import VIRTUAL_SERVICE
 from mesh.state import Resource
 from projector.envoy import names
 from projector.envoy.defaults import LOCAL_CONNECT_TIMEOUT_MS
+from projector.envoy.matches import Order, match_order
 from projector.envoy.plans import ClusterPlan, Discovery, HttpChainPlan, ListenerPlan, MatchPlan, RoutePlan, VhostPlan
-from projector.envoy.services import (
-    Order,
-    ServiceRoutes,
-    http_route,
-    match_order,
-    match_plan,
-    service_ports,
-    service_routes,
-)
+from projector.envoy.services import ServiceRoutes, http_route, service_ports, service_routes
 from projector.envoy.specs import HTTP2_PROTOCOLS, HTTP_PROTOCOLS, Port, access_log, header_safe, ip_preference
 from projector.envoy.targets import ClientPolicy, client_policy, pool
 from projector.envoy.vhosts import RoutesDraft, draft_egress, usable
@@ -30,10 +23,11 @@ from projector.envoy.virtual_node import NodeDraft
 
 
 class _Rewrite(NamedTuple):
-    """`keeps_host`: the client's host name goes on to the target. Texts replace the matched prefix or the path."""
+    """`keeps_host`: the client's host name goes on to the target. Texts replace the matched prefix, or the path."""
 
     keeps_host: bool
-    prefix: str | None
+    prefix: str | None = None
+    path: str | None = None
 
 
 class _GatewayRoute(NamedTuple):
@@ -111,18 +105,13 @@ def _listeners(view: View, gateway: Resource) -> list[Spec]:
 def _gateway_routes(view: View, gateway: Resource) -> list[_GatewayRoute]:
     found = []
     for resource in view.children(gateway.key):
-        body = http_route(view, resource)
-        if body is None:
+        found_route = http_route(view, resource)
+        if found_route is None:
             continue
-        if body["match"].get("hostname"):
-            view.alarm(resource, "match.hostname", "is not supported yet, so the gateway route is held back")
-            continue
-        match = match_plan(view, resource, body["match"])
-        if match is None:
-            continue
+        body, match = found_route
         rewrite = _rewrite(body, match)
         service = body["action"]["target"]["virtualService"]["virtualServiceName"]
-        if not header_safe(service) or (rewrite.prefix is not None and not header_safe(rewrite.prefix)):
+        if not all(header_safe(text) for text in (service, rewrite.prefix, rewrite.path) if text is not None):
             view.alarm(resource, "action", "cannot stand in a request, so the gateway route is held back")
             continue
         found.append(_GatewayRoute(resource, service, body, match, rewrite))
@@ -132,8 +121,11 @@ def _gateway_routes(view: View, gateway: Resource) -> list[_GatewayRoute]:
 def _rewrite(body: Spec, match: MatchPlan) -> _Rewrite:
     rewrite = body["action"].get("rewrite") or {}
     keeps_host = (rewrite.get("hostname") or {}).get("defaultTargetHostname", "ENABLED") == "DISABLED"
-    if match.path is not None:
-        return _Rewrite(keeps_host, (rewrite.get("path") or {}).get("exact"))
+    if match.grpc:
+        return _Rewrite(keeps_host)
+    if match.prefix is None:
+        whole = (rewrite.get("path") or {}).get("exact")
+        return _Rewrite(keeps_host, prefix=whole) if match.path is not None else _Rewrite(keeps_host, path=whole)
     prefix = rewrite.get("prefix") or {}
     if "value" in prefix:
         return _Rewrite(keeps_host, prefix["value"])
@@ -207,6 +199,7 @@ def _redirects(
             timeout_ms=found.timeout_ms,
             idle_timeout_ms=found.idle_timeout_ms,
             prefix_rewrite=route.rewrite.prefix,
+            path_rewrite=route.rewrite.path,
             host_rewrite=None if route.rewrite.keeps_host else route.service,
             add_virtual_service=route.service if route.rewrite.keeps_host else None,
         )

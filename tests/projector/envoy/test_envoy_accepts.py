@@ -91,6 +91,8 @@ class Upstream(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    do_POST = do_PUT = do_GET  # noqa: N815 - as http.server wants them named
+
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:

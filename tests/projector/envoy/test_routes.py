@@ -66,12 +66,12 @@ def test_a_route_without_any_weight_answers_503_and_says_so() -> None:
 @pytest.mark.parametrize(
     "match",
     [
-        {"prefix": "/", "headers": [{"name": "x-canary"}]},
-        {"prefix": "/", "queryParameters": [{"name": "q"}]},
-        {"prefix": "/", "scheme": "https"},
-        {"path": {"regex": "/(a+)+$"}},
         {"prefix": "/a\r\nb"},
-        {},
+        {"path": {"regex": "(?<=a)b"}},
+        {"path": {"regex": "a{1000}"}},
+        {"prefix": "/", "headers": [{"name": "x-canary", "match": {"regex": "("}}]},
+        {"prefix": "/", "headers": [{"name": "x-canary\r\n"}]},
+        {"prefix": "/", "queryParameters": [{"name": "\n"}]},
     ],
 )
 def test_a_route_that_would_match_too_much_is_held_back_and_named(match: dict[str, Any]) -> None:
@@ -83,13 +83,111 @@ def test_a_route_that_would_match_too_much_is_held_back_and_named(match: dict[st
     assert alarm.startswith("mesh/shop/virtualRouter/cart/route/r1: match")
 
 
-@pytest.mark.parametrize("protocol", ["grpcRoute", "tcpRoute"])
-def test_routes_of_other_protocols_are_held_back_and_named(protocol: str) -> None:
+def test_a_tcp_route_is_no_way_for_requests_and_named() -> None:
     targets = [{"virtualNode": "cart-v1", "weight": 1}]
-    log = with_routes(route({"cart-v2": 1}), {protocol: {"match": {}, "action": {"weightedTargets": targets}}})
+    log = with_routes(route({"cart-v2": 1}), {"tcpRoute": {"match": {}, "action": {"weightedTargets": targets}}})
     assert len(routes(log)) == 1
     (alarm,) = compiled(log, gateway_id()).alarms
-    assert f"route/r1: spec.{protocol}" in alarm
+    assert "route/r1: spec.tcpRoute" in alarm
+
+
+@pytest.mark.parametrize(
+    ("match", "compiled_to"),
+    [
+        ({}, {"prefix": "/"}),
+        ({"path": {"regex": "/v[0-9]+/.*"}}, {"safeRegex": {"regex": "/v[0-9]+/.*"}}),
+        (
+            {"prefix": "/", "scheme": "https", "method": "PUT"},
+            {
+                "prefix": "/",
+                "headers": [
+                    {"name": ":method", "stringMatch": {"exact": "PUT"}},
+                    {"name": ":scheme", "stringMatch": {"exact": "https"}},
+                ],
+            },
+        ),
+        (
+            {
+                "prefix": "/",
+                "headers": [
+                    {"name": "a", "match": {"exact": "x"}},
+                    {"name": "b", "match": {"prefix": "x"}, "invert": True},
+                    {"name": "c", "match": {"suffix": "x"}},
+                    {"name": "d", "match": {"regex": "x+"}},
+                    {"name": "e", "match": {"range": {"start": -5, "end": 10}}},
+                    {"name": "f"},
+                    {"name": "g", "invert": True},
+                ],
+            },
+            {
+                "prefix": "/",
+                "headers": [
+                    {"name": "a", "stringMatch": {"exact": "x"}},
+                    {"name": "b", "stringMatch": {"prefix": "x"}, "invertMatch": True},
+                    {"name": "c", "stringMatch": {"suffix": "x"}},
+                    {"name": "d", "stringMatch": {"safeRegex": {"regex": "x+"}}},
+                    {"name": "e", "rangeMatch": {"start": "-5", "end": "10"}},
+                    {"name": "f", "presentMatch": True},
+                    {"name": "g", "presentMatch": True, "invertMatch": True},
+                ],
+            },
+        ),
+        (
+            {"prefix": "/", "queryParameters": [{"name": "v", "match": {"exact": "2"}}, {"name": "debug"}]},
+            {
+                "prefix": "/",
+                "queryParameters": [
+                    {"name": "v", "stringMatch": {"exact": "2"}},
+                    {"name": "debug", "presentMatch": True},
+                ],
+            },
+        ),
+    ],
+)
+def test_every_condition_of_an_http_match_is_compiled(match: dict[str, Any], compiled_to: dict[str, Any]) -> None:
+    spec = route(TO_V1)
+    spec["httpRoute"]["match"] = match
+    (only,) = routes(with_routes(spec))
+    assert only["match"] == compiled_to
+
+
+@pytest.mark.parametrize(
+    ("match", "compiled_to"),
+    [
+        ({}, {"prefix": "/", "grpc": {}}),
+        ({"serviceName": "shop.Cart"}, {"prefix": "/shop.Cart/", "grpc": {}}),
+        ({"serviceName": "shop.Cart", "methodName": "Add"}, {"path": "/shop.Cart/Add", "grpc": {}}),
+        (
+            {"metadata": [{"name": "tenant", "invert": True, "match": {"exact": "a"}}]},
+            {
+                "prefix": "/",
+                "grpc": {},
+                "headers": [{"name": "tenant", "stringMatch": {"exact": "a"}, "invertMatch": True}],
+            },
+        ),
+    ],
+)
+def test_every_condition_of_a_grpc_match_is_compiled(match: dict[str, Any], compiled_to: dict[str, Any]) -> None:
+    body = {
+        **route(TO_V1)["httpRoute"],
+        "match": match,
+        "retryPolicy": {"maxRetries": 3, "grpcRetryEvents": ["internal"]},
+    }
+    (only,) = routes(with_routes({"grpcRoute": body}))
+    assert only["match"] == compiled_to
+    assert only["route"]["retryPolicy"]["retryOn"] == "internal"
+
+
+def test_of_equal_paths_the_one_with_more_conditions_comes_first_and_a_prefix_last() -> None:
+    two = [{"name": "a"}, {"name": "b"}]
+    log = with_routes(
+        route(TO_V1, {"prefix": "/aaa"}),
+        route(TO_V1, {"path": {"regex": "/a.+"}}),
+        route(TO_V1, {"prefix": "/aaa", "headers": two[:1]}),
+        route(TO_V1, {"prefix": "/aaa", "headers": two}),
+    )
+    found = [(*each["match"].keys(), len(each["match"].get("headers", ()))) for each in routes(log)]
+    assert found == [("safeRegex", 0), ("prefix", "headers", 2), ("prefix", "headers", 1), ("prefix", 0)]
 
 
 def test_an_http2_route_is_compiled_like_an_http_route() -> None:

@@ -194,22 +194,71 @@ def test_tls_on_a_listener_holds_the_listener_back_rather_than_accept_plaintext(
 
 
 @pytest.mark.parametrize(
-    "match",
+    ("match", "compiled_to"),
     [
-        {"prefix": "/x", "headers": [{"name": "x-canary"}]},
-        {"prefix": "/x", "queryParameters": [{"name": "q", "match": {"exact": "1"}}]},
-        {"prefix": "/x", "hostname": {"exact": "a.example"}},
-        {"path": {"regex": "/x.*"}},
-        {"hostname": {"suffix": ".example"}},
+        (
+            {"prefix": "/x/", "headers": [{"name": "x-canary"}], "method": "GET"},
+            {
+                "prefix": "/x/",
+                "headers": [
+                    {"name": ":method", "stringMatch": {"exact": "GET"}},
+                    {"name": "x-canary", "presentMatch": True},
+                ],
+            },
+        ),
+        (
+            {"prefix": "/x/", "queryParameters": [{"name": "q", "match": {"exact": "1"}}]},
+            {"prefix": "/x/", "queryParameters": [{"name": "q", "stringMatch": {"exact": "1"}}]},
+        ),
+        ({"path": {"regex": "/x.*"}}, {"safeRegex": {"regex": "/x.*"}}),
+        (
+            {"hostname": {"exact": "a.example"}},
+            {
+                "prefix": "/",
+                "headers": [
+                    {"name": ":authority", "stringMatch": {"safeRegex": {"regex": "(?i)a\\.example(:[0-9]+)?"}}}
+                ],
+            },
+        ),
+        (
+            {"prefix": "/x/", "hostname": {"suffix": ".example"}},
+            {
+                "prefix": "/x/",
+                "headers": [
+                    {"name": ":authority", "stringMatch": {"safeRegex": {"regex": "(?i).*\\.example(:[0-9]+)?"}}}
+                ],
+            },
+        ),
     ],
 )
-def test_a_gateway_route_that_would_match_too_much_is_held_back_and_named(match: dict[str, Any]) -> None:
-    log = canary((key("gatewayRoute", "odd", "edge"), gateway_route("stock.shop.local", match)))
+def test_every_condition_of_a_gateway_route_is_compiled(match: dict[str, Any], compiled_to: dict[str, Any]) -> None:
+    (only,) = redirects(("a", gateway_route("cart.shop.local", match)))
+    assert only["match"] == compiled_to
+
+
+def test_a_regex_path_is_rewritten_as_a_whole() -> None:
+    rewrite = {"path": {"exact": "/new\\1"}}
+    (only,) = redirects(("a", gateway_route("cart.shop.local", {"path": {"regex": "/x.*"}}, rewrite)))
+    assert only["route"]["regexRewrite"] == {"pattern": {"regex": "^.+$"}, "substitution": "/new\\\\1"}
+    (only,) = redirects(("a", gateway_route("cart.shop.local", {"path": {"regex": "/x.*"}})))
+    assert "regexRewrite" not in only["route"]
+
+
+def test_a_grpc_gateway_route_matches_its_service_and_rewrites_the_host_alone() -> None:
+    action = {"target": {"virtualService": {"virtualServiceName": "cart.shop.local"}}}
+    (only,) = redirects(("a", {"grpcRoute": {"match": {"serviceName": "shop.Cart"}, "action": action}}))
+    assert only["match"] == {"prefix": "/shop.Cart/", "grpc": {}}
+    assert only["route"]["hostRewriteLiteral"] == "cart.shop.local"
+    assert "prefixRewrite" not in only["route"]
+
+
+def test_a_gateway_route_that_envoy_would_refuse_is_held_back_and_named() -> None:
+    log = canary((key("gatewayRoute", "odd", "edge"), gateway_route("stock.shop.local", {"path": {"regex": "("}})))
     snapshot = compiled(log, gateway_id())
     matches = [each["match"] for each in vhosts(snapshot, "rds_ingress_http_8088")["self_redirect"]["routes"]]
     assert matches == [{"prefix": "/cart/"}, {"prefix": "/cart"}]
     (alarm,) = snapshot.alarms
-    assert alarm.startswith("mesh/shop/virtualGateway/edge/gatewayRoute/odd: match.")
+    assert alarm.startswith("mesh/shop/virtualGateway/edge/gatewayRoute/odd: match")
 
 
 def test_two_services_that_envoy_cannot_tell_apart_do_not_take_the_others_down() -> None:
