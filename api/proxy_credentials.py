@@ -17,11 +17,12 @@ import structlog
 from api.authentication import Authenticator
 from api.authorization import CONNECT, Target, authorise, authorise_now
 from api.ports import ApiPorts
+from api.trail import Attempt, claimed_key
 from identity.caller import Caller
 from identity.node_id import NodeId, parse_node_id
 from identity.proxy_wire import Granted, Presented, Refused
 from identity.sigv4 import APPMESH, MESHLOG, TOKEN_HEADER, SignedRequest
-from mesh.errors import BadRequest, Forbidden, MeshlogError, NotAuthenticated, Unavailable
+from mesh.errors import BadRequest, Forbidden, MeshlogError, NotAuthenticated, Unavailable, error_code
 from mesh.iam.evaluate import Circumstances
 from runtime.limits import REFUSAL_CONFIRM_S
 
@@ -58,8 +59,11 @@ class ProxyGate:
         """Who the proxy is. Raises nothing that the caller brought about."""
         try:
             return await self._granted(presented)
-        except (NotAuthenticated, Forbidden, BadRequest, Unavailable) as error:
-            log.info("proxy refused", node=presented.node[:200], source_ip=presented.source_ip, reason=error.message)
+        except (NotAuthenticated, Forbidden, BadRequest) as error:
+            self._note(presented, error)
+            return _refused(error)
+        except Unavailable as error:
+            log.info("proxy not verified", node=presented.node[:200], reason=error.message)
             return _refused(error)
 
     async def standing(self, grants: list[bytes]) -> dict[int, Refused]:
@@ -67,6 +71,23 @@ class ProxyGate:
         await self._ports.replica.confirmed(self._ports.read_deadline_s)
         verdicts = {grant: self._fallen(grant) for grant in set(grants)}
         return {place: fallen for place, grant in enumerate(grants) if (fallen := verdicts[grant]) is not None}
+
+    def _note(self, presented: Presented, error: MeshlogError) -> None:
+        """A refused stream is a refused call, as App Mesh's own trail had it."""
+        log.info("proxy refused", node=presented.node[:200], source_ip=presented.source_ip, reason=error.message)
+        if self._ports.audit is None:
+            return
+        attempt = Attempt(
+            request_id=self._ports.entropy.uuid(),
+            time_us=self._ports.clock.now_us(),
+            source_ip=presented.source_ip,
+            method="POST",
+            path=presented.method,
+            claimed_key=claimed_key(dict(presented.headers).get("authorization", "")),
+            action=CONNECT,
+            members={"node": presented.node},
+        )
+        self._ports.audit.calls.refused(attempt, error_code(error), error.message)
 
     async def _granted(self, presented: Presented) -> Granted:
         path = presented.method

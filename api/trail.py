@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from identity.caller import Caller
-from identity.sigv4 import APPMESH, MESHLOG
+from identity.sigv4 import APPMESH, MESHLOG, STS
 from mesh.events import (
     ACCESS_KEY_CREATED,
     ACCESS_KEY_DELETED,
@@ -58,12 +58,13 @@ UNKNOWN_OPERATION = "UnknownOperation"
 NOT_RECORDED = "RefusalsNotRecorded"
 _VERSION = "1.11"
 _SHOWN = re.compile(
-    r".*Name|meshOwner|resourceArn|limit|nextToken|clientToken|"
+    r".*Name|RoleArn|DurationSeconds|meshOwner|resourceArn|limit|nextToken|clientToken|"
     r"mesh|to|only|at|since|until|dry_run|account|node|after|user|role|policy|action|resource|admin|access_key_id"
 )
 _CLAIMED = re.compile(r"Credential=([A-Za-z0-9]{4,128})/", re.ASCII)
 _READS = ("Describe", "List", "Get")
-_SOURCES = {APPMESH: "appmesh.amazonaws.com", IAM: "iam.amazonaws.com", MESHLOG: "meshlog"}
+_SOURCES = {APPMESH: "appmesh.amazonaws.com", IAM: "iam.amazonaws.com", STS: "sts.amazonaws.com", MESHLOG: "meshlog"}
+_ASSUMED = re.compile(r"arn:aws:sts::(?P<account>\d{12}):assumed-role/(?P<role>[^/]+)/(?P<session>.+)")
 _OPERATIONS: Mapping[str, str] = {
     MESH_ROLLED_BACK: "RollbackMesh",
     ACCESS_KEYS_USED: "RecordKeyUse",
@@ -257,6 +258,19 @@ def _document(
 
 
 def _user(account: str, principal: str, access_key_id: str | None) -> dict[str, Any]:
+    assumed = _ASSUMED.fullmatch(principal)
+    if assumed:
+        role = f"arn:aws:iam::{assumed['account']}:role/{assumed['role']}"
+        issuer = {"type": "Role", "arn": role, "accountId": assumed["account"], "userName": assumed["role"]}
+        return {
+            "type": "AssumedRole",
+            "principalId": f"{assumed['role']}:{assumed['session']}",
+            "arn": principal,
+            "accountId": account,
+            "accessKeyId": access_key_id,
+            "userName": assumed["role"],
+            "sessionContext": {"sessionIssuer": issuer},
+        }
     return {
         "type": "IAMUser" if ":user/" in principal else "AWSService",
         "principalId": principal.rpartition(":")[2],

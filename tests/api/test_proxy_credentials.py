@@ -30,6 +30,7 @@ from mesh.commands import (
     PutInlinePolicy,
 )
 from tests.api.conftest import ACCOUNT, ADMIN, REGION, Cloud, Server, running
+from tests.api.test_audit import audit
 from tests.api.test_sts import ROLE, assumed, submit, trust
 from tests.projector.feed import certificates
 from tests.xds.feeds import SERVER_NAME, Running, serving
@@ -124,6 +125,11 @@ async def test_statuses_are_app_meshs(plane: Plane) -> None:
     code, details = await plane.connect(ADMIN.access_key_id, "guess")
     assert code is UNAUTHENTICATED
     assert await plane.connect("MLOGNOBODYKNOWSTHIS1", "guess") == (code, details)
+    await plane.server.refused.flush()
+    known, unknown = await audit(plane.cloud, status="refused")
+    assert known["eventName"] == "StreamAggregatedResources"
+    assert known["requestParameters"] == {"node": NODE_TEXT}
+    assert unknown["userIdentity"]["accessKeyId"] == "MLOGNOBODYKNOWSTHIS1"
     code, details = await plane.connect("ASIAIOSFODNN7EXAMPLE", "aws's own", "IQoJb3JpZ2lu")
     assert code is UNAUTHENTICATED
     assert "temporary credentials cannot be verified" in details
@@ -224,3 +230,9 @@ async def test_only_frontends_ask(plane: Plane) -> None:
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await ask(message, timeout=10)
                 assert caught.value.code() is DENIED
+
+
+async def test_who_made_a_node_of_a_shared_mesh_may_be_its_proxy_until_the_mesh_is_shared_no_more(
+    plane: Plane,
+) -> None:
+    raise NotImplementedError

@@ -16,9 +16,11 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from api.commands import Origin
+from api.trail import HIDDEN
 from mesh.commands import CreatePrincipal, DeletePrincipal, idempotency_token
 from tests.api.conftest import ACCOUNT, ADMIN, REGION, Cloud, Server, call
 from tests.api.signing import Signing, ask
+from tests.api.test_audit import audit
 
 
 @pytest.fixture
@@ -134,6 +136,7 @@ async def test_a_name_that_xml_cannot_say_breaks_nothing(server: Server) -> None
 
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/deployer"
+POLICY = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}'
 
 
 def trust(principal: str, **more: Any) -> str:
@@ -235,3 +238,19 @@ async def test_a_session_policy_travels_in_the_token(server: Server) -> None:
     answer = await assumed(server, Policy=policy)
     assert answer["PackedPolicySize"] > 0
     assert len(answer["Credentials"]["SessionToken"]) < 1_000
+
+
+async def test_the_audit_tells_who_was_refused_in_which_session(cloud: Cloud, server: Server) -> None:
+    await submit(server, CreatePrincipal(ROLE, trust(ADMIN.principal)))
+    key = (await assumed(server))["Credentials"]
+    await refusal(client(server, key=key), "assume_role", RoleArn=ROLE, RoleSessionName="bob", Policy=POLICY)
+    await server.refused.flush()
+    (event,) = await audit(cloud, status="refused")
+    assert (event["eventSource"], event["eventName"], event["errorCode"]) == (
+        "sts.amazonaws.com", "AssumeRole", "ForbiddenException",
+    )  # fmt: skip
+    assert event["requestParameters"] == {"RoleArn": ROLE, "RoleSessionName": "bob", "Policy": HIDDEN}
+    identity = event["userIdentity"]
+    assert (identity["type"], identity["arn"]) == ("AssumedRole", f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/ann")
+    assert identity["sessionContext"]["sessionIssuer"]["arn"] == ROLE
+    assert identity["accessKeyId"] == key["AccessKeyId"]
