@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from mesh.model.operations import OPERATIONS
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.settings import TlsFiles
 from tests.api.conftest import ACCOUNT, REGION, Cloud
+from tests.api.signing import ask
 from tests.clients.go_client import V1, V2, Credentials, GoClient, GoError, go_client
 from tests.clients.servers import Refusing, api_server, refusing_server
 from tests.clients.whole_mesh import MESH, PARTS, Part
 
+CONSUMER = "210987654321"
+HTTP = {"portMapping": {"port": 80, "protocol": "http"}}
 TYPES = {V1: "*appmesh.", V2: "*types."}
 BY_CODE = {
     each.code: each
@@ -206,3 +210,70 @@ def test_a_wrong_secret_is_told_to_the_sdks(tmp_path: Path) -> None:
                     client.call("ListMeshes")
                 assert refused.value.status == 403
                 assert refused.value.code
+
+
+def tell(cloud: Cloud, target: str, body: dict[str, Any]) -> Any:
+    """One of Meshlog's own calls, by the first account's admin."""
+    reply = asyncio.run(ask(cloud.server, "POST", f"/meshlog/v1/{target}", body))
+    assert reply.status == 200, reply.body
+    return reply.document
+
+
+def test_a_mesh_of_another_account_is_there_once_it_is_shared(tmp_path: Path) -> None:
+    with api_server(tmp_path) as cloud:
+        key = tell(cloud, "accounts", {"account": CONSUMER, "name": "consumer"})
+        consumer = Credentials(key["access_key_id"], key["secret_access_key"])
+        shared = {"meshName": MESH, "meshOwner": ACCOUNT}
+        with go_client(V2, cloud.server.url) as owner:
+            owner.call("CreateMesh", meshName=MESH)
+            owner.call("CreateVirtualNode", meshName=MESH, virtualNodeName="owned", spec={})
+            for sdk in (V1, V2):
+                with go_client(sdk, cloud.server.url, consumer) as other:
+                    for name in (MESH, "absent"):  # and nobody can tell the two apart
+                        with pytest.raises(GoError) as unseen:
+                            other.call("DescribeMesh", meshName=name, meshOwner=ACCOUNT)
+                        assert unseen.value.type == f"{TYPES[sdk]}ForbiddenException"
+                    assert other.call("ListMeshes") == {"meshes": []}
+
+                    tell(cloud, "shares", {"mesh": MESH, "with": [CONSUMER]})
+                    [seen] = other.call("ListMeshes")["meshes"]
+                    assert (seen["meshOwner"], seen["resourceOwner"]) == (ACCOUNT, ACCOUNT)
+                    made = other.call("CreateVirtualNode", **shared, virtualNodeName="mine", spec={})["virtualNode"]
+                    assert made["metadata"]["meshOwner"] == ACCOUNT
+                    assert made["metadata"]["resourceOwner"] == CONSUMER
+                    assert made["metadata"]["arn"] == f"arn:aws:appmesh:{REGION}:{ACCOUNT}:mesh/{MESH}/virtualNode/mine"
+                    names = [ref["virtualNodeName"] for ref in other.call("ListVirtualNodes", **shared)["virtualNodes"]]
+                    assert names == ["mine", "owned"]
+                    for op, members in (
+                        ("UpdateVirtualNode", {"virtualNodeName": "owned", "spec": {"backends": []}}),
+                        ("DeleteVirtualNode", {"virtualNodeName": "owned"}),
+                        ("CreateVirtualGateway", {"virtualGatewayName": "g", "spec": {"listeners": [HTTP]}}),
+                    ):
+                        with pytest.raises(GoError) as refused:
+                            other.call(op, **shared, **members)
+                        assert refused.value.type == f"{TYPES[sdk]}ForbiddenException", op
+                owner.call("DeleteVirtualNode", meshName=MESH, virtualNodeName="mine")
+                tell(cloud, "shares/end", {"mesh": MESH, "with": [CONSUMER]})
+
+
+def test_sts_as_terraform_asks_it(tmp_path: Path) -> None:
+    """Who am I, and the temporary credentials of a role, which the App Mesh clients of both SDKs then use."""
+    trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
+    role = f"arn:aws:iam::{ACCOUNT}:role/deploy"
+    with api_server(tmp_path) as cloud, go_client(V2, cloud.server.url) as admin:
+        assert admin.call("sts:GetCallerIdentity")["account"] == ACCOUNT
+        tell(cloud, "iam/roles", {"role": "deploy", "trust": {"Version": "2012-10-17", "Statement": [trust]}})
+        tell(cloud, "iam/roles/attach", {"role": "deploy", "policy": "AWSAppMeshReadOnly"})
+        given = admin.call("sts:AssumeRole", roleArn=role, roleSessionName="terraform", durationSeconds=900)
+        key = given["credentials"]
+        session = Credentials(key["accessKeyId"], key["secretAccessKey"], key["sessionToken"])
+        assert key["expiration"] > 1_700_000_000
+        for sdk in (V1, V2):
+            with go_client(sdk, cloud.server.url, session) as deploy:
+                assert deploy.call("ListMeshes") == {"meshes": []}
+                with pytest.raises(GoError, match="assumed-role/deploy/terraform is not authorized") as refused:
+                    deploy.call("CreateMesh", meshName="m")
+                assert refused.value.code == "ForbiddenException"
+        with go_client(V2, cloud.server.url, session) as deploy:
+            identity = deploy.call("sts:GetCallerIdentity")
+            assert identity["arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/deploy/terraform"
