@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
+from collections.abc import Iterator
 from json.decoder import JSONObject  # type: ignore[attr-defined]
 from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 from typing import Any, NamedTuple, cast
@@ -17,6 +19,7 @@ import yaml
 
 from runtime.limits import MANIFEST_NESTING_MAX
 
+_NOT_BLANK = re.compile(r"\S")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"^(?:[-+]?0b[0-1_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+)$")
 _FLOAT = re.compile(
@@ -57,13 +60,11 @@ def documents(text: str, file: str) -> list[Document]:
     text = text.removeprefix("\ufeff")
     if text.lstrip()[:1] in ("{", "["):
         try:
-            value = _JsonDecoder().decode(text)
+            return [Document(value, file, line) for value, line in _JsonReader(text).values()]
         except json.JSONDecodeError:
             pass  # YAML's flow style begins in the same way
         except RecursionError:
             raise UnreadableError("is neither YAML nor JSON: it nests too deep", file) from None
-        else:
-            return [Document(value, file, text[: len(text) - len(text.lstrip())].count("\n") + 1)]
     return _yaml_documents(text, file)
 
 
@@ -178,22 +179,33 @@ _ManifestLoader.add_constructor("tag:yaml.org,2002:map", _construct_object)
 _ManifestLoader.add_multi_constructor("!", _construct_short_tag)
 
 
-class _JsonDecoder(json.JSONDecoder):
-    """json's own, in its Python form, which tells where an object begins."""
+class _JsonReader(json.JSONDecoder):
+    """json's own decoder, in its Python form, which tells where an object begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.memo: dict[str, str] = {}
         self.parse_object = self._object
         self.scan_once = py_make_scanner(self)
+        self._text = text
+        self._breaks = [found.start() for found in re.finditer("\n", text)]
+
+    def values(self) -> Iterator[tuple[Any, int]]:
+        """One value after the other, as a script that appends answers to a file leaves them, with their lines."""
+        end = 0
+        while begins := _NOT_BLANK.search(self._text, end):
+            value, end = self.raw_decode(self._text, begins.start())
+            yield value, self._line(begins.start())
+
+    def _line(self, at: int) -> int:
+        return bisect_left(self._breaks, at) + 1
 
     def _object(
         self, text_and_end: tuple[str, int], strict: bool, scan_once: Any, _hook: Any, _pairs_hook: Any, memo: Any
     ) -> tuple[Located, int]:
-        text, begin = text_and_end
         pairs, end = JSONObject(text_and_end, strict, scan_once, None, list, memo)
         found = Located(pairs)
-        found.line = text.count("\n", 0, begin) + 1
+        found.line = self._line(text_and_end[1])
         if len(found) != len(pairs):
             names = [name for name, _value in pairs]
             found.twice = next(name for name in names if names.count(name) > 1)

@@ -26,6 +26,12 @@ def test_json_documents_know_their_lines() -> None:
     assert [line_of(item, 0) for item in document.value] == [2, 3]
 
 
+def test_json_values_may_follow_each_other() -> None:
+    found = documents('{"a": 1}\n{"b":\n {"c": 2}} [3]', "all.json")
+    assert [(document.value, document.line) for document in found] == [({"a": 1}, 1), ({"b": {"c": 2}}, 2), ([3], 3)]
+    assert line_of(found[1].value["b"], 0) == 3
+
+
 def test_flow_style_yaml_is_not_mistaken_for_json() -> None:
     assert documents("{kind: Mesh}", "f")[0].value == {"kind": "Mesh"}
 
