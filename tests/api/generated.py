@@ -186,16 +186,23 @@ def _one_route(spec: dict[str, Any], names: tuple[str, ...]) -> None:
 def _match(match: dict[str, Any]) -> None:
     if "path" in match:
         match.pop("prefix", None)
+        _regex(match["path"])
     if "prefix" in match:
         match["prefix"] = "/" + match["prefix"][1:].replace("aws", "x")
     if "methodName" in match:
         match.setdefault("serviceName", "a.B")
     for member in ("headers", "metadata"):
         for header in match.get(member) or ():
+            _regex(header.get("match") or {})
             bounds = (header.get("match") or {}).get("range")
             if bounds and bounds["start"] >= bounds["end"]:
                 bounds["start"], bounds["end"] = min(bounds["end"], 2**63 - 2), max(bounds["start"], -(2**63) + 1)
                 bounds["end"] += bounds["start"] == bounds["end"]
+
+
+def _regex(condition: dict[str, Any]) -> None:
+    if "regex" in condition:
+        condition["regex"] = "".join(letter if letter.isalnum() else "." for letter in condition["regex"])
 
 
 def _virtual_service(spec: dict[str, Any]) -> dict[str, Any]:
@@ -387,6 +394,8 @@ def _match_breaks(name: str, route: dict[str, Any], at: tuple[Any, ...], path: s
     if name in ROUTES[:2] and "path" not in match:
         yield f"{path}.match.prefix", _put((*at, "match"), {**match, "prefix": "x"})
         yield f"{path}.match", _put((*at, "match"), {**match, "prefix": "/", "path": {"exact": "/"}})
+    if "regex" in match.get("path", {}):
+        yield f"{path}.match.path.regex", _put((*at, "match", "path", "regex"), "(?=x)")
     if name == "grpcRoute" and "methodName" in match:
         yield f"{path}.match.methodName", _drop((*at, "match", "serviceName"))
 
