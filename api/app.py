@@ -9,6 +9,7 @@ Whatever goes wrong comes out in AWS's error shape; a caller never sees a stack 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import unquote
@@ -58,6 +59,8 @@ from runtime.supervise import Supervisor
 
 log = structlog.get_logger(__name__)
 
+_INVOCATION = re.compile(r"[A-Za-z0-9-]{8,64}", re.ASCII)
+
 _STOPPED = (
     "This server was stopped while it worked on the call. Whether it was carried out is not known: a call with a "
     "clientToken is safely repeated with the same one, at another server; look before repeating one without."
@@ -67,8 +70,8 @@ _STOPPED = (
 class Edge:
     """The ASGI callable for HTTP requests. `routes` is everything that it answers."""
 
-    def __init__(self, ports: ApiPorts, routers: Sequence[Router], key_use: KeyUse) -> None:
-        self._ports, self._key_use = ports, key_use
+    def __init__(self, ports: ApiPorts, routers: Sequence[Router]) -> None:
+        self._ports = ports
         self._routers = routers
         self._authenticator = Authenticator(ports)
         self.routes: tuple[Route, ...] = tuple(route for router in routers for route in router.routes)
@@ -137,7 +140,6 @@ class Edge:
         except NotAuthenticated as error:
             raise self.admission.not_authenticated(attempt.source_ip, error) from None
         self.admission.verified(attempt.source_ip, attempt.claimed_key)
-        self._key_use.note(caller.access_key_id)
         with self.admission.of(caller):
             circumstances = self._circumstances(attempt, scope)
             try:
@@ -147,7 +149,10 @@ class Edge:
                 authorise_unread(self._ports.replica.state, caller, route.action)
                 raise
             await authorise_now(self._ports, caller, route.action, targets, circumstances)
-            return await route.handle(Call(attempt.request_id, attempt.source_ip, caller, members, circumstances))
+            invocation = _invocation(request)
+            return await route.handle(
+                Call(attempt.request_id, attempt.source_ip, caller, members, circumstances, invocation)
+            )
 
     def _circumstances(self, attempt: Attempt, scope: Scope) -> Circumstances:
         return Circumstances(
@@ -195,6 +200,11 @@ def _signed_request(scope: Scope, body: bytes) -> SignedRequest:
     return SignedRequest(scope["method"], path, scope["query_string"].decode("latin-1"), headers, body)
 
 
+def _invocation(request: SignedRequest) -> str:
+    found = [value for name, value in request.headers if name == "amz-sdk-invocation-id"]
+    return found[0] if len(found) == 1 and _INVOCATION.fullmatch(found[0]) else ""
+
+
 def _text(value: bytes) -> str:
     try:
         return value.decode()
@@ -213,13 +223,13 @@ def create_app(ports: ApiPorts) -> Starlette:
         peers=ports.peers,
         members=ports.members,
     )
-    key_use = KeyUse(ports.replica, commands, ports.clock, ports.entropy)
+    key_use = KeyUse(ports, commands)
     apis = (
         AppMeshApi(ports, commands),
         AdminApi(ports, commands),
         EventsApi(ports),
         RewindApi(ports, commands),
-        AccessKeysApi(ports, commands, key_use),
+        AccessKeysApi(ports, commands),
         IamApi(ports, commands),
         AuditApi(ports),
         KeysApi(ports, commands),
@@ -229,7 +239,7 @@ def create_app(ports: ApiPorts) -> Starlette:
     )
     routers = [api.router() for api in apis]
     described = OpenApi(ports, [route for router in routers for route in router.routes])
-    edge = Edge(ports, (*routers, described.router()), key_use)
+    edge = Edge(ports, (*routers, described.router()))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - starlette's signature

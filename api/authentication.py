@@ -34,7 +34,7 @@ class Authenticator:
         replica = self._ports.replica
         judged_at = replica.state.position
         try:
-            return self._verify(readings, services)
+            return self._seen(self._verify(readings, services))
         except NotAuthenticated as refusal:
             if refusal.auth_code not in (INVALID, DISABLED):
                 raise
@@ -43,7 +43,7 @@ class Authenticator:
                 await replica.confirmed(REFUSAL_CONFIRM_S)
             if replica.state.position == judged_at:
                 raise
-        return self._verify(readings, services)
+        return self._seen(self._verify(readings, services))
 
     def still(self, access_key_id: str, token: str | None, region: str) -> Caller:
         """Whoever proved before that they hold a key, or the session of a token; NotAuthenticated if it is void now."""
@@ -52,8 +52,13 @@ class Authenticator:
             if session is not None and session.access_key_id == access_key_id:
                 return caller_in(session, region, self._ports.clock.now_us(), self._sessions)
         elif (key := self._ports.replica.state.access_keys.get(access_key_id)) is not None:
-            return caller_with(key, region)
+            return self._seen(caller_with(key, region))
         raise NotAuthenticated(f"The access key {access_key_id} is no more.", DISABLED)
+
+    def _seen(self, caller: Caller) -> Caller:
+        if caller.session is None:
+            self._ports.key_sightings.note(caller.access_key_id, self._ports.clock.now_us())
+        return caller
 
     def _verify(self, readings: Sequence[SignedRequest], services: Sequence[str]) -> Caller:
         keys = self._ports.replica.state.access_keys

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from api.key_sightings import KeySightings
 from api.outcomes import Ticket
 from api.recent import RecentEvents
 from api.trail import Attempt
@@ -221,6 +222,7 @@ class ApiPorts:
     """None: this server's keys are looked after elsewhere (tests, the simulation)."""
     peers: Peers | None = None
     recent: RecentEvents = field(default_factory=RecentEvents)
+    key_sightings: KeySightings = field(default_factory=KeySightings)
     limits: LimitSettings | None = None
     """None: the defaults."""
     command_deadline_s: float = COMMAND_DEADLINE_S

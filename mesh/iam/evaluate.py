@@ -36,6 +36,8 @@ class Requester:
     admin: bool = False
     session_policy: str | None = None
     session_name: str | None = None
+    session_issued_us: int | None = None
+    """When temporary credentials were issued; None for a long-lived key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +90,15 @@ class Decision(NamedTuple):
         return self.verdict is Verdict.ALLOWED
 
 
-ADMIN = "(admin key)"
-"""What stands for a policy where an account's root is allowed."""
+_ROOT = Decision(Verdict.ALLOWED, "(admin key)")
 
 
 def evaluate(state: State, requester: Requester, question: Question, circumstances: Circumstances) -> Decision:
     """Whether the requester's policies allow it."""
+    if requester.admin and requester.session_policy is None:
+        return _ROOT
     facts = facts_of(requester, question, circumstances)
-    decision = (
-        Decision(Verdict.ALLOWED, ADMIN)
-        if requester.admin
-        else _by_policies(policies_of(state, requester.identity), question, facts)
-    )
+    decision = _ROOT if requester.admin else _by_policies(policies_of(state, requester.identity), question, facts)
     limited = by_session(requester, question, facts)
     if limited is None or limited.allowed or decision.verdict is Verdict.DENIED:
         return decision
@@ -195,6 +194,9 @@ def facts_of(requester: Requester, question: Question, circumstances: Circumstan
         facts["aws:useragent"] = [circumstances.user_agent]
     if circumstances.region:
         facts["aws:requestedregion"] = [circumstances.region]
+    if requester.session_issued_us is not None:
+        issued = datetime.datetime.fromtimestamp(requester.session_issued_us // 1_000_000, datetime.UTC)
+        facts["aws:tokenissuetime"] = [issued.strftime("%Y-%m-%dT%H:%M:%SZ")]
     if name is not None and not role:
         facts["aws:username"] = [name.name]
         facts["aws:userid"] = [name.name]

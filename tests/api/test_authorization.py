@@ -306,10 +306,9 @@ async def test_what_a_specification_names_is_authorised_too(server: Server) -> N
     assert refused.code == "ForbiddenException"
     both = [f"{arn}/virtualNode/n", f"{arn}/virtualService/later.shop.local"]
     await grant(server, {**allow, "Action": "appmesh:CreateVirtualNode", "Resource": both})
-    nodes["tags"] = [{"key": "team", "value": "a"}]
-    refused = await ask(server, "PUT", "/v20190125/meshes/shop/virtualNodes", nodes, Signing(key=GRANTED))
+    tagged_node = {**nodes, "tags": [{"key": "team", "value": "a"}]}
+    refused = await ask(server, "PUT", "/v20190125/meshes/shop/virtualNodes", tagged_node, Signing(key=GRANTED))
     assert f"appmesh:TagResource on resource: {both[0]} because" in refused.document["message"]
-    del nodes["tags"]
     made = await ask(server, "PUT", "/v20190125/meshes/shop/virtualNodes", nodes, Signing(key=GRANTED))
     assert made.status == 200, made
 

@@ -127,6 +127,7 @@ async def test_the_last_use_of_a_key_is_told_at_once_and_put_on_record_once_an_h
     await use.record()
     assert (await told(pair.servers[0]))[ann.key[0]] == seen
     (event,) = (await pair.records())[before:]
+    assert event.data is not None
     assert (event.type, sorted(event.data["keys"])) == (ACCESS_KEYS_USED, sorted([ann.key[0], ADMIN.access_key_id]))
     await pair.servers[0].app.state.key_use.record()
     assert len(await pair.records()) == before + 1, "another server saw the admin's key too, in the same hour"

@@ -25,7 +25,16 @@ from eventlog.records import KeyClass
 from eventlog.restore import Journal, Kind, Loss, new_epoch
 from eventlog.signing import signing_key
 from mesh.checkpoint import from_documents
-from mesh.commands import Create, CreateAccessKey, Delete, DisableAccessKey, Update
+from mesh.commands import (
+    Create,
+    CreateAccessKey,
+    CreatePrincipal,
+    Delete,
+    DisableAccessKey,
+    PutInlinePolicy,
+    RaiseLevel,
+    Update,
+)
 from mesh.errors import Conflict, Damaged, IntegrityError, MissingKey, NotFound, TimelineMoved
 from mesh.events import LOG_RESTORED
 from mesh.evolve import evolve
@@ -206,6 +215,27 @@ async def test_a_key_that_was_disabled_after_the_moment_is_disabled_again(tmp_pa
     now = await folded_by_a_role(one)
     assert now.access_keys["AKIDEXAMPLE"].disabled_us is not None
     assert now.position == Position(2, 7)
+
+
+async def test_a_right_that_was_taken_after_the_moment_is_taken_again(tmp_path: Path) -> None:
+    log = await MemoryLog.create(tmp_path)
+    await log.create_access_key()
+    ann = f"arn:aws:iam::{ACCOUNT}:user/ann"
+    one, two = (f'{{"Effect": "Allow", "Action": "a:{name}", "Resource": "*"}}' for name in ("One", "Two"))
+    await log.do(RaiseLevel(2))
+    await log.do(CreatePrincipal(ann))
+    await log.do(PutInlinePolicy(ann, "p", f'{{"Statement": [{one}, {two}]}}'))
+    before = log.state.position
+    less = f'{{"Statement": [{two}]}}'
+    await log.do(PutInlinePolicy(ann, "p", less))
+    objects = await archived(log)
+    data = {"principal": ann, "name": "p", "document": less}
+    event = {"type": "InlinePolicyPut", "account": ACCOUNT, "actor": PRINCIPAL, "data": data}
+    restored_one = await restored(log, objects, before, restricting=(event,))
+    await restored_one.all(objects)
+    now = await folded_by_a_role(restored_one)
+    ((name, document),) = now.principals[ann].inline
+    assert (name, "a:Two" in document, "a:One" in document) == ("p", True, False)
 
 
 # --- interruptions
