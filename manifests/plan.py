@@ -8,7 +8,7 @@ Deletions come as late as they can: what is new is there before what is old goes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,6 +127,7 @@ def plan_apply(manifest: Manifest, around: Surroundings, prune: Prune | None = N
 def plan_delete(manifest: Manifest, around: Surroundings) -> Plan:
     """What takes away what the manifest has; what is not there any more is not missed."""
     gone, left, steps = [], [], []
+    known, routes = {item.key(around.account) for item in manifest.resources}, _by_router(around)
     for item in manifest.resources:
         key = item.key(around.account)
         if item.retained:
@@ -135,8 +136,8 @@ def plan_delete(manifest: Manifest, around: Surroundings) -> Plan:
             steps.append(_deletion(around.live[key], "", item.source))
             steps += [
                 _deletion(each, f"is a route of {key.name}", item.source)
-                for each in _children(item, around)
-                if not any(other.key(around.account) == each.key for other in manifest.resources)
+                for each in (routes.get(key, ()) if item.all_children else ())
+                if each.key not in known
             ]
         else:
             gone.append(key)
@@ -182,8 +183,9 @@ def _surplus(
 ) -> list[Step]:
     """Deletions of what no document has: routes of a router whose document lists all of its own, and what is pruned."""
     found: dict[ResourceKey, Step] = {}
+    routes = _by_router(around)
     for item in desired:
-        for each in _children(item, around):
+        for each in routes.get(item.key(around.account), ()) if item.all_children else ():
             if each.key not in known:
                 found[each.key] = _deletion(each, f"is not among the routes of {item.name}", item.source)
     for each in around.live.values() if prune else ():
@@ -199,15 +201,14 @@ def _is_pruned(live: LiveResource, around: Surroundings, prune: Prune | None) ->
     return tagged and (live.key.account, live.key.mesh) in prune.meshes
 
 
-def _children(item: Desired, around: Surroundings) -> Iterable[LiveResource]:
-    if not item.all_children:
-        return ()
-    key = item.key(around.account)
-    return [
-        each
-        for each in around.live.values()
-        if each.key.parent == key.name and each.key[:3] == (key.account, key.mesh, ROUTE.name)
-    ]
+def _by_router(around: Surroundings) -> Mapping[ResourceKey, list[LiveResource]]:
+    """Live routes by the key of their router."""
+    found: dict[ResourceKey, list[LiveResource]] = {}
+    for each in around.live.values():
+        account, mesh, kind, parent, _name = each.key
+        if kind == ROUTE.name:
+            found.setdefault(ResourceKey(account, mesh, VIRTUAL_ROUTER.name, "", parent), []).append(each)
+    return found
 
 
 def _deletion(live: LiveResource, why: str, source: str) -> Step:
