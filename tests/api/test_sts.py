@@ -7,6 +7,7 @@ import datetime
 import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,10 +18,11 @@ from botocore.exceptions import ClientError
 
 from api.commands import Origin
 from api.trail import HIDDEN
-from mesh.commands import CreatePrincipal, DeletePrincipal, idempotency_token
+from mesh.commands import CreatePrincipal, DeletePrincipal, PutInlinePolicy, idempotency_token
 from tests.api.conftest import ACCOUNT, ADMIN, REGION, Cloud, Server, call
 from tests.api.signing import Signing, ask
 from tests.api.test_audit import audit
+from tests.aws_cli import run_all
 
 
 @pytest.fixture
@@ -144,11 +146,11 @@ def trust(principal: str, **more: Any) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-async def submit(server: Server, command: Any) -> None:
+async def submit(server: Server, command: Any, account: str = ACCOUNT) -> None:
     """A change of who there is, as the admin's."""
     name = type(command).__name__
-    token = idempotency_token(ACCOUNT, ADMIN.principal, name, uuid4().hex, {})
-    origin = Origin(ACCOUNT, ADMIN.principal, "", "r", name, token)
+    token = idempotency_token(account, ADMIN.principal, name, uuid4().hex, {})
+    origin = Origin(account, ADMIN.principal, "", "r", name, token)
     outcome = await server.app.state.commands.submit(command, origin)
     await server.replica.wait_for(outcome.position, 5.0)
 
@@ -254,3 +256,58 @@ async def test_the_audit_tells_who_was_refused_in_which_session(cloud: Cloud, se
     assert (identity["type"], identity["arn"]) == ("AssumedRole", f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/ann")
     assert identity["sessionContext"]["sessionIssuer"]["arn"] == ROLE
     assert identity["accessKeyId"] == key["AccessKeyId"]
+
+
+async def test_all_sessions_of_a_role_are_revoked_as_aws_revokes_them(server: Server) -> None:
+    await submit(server, CreatePrincipal(ROLE, trust(ADMIN.principal)))
+    await submit(server, PutInlinePolicy(ROLE, "all", POLICY))
+    key = (await assumed(server))["Credentials"]
+    await call(client(server, "appmesh", key), "list_meshes")
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=2)
+    condition = {"DateLessThan": {"aws:TokenIssueTime": later.strftime("%Y-%m-%dT%H:%M:%SZ")}}
+    statement = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    await submit(server, PutInlinePolicy(ROLE, "AWSRevokeOlderSessions", document))
+    status, code, message = await refusal(client(server, "appmesh", key), "list_meshes")
+    assert (status, code) == (403, "ForbiddenException")
+    assert "explicit deny" in message
+    earlier = document.replace(condition["DateLessThan"]["aws:TokenIssueTime"], "2020-01-01T00:00:00Z")
+    await submit(server, PutInlinePolicy(ROLE, "AWSRevokeOlderSessions", earlier))
+    await call(client(server, "appmesh", key), "list_meshes")
+
+
+async def test_a_session_policy_takes_away_and_never_adds(server: Server) -> None:
+    await submit(server, CreatePrincipal(ROLE, trust(ADMIN.principal)))
+    await submit(server, PutInlinePolicy(ROLE, "lists", POLICY.replace('"*", "Resource', '"appmesh:List*", "Resource')))
+    less = POLICY.replace('"*", "Resource', '"appmesh:Describe*", "Resource')
+    none = (await assumed(server, Policy=less))["Credentials"]
+    assert (await refusal(client(server, "appmesh", none), "list_meshes"))[1] == "ForbiddenException"
+    more = (await assumed(server, Policy=POLICY))["Credentials"]
+    await call(client(server, "appmesh", more), "list_meshes")
+    assert (await refusal(client(server, "appmesh", more), "create_mesh", meshName="m"))[1] == "ForbiddenException"
+
+
+async def test_a_profile_of_the_aws_cli_assumes_a_role_by_itself(server: Server, tmp_path: Path) -> None:
+    await submit(server, CreatePrincipal(ROLE, trust(ADMIN.principal)))
+    await submit(server, PutInlinePolicy(ROLE, "all", POLICY))
+    config = tmp_path / "config"
+    config.write_text(
+        f"[profile base]\naws_access_key_id = {ADMIN.access_key_id}\naws_secret_access_key = {ADMIN.secret}\n"
+        f"[profile deploy]\nrole_arn = {ROLE}\nsource_profile = base\nrole_session_name = ann\n"
+    )
+    environment = {
+        "AWS_CONFIG_FILE": str(config),
+        "AWS_PROFILE": "deploy",
+        "AWS_REGION": REGION,
+        "AWS_ENDPOINT_URL_STS": server.url,
+        "AWS_ENDPOINT_URL_APP_MESH": server.url,
+    }
+    commands = [
+        ["sts", "get-caller-identity", "--output", "json"],
+        ["appmesh", "create-mesh", "--mesh-name", "by-role"],
+        ["sts", "get-session-token"],
+    ]
+    who, made, token = await asyncio.to_thread(run_all, commands, environment)
+    assert json.loads(who.out)["Arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/ann"
+    assert json.loads(made.out)["mesh"]["meshName"] == "by-role"
+    assert "Cannot call GetSessionToken with session credentials" in token.err
