@@ -20,7 +20,7 @@ from mesh.errors import Forbidden, Unavailable
 from mesh.iam.evaluate import Circumstances, Decision, Question, Requester, Verdict, evaluate, ever_allowed, refusal
 from mesh.kinds import ResourceKey
 from mesh.principals import IAM
-from mesh.sharing import check_operator, check_visible, seen_since
+from mesh.sharing import check_may_run, check_operator, check_visible, seen_since
 from mesh.state import State
 
 
@@ -105,6 +105,7 @@ def requester_of(caller: Caller) -> Requester:
         admin=caller.admin,
         session_policy=session.policy if session is not None else None,
         session_name=session.name if session is not None and role else None,
+        session_issued_us=session.issued_us if session is not None else None,
     )
 
 
@@ -129,6 +130,8 @@ def authorise(state: State, caller: Caller, action: str, targets: Targets, circu
     for target in touched:
         if isinstance(target.resource, ResourceKey):
             check_visible(state, target.resource.account, target.resource.mesh, caller.account)
+            if target.action == CONNECT:
+                check_may_run(state, target.resource, caller.account)
 
 
 def authorise_unread(state: State, caller: Caller, action: str) -> None:

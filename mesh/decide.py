@@ -252,9 +252,8 @@ def _issue_proxy_identity(state: State, command: IssueProxyIdentity, context: Co
     check_key(node)
     sharing.check_visible(state, node.account, node.mesh, context.account)
     # The node need not exist yet: proxies may start before their mesh is described.
-    if (there := state.get(node)) is not None:
-        sharing.check_may_change(there, context.account, "run proxies of")
-    elif node.account != context.account:
+    sharing.check_may_run(state, node, context.account)
+    if node.account != context.account:
         present(state, node)
     data = {"node": list(node), "serial": command.serial, "not_after_us": command.not_after_us}
     return [NewEvent(PROXY_IDENTITY_ISSUED, data)]

@@ -106,6 +106,13 @@ def check_may_delete(resource: Resource, account: str) -> None:
         check_may_change(resource, account, "delete")
 
 
+def check_may_run(state: State, node: ResourceKey, account: str) -> None:
+    """Forbidden unless `account` made the node: its proxies are its maker's. One that is not there is anybody's yet."""
+    there = state.get(node)
+    if there is not None:
+        check_may_change(there, account, "run proxies of")
+
+
 def foreign_changes(changes: Iterable[Change], account: str) -> list[str]:
     """What of a rollback `account` may not do, as reasons: it takes back its own, and deletes in its own mesh."""
     return [

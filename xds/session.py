@@ -176,7 +176,8 @@ class Session(Pipeline[Response], Generic[Request, Response]):
                 Close(
                     Code.INVALID_ARGUMENT,
                     f"{self.node.kind} '{self.node.name}' does not exist in mesh '{self.node.mesh}' of account "
-                    f"{self.node.account} (as of position {update.position}): create it, or correct node.id",
+                    f"{self.node.account} (as of position {update.position}), or the mesh is no longer shared with the "
+                    "account that made it: create it, share the mesh, or correct node.id",
                 )
             ]
         self._target = Stage(view, update.position)

@@ -22,13 +22,19 @@ from api.proxy_service import ProxyCredentialsService
 from identity.proxy_wire import CHECK, STANDING, Granted, Presented, Refused, encode_check, encode_grants
 from mesh.commands import (
     AttachPolicy,
+    Create,
     CreateAccessKey,
+    CreateAccount,
     CreatePrincipal,
+    Delete,
     DeletePrincipal,
     DetachPolicy,
     DisableAccessKey,
     PutInlinePolicy,
+    ShareMesh,
+    UnshareMesh,
 )
+from mesh.kinds import mesh_key
 from tests.api.conftest import ACCOUNT, ADMIN, REGION, Cloud, Server, running
 from tests.api.test_audit import audit
 from tests.api.test_sts import ROLE, assumed, submit, trust
@@ -76,10 +82,10 @@ class Plane:
                 return error.code(), error.details() or ""
             return grpc.StatusCode.OK, ""
 
-    async def open(self, *key: str) -> Any:
+    async def open(self, *key: str, node: str = NODE_TEXT) -> Any:
         """An open stream that was answered once. Its channel lives as long as it."""
         call = sotw(self.channel(*key))
-        await call.write(first("cds"))
+        await call.write(first("cds", node))
         assert await read(call) is not grpc.aio.EOF
         return call
 
@@ -232,7 +238,22 @@ async def test_only_frontends_ask(plane: Plane) -> None:
                 assert caught.value.code() is DENIED
 
 
-async def test_who_made_a_node_of_a_shared_mesh_may_be_its_proxy_until_the_mesh_is_shared_no_more(
-    plane: Plane,
-) -> None:
-    raise NotImplementedError
+async def test_who_made_a_node_of_a_shared_mesh_is_its_proxy_until_the_share_ends(plane: Plane) -> None:
+    tenant, key = "999999999999", ("MLOGTENANTKEY0000001", "the tenant's secret")
+    mesh, node = mesh_key(NODE.account, NODE.mesh), f"mesh/{NODE.mesh}@{NODE.account}/virtualNode/{NODE.name}"
+    await submit(plane.server, Create(mesh, {}))
+    await submit(plane.server, CreateAccount(tenant, "", *key))
+    assert (await plane.connect(*key, node=node))[0] is DENIED
+    await submit(plane.server, ShareMesh(NODE.account, NODE.mesh, frozenset({tenant})))
+    await submit(plane.server, Create(NODE.key, {}))
+    code, details = await plane.connect(*key, node=node)
+    assert (code, f"was made by account {NODE.account}" in details) == (DENIED, True)
+    await submit(plane.server, Delete(NODE.key))
+    await submit(plane.server, Create(NODE.key, {}), account=tenant)
+    assert (await plane.connect(ADMIN.access_key_id, ADMIN.secret))[0] is DENIED  # it is not the mesh owner's
+    call = await plane.open(*key, node=node)
+    await plane.ask_after_all()
+    assert not call.done()
+    await submit(plane.server, UnshareMesh(NODE.account, NODE.mesh, frozenset({tenant})))
+    await plane.ask_after_all()
+    assert await call.code() is DENIED

@@ -9,6 +9,7 @@ import pytest
 from mesh.checkpoint import from_documents, to_documents
 from mesh.commands import (
     Command,
+    Context,
     Create,
     CreateAccount,
     Delete,
@@ -21,6 +22,7 @@ from mesh.commands import (
     UntagResource,
     Update,
 )
+from mesh.decide import decide
 from mesh.draft import Draft
 from mesh.errors import (
     BadRequest,
@@ -175,7 +177,10 @@ def test_only_the_owner_shares_and_only_what_is_there() -> None:
 
 
 def test_a_share_needs_every_server_to_understand_it() -> None:
-    assert "level 2" in refusal(shop(), share(CONSUMER), LevelTooLow, OWNER)
+    world = shop()
+    with pytest.raises(LevelTooLow, match="level 2"):
+        decide(world.state, share(CONSUMER), Context(OWNER, "arn", "ShareMesh", level=1))
+    assert [event.type for event in world.do(share(CONSUMER)).events] == ["LevelRaised", "MeshShared"]
 
 
 # --- shares begin and end
