@@ -298,7 +298,7 @@ async def test_a_profile_of_the_aws_cli_assumes_a_role_by_itself(server: Server,
     environment = {
         "AWS_CONFIG_FILE": str(config),
         "AWS_PROFILE": "deploy",
-        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
         "AWS_ENDPOINT_URL_STS": server.url,
         "AWS_ENDPOINT_URL_APP_MESH": server.url,
     }
@@ -308,6 +308,7 @@ async def test_a_profile_of_the_aws_cli_assumes_a_role_by_itself(server: Server,
         ["sts", "get-session-token"],
     ]
     who, made, token = await asyncio.to_thread(run_all, commands, environment)
+    assert who.code == 0, who
     assert json.loads(who.out)["Arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/ann"
     assert json.loads(made.out)["mesh"]["meshName"] == "by-role"
     assert "Cannot call GetSessionToken with session credentials" in token.err
