@@ -168,8 +168,14 @@ async def confirmed_state(ports: ApiPorts) -> State:
 
 
 def origin_of(operation_name: str, call: Call) -> Origin:
-    """Where a call's command comes from. A call without a clientToken gets one from its request id."""
-    caller, client_token = call.caller, call.members.get(_TOKEN) or call.request_id
+    """Where a call's command comes from.
+
+    Without a clientToken, the SDK's id of the call stands in for one: an SDK that repeats a delete whose answer was
+    lost is told of its own deletion, not that there is nothing. Else the request's id does, which repeats nothing.
+    """
+    caller, client_token = call.caller, call.members.get(_TOKEN)
+    if not client_token:
+        client_token = f"invocation {call.invocation}" if call.invocation else call.request_id  # no clientToken has " "
     return Origin(
         account=caller.account,
         principal=caller.principal,

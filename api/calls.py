@@ -25,6 +25,8 @@ class Call:
     caller: Caller
     members: Mapping[str, Any]
     circumstances: Circumstances
+    invocation: str = ""
+    """What AWS's SDKs send along: one id for a call and all its repetitions; '' from anybody else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,6 @@ class Relay:
 def _not_known(server: _Server, failure: _Failure) -> str:
     return (
         f"The connection to {server.upstream.url} failed after the request was sent ({failure.reason}). Whether it was "
-        "carried out is not known, and it has no clientToken under which it could safely be sent again: look, then "
-        "repeat it."
+        "carried out is not known, and it has no clientToken, nor an SDK's id, under which it could safely be sent "
+        "again: look, then repeat it."
     )

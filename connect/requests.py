@@ -23,6 +23,7 @@ _OF_ONE_HOP = frozenset({
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
     "transfer-encoding", "upgrade", "host", "content-length", "expect",
 })  # fmt: skip
+_INVOCATION = "amz-sdk-invocation-id"
 _READS = frozenset({"GET", "HEAD"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -102,8 +103,12 @@ def host_of(url: str) -> str:
 
 
 def repeatable(request: Request) -> bool:
-    """Whether sending it twice does it once: a read, a call of STS, which keeps nothing, or a body with a token."""
-    if request.method in _READS or service_of(request.target) == "sts":
+    """Whether sending it twice does it once: a read, a call of STS, which keeps nothing, a body with a token, or a call
+    of App Mesh under an SDK's id, which the API takes for one."""
+    service = service_of(request.target)
+    if request.method in _READS or service == "sts":
+        return True
+    if service == "appmesh" and any(name == _INVOCATION and value for name, value in request.headers):
         return True
     try:
         body = json.loads(request.body)

@@ -6,7 +6,7 @@ import pytest
 from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connect.requests import CallerKey, Request, host_of, passed_on, repeatable, service_of, signed, stripped
@@ -63,6 +63,7 @@ NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,12}", fullmatch=True).map(lambda name: 
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=20)
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(["GET", "PUT", "DELETE", "POST"]),
     st.lists(SEGMENTS, min_size=1, max_size=4),
@@ -113,6 +114,16 @@ def test_a_session_of_ours_signs_with_its_token() -> None:
 )
 def test_what_may_be_sent_twice(method: str, target: str, body: bytes, again: bool) -> None:
     assert repeatable(Request(method, target, (), body)) is again
+
+
+def test_what_an_sdk_names_may_be_sent_twice_where_the_api_takes_the_name_for_a_token() -> None:
+    named = [("amz-sdk-invocation-id", "051f7d65-97a1-48ea-bcbe-996636554e4a")]
+    assert repeatable(Request("DELETE", "/v20190125/meshes/m", named, b""))
+    assert not repeatable(Request("POST", "/meshlog/v1/keys/rotate", named, b"{}"))
+    assert (
+        dict(signed(stripped(Request("DELETE", "/v20190125/meshes/m", named, b"")), URL, KEY).headers).items()
+        >= dict(named).items()
+    )
 
 
 @pytest.mark.parametrize(
