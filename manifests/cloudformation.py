@@ -109,7 +109,7 @@ def _why_skipped(of_type: str) -> str:
 
 def _not_expanded(template: Template) -> Iterable[str]:
     """What only CloudFormation itself can turn into resources."""
-    transforms = template.document.value.get("Transform", [])
+    transforms = template.document.value.get("Transform") or []
     macros = [
         str(name.get("Name") if isinstance(name, Mapping) else name)
         for name in (transforms if isinstance(transforms, list) else [transforms])

@@ -246,15 +246,24 @@ def _check_parameter(name: str, declared: Mapping[str, Any], of_type: str, value
     elif isinstance(pattern, str) and not _matches(pattern, value):
         problem = f"must match {pattern}"
     elif number is not None and "Number" in of_type:
-        low, high = declared.get("MinValue"), declared.get("MaxValue")
-        if (low is not None and float(value) < float(low)) or (high is not None and float(value) > float(high)):
-            problem = f"must be from {'any' if low is None else low} to {'any' if high is None else high}"
+        low, high = _bound(name, declared, "MinValue"), _bound(name, declared, "MaxValue")
+        if (low is not None and float(value) < low) or (high is not None and float(value) > high):
+            problem = f"must be from {'any' if low is None else f'{low:g}'} to {'any' if high is None else f'{high:g}'}"
     else:
-        low, high = declared.get("MinLength"), declared.get("MaxLength")
-        if (low is not None and len(value) < int(low)) or (high is not None and len(value) > int(high)):
-            problem = f"must have from {low or 0} to {'any number of' if high is None else high} characters"
+        low, high = _bound(name, declared, "MinLength"), _bound(name, declared, "MaxLength")
+        if (low is not None and len(value) < low) or (high is not None and len(value) > high):
+            problem = f"must have from {low or 0:g} to {'any number of' if high is None else f'{high:g}'} characters"
     if problem:
         raise CannotResolveError(f"the template's parameter {name} {declared.get('ConstraintDescription') or problem}")
+
+
+def _bound(name: str, declared: Mapping[str, Any], member: str) -> float | None:
+    if declared.get(member) is None:
+        return None
+    try:
+        return float(text(declared[member], name))
+    except ValueError:
+        raise CannotResolveError(f"the template's parameter {name} has a {member} that is no number") from None
 
 
 def _matches(pattern: str, value: str) -> bool:

@@ -397,6 +397,8 @@ def test_values_that_only_aws_knows_can_be_given() -> None:
         ("{Type: String}", None, "has no value: give it with --parameter P=V"),
         ("{Type: Number}", "x", "must be a number"),
         ("{Type: Number, MinValue: 3}", "2", "must be from 3 to any"),
+        ("{Type: Number, MinValue: 1, MaxValue: 2.5}", "3", "must be from 1 to 2.5"),
+        ("{Type: Number, MaxValue: many}", "3", "has a MaxValue that is no number"),
         ("{Type: String, AllowedValues: [a, b]}", "c", "must be one of a, b"),
         ("{Type: String, AllowedPattern: '[a-z]+'}", "A", "must match [a-z]+"),
         ("{Type: String, MinLength: 2, MaxLength: 3}", "a", "must have from 2 to 3 characters"),
@@ -539,6 +541,45 @@ def test_the_calls_are_valid_for_botocore() -> None:
         assert not report.has_errors(), report.generate_report()
 
 
+WORDS = (
+    "Ref", "Fn::Sub", "Fn::GetAtt", "Fn::Join", "Fn::Select", "Fn::Split", "Fn::If", "Fn::FindInMap", "Fn::ImportValue",
+    "Fn::Equals", "Fn::And", "Fn::Not", "Fn::Length", "Fn::Base64", "Fn::GetAZs", "Condition", "Type", "Properties",
+    "MeshName", "VirtualNodeName", "Spec", "Tags", "Key", "Listeners", "Default", "AllowedValues", "AllowedPattern",
+    "MinValue", "MaxLength", "Export", "Name", "Value", "A", "B", "Transform", "DeletionPolicy",
+)  # fmt: skip
+LEAVES = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.sampled_from(
+    ["A", "B", "A.B", "${A}", "${A.MeshName}", "AWS::Region", "AWS::NoValue", "AWS::AppMesh::Mesh", "Number", "String",
+     "AWS::AppMesh::VirtualNode", "AWS::ECS::Service", "List<Number>", "CommaDelimitedList", "{{resolve:x}}", "[", ""]
+)  # fmt: skip
+ANYTHING = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=3),
+    max_leaves=12,
+)
+RESOURCE = st.fixed_dictionaries(
+    {"Type": st.sampled_from(["AWS::AppMesh::Mesh", "AWS::AppMesh::VirtualNode", "AWS::ECS::Service"])},
+    optional={"Properties": ANYTHING, "Condition": LEAVES, "DeletionPolicy": LEAVES},
+)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    template=st.fixed_dictionaries(
+        {"Resources": st.dictionaries(st.sampled_from("ABC"), RESOURCE, min_size=1) | ANYTHING},
+        optional={
+            name: st.dictionaries(st.sampled_from("ABC"), ANYTHING) | ANYTHING
+            for name in ("Parameters", "Conditions", "Mappings", "Outputs", "Transform")
+        },
+    ),
+    parameters=st.dictionaries(st.sampled_from(["A", "B", "A.B", "C"]), st.sampled_from(["", "1", "x,2"])),
+)
+def test_no_template_is_too_odd_to_be_answered(template: dict[str, Any], parameters: dict[str, str]) -> None:
+    template["AWSTemplateFormatVersion"] = "2010-09-09"
+    (document,) = documents(json.dumps(template), "odd.json")
+    manifest = cloudformation.parse([document], Reading(ACCOUNT, "eu-west-1", parameters=parameters))
+    assert all(str(each) for each in manifest.problems)
+
+
 def values(shape_name: str) -> st.SearchStrategy[Any]:
     """Any value of a shape of the model, bounds aside."""
     shape = SHAPES[shape_name]
@@ -576,7 +617,7 @@ def in_cloudformation(value: Any, as_text: bool) -> Any:
     return str(value).lower() if as_text and isinstance(value, int) else value
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), as_text=st.booleans())
 @pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind is not MESH], ids=lambda kind: kind.name)
 def test_every_property_of_the_model_arrives(kind: Any, data: st.DataObject, as_text: bool) -> None:
