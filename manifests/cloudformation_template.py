@@ -285,7 +285,7 @@ def _exported_by_nobody(name: str) -> Any:
 
 
 def _objects(section: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    return {name: each for name, each in section.items() if isinstance(each, Mapping)}
+    return {name: each for name, each in section.items() if isinstance(each, Mapping) and not name.startswith("Fn::")}
 
 
 def _section(value: Any, name: str) -> Mapping[str, Any]:

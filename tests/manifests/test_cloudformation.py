@@ -517,8 +517,9 @@ def test_a_mesh_needs_no_properties() -> None:
 
 
 def test_macros_and_loops_are_not_guessed() -> None:
-    text = "Transform: [AWS::LanguageExtensions, Ours]\nResources: {'Fn::ForEach::X': [I, [a], {}], " + _FOREIGN + "}"
-    assert [each.text.split(" makes")[0] for each in read(text).problems] == ["Ours", "Fn::ForEach::X"]
+    unexpanded = "'Fn::ForEach::X': [I, [a], {}], 'Fn::Transform': {Name: AWS::Include}"
+    text = f"Transform: [AWS::LanguageExtensions, Ours]\nResources: {{{unexpanded}, {_FOREIGN}}}"
+    assert [each.text.split(" makes")[0] for each in read(text).problems] == ["Ours", "Fn::ForEach::X", "Fn::Transform"]
     assert not read("Transform: AWS::Serverless-2016-10-31\nResources: {" + _FOREIGN + "}").problems
 
 
