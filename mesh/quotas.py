@@ -1,8 +1,8 @@
 """How much of everything an account may have: App Mesh's quotas as defaults that its administrators can change. Pure.
 
-Codes, names and defaults are those of AWS Service Quotas. A quota is the mesh owner's, whoever makes the resource, and is
-asked about only where something grows: what is over a quota that was lowered stays as it is, and a rollback takes a mesh
-back to what it was. How many Envoys a node may have is counted by each frontend for itself, and is advice.
+Codes, names and defaults are those of AWS Service Quotas. A quota is the mesh owner's, whoever makes the resource, and
+is asked about only where something grows: what is over a quota that was lowered stays as it is, and a rollback takes a
+mesh back to what it was. How many Envoys a node may have is counted by each frontend for itself, and is advice.
 """
 
 from __future__ import annotations
@@ -103,13 +103,16 @@ def check_backends(state: State, key: ResourceKey, spec: Mapping[str, Any], befo
 def used(state: State, key: ResourceKey, enough: int = 0) -> int:
     """How many siblings a resource of that key has or would have, itself counted if it is there.
 
-    A mesh that holds `enough` resources or fewer is not looked through: the answer is then any number below.
+    Where there cannot be `enough` of them, nobody looks through them, and the answer is any number below.
     """
     if key.kind == MESH.name:
         return sum(account == key.account for account, _ in state.of_mesh)
     parent = KINDS[key.kind].parent
     if parent:
-        return len(state.referring_to(ResourceKey(key.account, key.mesh, parent, "", key.parent), key.kind))
+        siblings = state.referrers.get(ResourceKey(key.account, key.mesh, parent, "", key.parent))
+        if siblings is None or len(siblings) < enough:
+            return 0
+        return sum(other.kind == key.kind for other in siblings)
     inside = state.of_mesh.get((key.account, key.mesh))
     if inside is None or len(inside) <= enough:  # the mesh itself is one of them
         return 0
