@@ -122,7 +122,7 @@ class IamApi:
             read = await reading(self._ports, call)
             return read.answer(answer(read.state, call))
 
-        return route(target, f"{IAM}:{action}", read_query(*query, *READING), targets, handle)
+        return route(target, f"{IAM}:{action}", read_query(*READING, required=query), targets, handle)
 
     def _change(
         self,
@@ -201,9 +201,7 @@ class IamApi:
 
 def _name(kind: str, caller: Caller, members: Mapping[str, Any]) -> IamName:
     """The user, role or policy that a member names: by its name, or by its ARN in the caller's account."""
-    text = members.get(kind)
-    if text is None:
-        raise BadRequest(f"{kind}: is required")
+    text = members[kind]
     arn = text if text.startswith("arn:") else f"arn:aws:iam::{caller.account}:{kind}/{text}"
     found = iam_name(arn)
     if found is None or found.kind != kind:
@@ -253,8 +251,6 @@ def _named(kind: str, caller: Caller, members: Mapping[str, Any]) -> list[Target
 
 
 def _named_policy(caller: Caller, members: Mapping[str, Any]) -> list[Target]:
-    if POLICY not in members:
-        raise BadRequest("policy: is required")
     return [Target(_policy_arn(members[POLICY], caller.account))]
 
 

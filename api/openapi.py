@@ -119,7 +119,7 @@ def _operation(each: Route) -> dict[str, Any]:
     }
     parameters = [_in_path(name) for name in re.findall(r"\{(\w+)\}", each.path)]
     if isinstance(each.read, QueryReader):
-        parameters += [_in_query(name) for name in each.read.known]
+        parameters += [_in_query(name, name in each.read.required) for name in each.read.known]
     if isinstance(each.read, BodyReader):
         operation["requestBody"] = _body(each.read.fields)
     return {**operation, "parameters": parameters} if parameters else operation
@@ -138,11 +138,11 @@ def _in_path(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": TEXT}
 
 
-def _in_query(name: str) -> dict[str, Any]:
+def _in_query(name: str, required: bool) -> dict[str, Any]:
     schema = dict(MEMBERS.get(name, TEXT))
     words = schema.pop("description", None)
     described = {} if words is None else {"description": words}
-    return {"name": name, "in": "query", "required": False, **described, "schema": schema}
+    return {"name": name, "in": "query", "required": required, **described, "schema": schema}
 
 
 def _body(fields: Fields) -> dict[str, Any]:

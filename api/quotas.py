@@ -3,8 +3,8 @@
 GET  quotas      {account, quotas: [{code, name, value, default, adjustable, used: {count, where} | null}]}
 POST quotas      {code, value, clientToken?} → that quota as it is now; value null: App Mesh's default again
 
-`used` is where there is most: the router with the most routes. Nobody counts all Envoys of a node (each frontend has its
-own), so that is null there.
+`used` is where there is most: the router with the most routes. Nobody counts all Envoys of a node (each frontend has
+its own), so that is null there.
 """
 
 from __future__ import annotations

@@ -71,16 +71,20 @@ def router_of(routes: Iterable[Route]) -> Router:
 
 @dataclass(frozen=True, slots=True)
 class QueryReader:
-    """A reader of queries with no other members than `known`; BadRequest otherwise."""
+    """A reader of queries with all of `required` and none but `known` members; BadRequest tells all that is wrong."""
 
     known: tuple[str, ...]
+    required: tuple[str, ...] = ()
 
     def __call__(self, request: SignedRequest, path_members: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG002
         members = dict(query_members(request.query))
-        unknown = sorted(members.keys() - set(self.known))
-        if unknown:
-            known = f"known: {', '.join(self.known)}" if self.known else "it has none"
-            raise BadRequest(f"{unknown[0][:80]}: is not a known member of this query ({known})")
+        known = f"known: {', '.join(self.known)}" if self.known else "it has none"
+        problems = [
+            f"{name[:80]}: is not a known member of this query ({known})" for name in members if name not in self.known
+        ]
+        problems += [f"{name}: is required" for name in self.required if name not in members]
+        if problems:
+            raise BadRequest("; ".join(problems))
         return members
 
 
@@ -108,9 +112,9 @@ class BodyReader:
         return members
 
 
-def read_query(*known: str) -> QueryReader:
-    """A reader of queries with no other members than these."""
-    return QueryReader(known)
+def read_query(*known: str, required: tuple[str, ...] = ()) -> QueryReader:
+    """A reader of queries that have all of `required`, and no members but these and `known`."""
+    return QueryReader((*required, *known), required)
 
 
 def read_body(fields: Fields) -> BodyReader:

@@ -79,8 +79,8 @@ _ROLLBACK_FIELDS: Fields = {
     "clientToken": (str, False),
 }
 _RESOURCES_QUERY = ("mesh", "account", "kind", "parent", "name", "at", "after", *READING)
-_DIFF_QUERY = ("from", "to", "mesh", "account", "after", MIN_POSITION)
-_XDS_QUERY = ("from", "to", "node", MIN_POSITION)
+_DIFF_QUERY = ("to", "mesh", "account", "after", MIN_POSITION)
+_XDS_QUERY = ("to", MIN_POSITION)
 
 
 class RewindApi:
@@ -95,8 +95,14 @@ class RewindApi:
         return router_of(
             [
                 route("GET resources", "ListResources", read_query(*_RESOURCES_QUERY), own_mesh, self._resources),
-                route("GET diff", "DiffMesh", read_query(*_DIFF_QUERY), own_mesh, self._diff),
-                route("GET diff/xds", "DiffProxy", read_query(*_XDS_QUERY), _node, self._diff_xds),
+                route("GET diff", "DiffMesh", read_query(*_DIFF_QUERY, required=("from",)), own_mesh, self._diff),
+                route(
+                    "GET diff/xds",
+                    "DiffProxy",
+                    read_query(*_XDS_QUERY, required=("from", "node")),
+                    _node,
+                    self._diff_xds,
+                ),
                 route("POST rollback", "RollbackMesh", read_body(_ROLLBACK_FIELDS), own_mesh, self._rollback),
             ]
         )
@@ -169,8 +175,6 @@ class RewindApi:
     async def _two_states(self, call: Call) -> tuple[State, State, State]:
         """The present state, and those of `from` and `to`; without `to`, the present one again."""
         members = call.members
-        if "from" not in members:
-            raise BadRequest("from: is required")
         now = (await reading(self._ports, call)).state
         before = await self._then(members["from"], now, "from")
         return now, before, await self._then(members["to"], now, "to") if "to" in members else now
@@ -250,8 +254,6 @@ def _rolled_back(position: int | None, then: State, changes: list[dict[str, Any]
 
 
 def _node(caller: Caller, members: Mapping[str, Any]) -> list[ResourceKey]:
-    if "node" not in members:
-        raise BadRequest("node: is required, such as mesh/<mesh>/virtualNode/<name>")
     return [parse_node_id(members["node"], caller.account).key]
 
 
