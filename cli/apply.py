@@ -44,7 +44,7 @@ from runtime.clock import SystemClock, SystemEntropy
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-DIFFERENT, FAILED = 3, 1
+DIFFERENT, FAILED, INTERRUPTED = 3, 1, 130
 _DONE = {CREATE: "created", UPDATE: "changed", TAG: "tagged", DELETE: "deleted"}
 _PLANNED = {CREATE: "to create", UPDATE: "to change", TAG: "to tag", DELETE: "to delete"}
 _TITLES = {"resource": "RESOURCE", "result": "RESULT", "source": "SOURCE"}
@@ -236,10 +236,12 @@ def _progress(total: int) -> Iterator[Callable[[Step], None]]:
 def _code(plan: Plan, outcome: Outcome) -> int:
     for step, error in outcome.failed:
         note(f"failed: {step.source or 'pruning'}: {step.key.path}: {error.message}")
-    if not outcome.failed:
+    if not outcome.failed and not outcome.interrupted:
         return FAILED if plan.problems else 0
     missing = len(plan.steps) - len(outcome.done)
     note(f"{missing} of {len(plan.steps)} changes were not made: mend what failed, and run this again")
+    if outcome.interrupted:
+        return INTERRUPTED
     return outcome.failed[0][1].exit_code
 
 

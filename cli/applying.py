@@ -43,6 +43,7 @@ class Outcome:
     done: list[Step] = field(default_factory=list)
     failed: list[tuple[Step, MeshlogError]] = field(default_factory=list)
     first: str | None = None
+    interrupted: bool = False
 
 
 class Runner:
@@ -59,6 +60,9 @@ class Runner:
                 for command in step.commands:
                     self._carry_out(command, deleting=step.action == DELETE)
                     outcome.first = outcome.first or self._client.position
+            except KeyboardInterrupt:
+                outcome.interrupted = True
+                break
             except MeshlogError as error:
                 outcome.failed.append((step, error))
                 if not keep_going or not isinstance(error, CallerError):

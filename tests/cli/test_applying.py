@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -40,10 +40,10 @@ class Patient:
 class Server:
     """Answers calls with what it was told to; remembers them. `answers` by path: errors in turn, then success."""
 
-    def __init__(self, **answers: list[MeshlogError]) -> None:
+    def __init__(self, **answers: Sequence[BaseException]) -> None:
         self.position: str | None = None
         self.calls: list[tuple[str, str, Mapping[str, str], Mapping[str, Any] | None, bool]] = []
-        self._answers = answers
+        self._answers = {name: list(errors) for name, errors in answers.items()}
 
     def write(
         self,
@@ -100,6 +100,11 @@ def test_the_first_failure_ends_it() -> None:
     outcome, told, _clock = run(Server(b=[Conflict("taken")]), made("a"), made("b"), made("c"))
     assert (names(outcome.done), told) == (["a"], ["a"])
     assert [(step.key.name, str(error)) for step, error in outcome.failed] == [("b", "taken")]
+
+
+def test_what_is_interrupted_is_told_as_far_as_it_came() -> None:
+    outcome, told, _clock = run(Server(b=[KeyboardInterrupt()]), made("a"), made("b"), made("c"))
+    assert (names(outcome.done), told, outcome.failed, outcome.interrupted) == (["a"], ["a"], [], True)
 
 
 def test_keep_going_goes_on_after_a_refusal_but_not_without_a_server() -> None:
