@@ -270,5 +270,5 @@ class Provisioner:
 _OPERATORS_OWN = ("quota_bytes", "heartbeat_ms", "election_ms", "log_level")
 """Of an etcd member's settings: what is kept as it is in the file, when the rest is written anew."""
 
-_SINCE_ADDED = ("peer_listen", "peer_advertise"), ("archive",), ("signed_listen", "signed_advertise", "apis")
+_SINCE_ADDED = ("peer_listen", "peer_advertise"), ("archive",), ("signed_listen", "signed_advertise"), ("apis",)
 """Settings that directories made by earlier builds lack, those together that mean nothing alone."""

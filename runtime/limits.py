@@ -103,6 +103,11 @@ GRANTS_EVERY_S = 5.0
 """Between questions whether the credentials of open streams still count: so long a revoked one may go on."""
 PROXY_CHECK_S = 5.0
 """One API server's time for such a question; then the next one is asked."""
+UNVERIFIED_SOURCE_BURST, UNVERIFIED_SOURCE_PER_S = 50, 1.0
+"""Streams with wrong credentials that one address may open at once, and for ever: a host of fifty proxies whose key was
+disabled. Right ones are not counted."""
+UNVERIFIED_SOURCES_MAX = 4_096
+"""Addresses remembered for that."""
 XDS_UNVERIFIED_MAX = 256
 """Streams whose credentials are being verified at once, on one frontend; more are told to come back."""
 STS_MEMBERS_MAX = 256

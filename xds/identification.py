@@ -16,7 +16,14 @@ from identity.node_id import NodeId
 from identity.proxy_wire import Presented, Refused
 from mesh.errors import BadRequest, Unavailable
 from runtime.clock import Clock
-from runtime.limits import XDS_FIRST_REQUEST_S, XDS_UNVERIFIED_MAX
+from runtime.limits import (
+    UNVERIFIED_SOURCE_BURST,
+    UNVERIFIED_SOURCE_PER_S,
+    UNVERIFIED_SOURCES_MAX,
+    XDS_FIRST_REQUEST_S,
+    XDS_UNVERIFIED_MAX,
+)
+from runtime.rates import Rates
 from xds.actions import Close, Code
 from xds.admission import Admission
 from xds.credentials import peer_node
@@ -44,6 +51,8 @@ class Identification:
         self._trust_domain, self._signing = trust_domain, signing
         # Apart from that of known proxies: strangers must not use up theirs.
         self._admission = Admission(clock, streams_max=XDS_UNVERIFIED_MAX)
+        self._failures = Rates(UNVERIFIED_SOURCE_PER_S, UNVERIFIED_SOURCE_BURST, UNVERIFIED_SOURCES_MAX)
+        self._clock = clock
         self._verifying = 0
 
     def by_certificate(self, context: Context) -> NodeId | Close:
@@ -70,6 +79,9 @@ class Identification:
         if node is not None or self._signing is None or not headers:
             named = node or self.by_certificate(context)
             return named if isinstance(named, Close) else Identified(named, requests)
+        source = address_of(context.peer())
+        if self._failures.wait_s(source, self._clock.monotonic_s()) > 0:
+            return Close(Code.RESOURCE_EXHAUSTED, "streams of this address had wrong credentials too often: wait")
         if (reason := self._admission.refusal(self._verifying)) is not None:
             return Close(Code.RESOURCE_EXHAUSTED, reason)
         self._verifying += 1
@@ -107,6 +119,8 @@ class Identification:
             return Close(Code.UNAVAILABLE, error.message)
         if isinstance(verdict, Refused):
             log.warning("proxy refused", peer=context.peer(), node=node[:200], status=verdict.status)
+            if verdict.status == Code.UNAUTHENTICATED:
+                self._failures.take(presented.source_ip, self._clock.monotonic_s())
             return close_of(verdict)
         log.info("proxy verified", peer=context.peer(), node=str(verdict.node), principal=verdict.principal)
         return Identified(verdict.node, _again(first, coming), verdict.grant)

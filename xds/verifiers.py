@@ -76,9 +76,10 @@ class Verifiers:
                     raise BadRequest(error.details() or "") from error
                 reason = f"{address}: {error.code().name}: {error.details()}"
                 log.info("an API server verifies no credentials", address=address, reason=reason)
-            # Whoever fails is asked last from now on; a new channel has the certificates of then.
+            # Whoever fails is asked last from now on, on a new channel, with the certificates of then. The old one is
+            # not closed: that would cancel the questions that others wait for on it. It goes with the last of them.
             self._order.sort(key=lambda other, failed=address: other == failed)  # type: ignore[misc]
-            await self._channels.pop(address).close()
+            self._channels.pop(address, None)
         raise Unavailable(f"no API server could verify the proxy's credentials: {reason}")
 
     def _channel(self, address: str) -> grpc.aio.Channel:

@@ -185,6 +185,16 @@ def test_a_stated_body_hash_must_be_the_bodys() -> None:
         assert refusal(sign(headers={"x-amz-content-sha256": stated}))[0] == "InvalidSignatureException"
 
 
+def test_only_a_streams_payload_may_go_unsigned() -> None:
+    unsigned = sign("POST", "/a.b/C", b"", headers={"x-amz-content-sha256": "UNSIGNED-PAYLOAD"})
+    assert refusal(unsigned)[0] == "InvalidSignatureException"
+    assert verify(unsigned._replace(streams=True), lookup, NOW_US).admin
+    empty = sign("POST", "/a.b/C", b"", headers={"x-amz-content-sha256": hashlib.sha256(b"").hexdigest()})
+    assert verify(empty._replace(streams=True), lookup, NOW_US).admin
+    other = sign("POST", "/a.b/C", b"", headers={"x-amz-content-sha256": hashlib.sha256(b"x").hexdigest()})
+    assert refusal(other._replace(streams=True))[0] == "InvalidSignatureException"
+
+
 def test_a_date_header_stands_in_for_x_amz_date() -> None:
     assert verify(sign(headers={"Date": "anything: botocore sets it"}), lookup, NOW_US).admin
 

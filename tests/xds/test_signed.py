@@ -14,6 +14,7 @@ import pytest
 from identity.proxy_wire import Granted, Presented, Refused
 from mesh.errors import Unavailable
 from runtime.clock import SystemClock
+from runtime.limits import UNVERIFIED_SOURCE_BURST
 from tests.conditions import await_until
 from tests.xds.feeds import Running, serving
 from tests.xds.test_server import delta, first, read, sotw
@@ -132,6 +133,30 @@ async def test_a_refusal_is_the_streams_end(
     assert await ended(call) == (code, verdict.message)
     assert len(running.server.proxies) == 0
     assert running.feed.watches == 0
+
+
+async def test_an_address_with_many_wrong_credentials_waits_and_right_ones_are_not_counted(
+    running: Running, channel: grpc.aio.Channel, gate: FakeGate
+) -> None:
+    async def connect() -> grpc.StatusCode:
+        call = sotw(channel, metadata=SIGNED)
+        await call.write(first("cds"))
+        try:
+            await read(call)
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+        call.cancel()
+        return grpc.StatusCode.OK
+
+    for _ in range(UNVERIFIED_SOURCE_BURST + 5):
+        assert await connect() is grpc.StatusCode.OK
+    gate.verdict = Refused(16, "wrong")
+    codes = [await connect() for _ in range(UNVERIFIED_SOURCE_BURST + 5)]
+    assert codes[:UNVERIFIED_SOURCE_BURST] == [grpc.StatusCode.UNAUTHENTICATED] * UNVERIFIED_SOURCE_BURST
+    assert codes[-1] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    asked = len(gate.asked)
+    await connect()
+    assert len(gate.asked) == asked
 
 
 async def test_without_credentials_nobody_is_asked(channel: grpc.aio.Channel, gate: FakeGate) -> None:
