@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from mesh import log_formats
 from mesh.errors import TooManyTags
 from mesh.fingerprint import canonical_json
 from mesh.kinds import (
@@ -190,10 +191,27 @@ def _virtual_node(spec: Spec) -> Problems:
             yield f"spec.backends[{index}].virtualService.virtualServiceName: {shown(name)} is there twice"
     if listeners and not spec.get("serviceDiscovery"):
         yield "spec.serviceDiscovery: is required, since the virtual node has a listener"
+    yield from _access_log(spec)
 
 
-def _with_listeners(spec: Spec) -> Problems:
+def _virtual_router(spec: Spec) -> Problems:
     yield from _listeners(spec.get("listeners") or ())
+
+
+def _virtual_gateway(spec: Spec) -> Problems:
+    yield from _listeners(spec.get("listeners") or ())
+    yield from _access_log(spec)
+
+
+def _access_log(spec: Spec) -> Problems:
+    file = ((spec.get("logging") or {}).get("accessLog") or {}).get("file") or {}
+    path, given = "spec.logging.accessLog.file.format", file.get("format") or {}
+    formats = [(f"{path}.text", given["text"])] if "text" in given else []
+    formats += [(f"{path}.json[{index}].value", one["value"]) for index, one in enumerate(given.get("json") or ())]
+    for field, text in formats:
+        reason = log_formats.fault(text)
+        if reason:
+            yield f"{field}: {shown(text)} {reason}"
 
 
 def _listeners(listeners: Sequence[Spec]) -> Problems:
@@ -304,8 +322,8 @@ def _rewrite(path: str, rewrite: Spec) -> Problems:
 
 _RULES: Mapping[str, Callable[[Spec], Problems]] = {
     VIRTUAL_NODE.name: _virtual_node,
-    VIRTUAL_ROUTER.name: _with_listeners,
-    VIRTUAL_GATEWAY.name: _with_listeners,
+    VIRTUAL_ROUTER.name: _virtual_router,
+    VIRTUAL_GATEWAY.name: _virtual_gateway,
     ROUTE.name: _route,
     GATEWAY_ROUTE.name: _gateway_route,
 }

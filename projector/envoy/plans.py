@@ -162,7 +162,11 @@ class RoutesPlan(NamedTuple):
 
 
 class AccessLogPlan(NamedTuple):
+    """A file, and a line's format: `text`, or the members of a JSON object; with neither, Envoy's own."""
+
     path: str
+    text: str | None = None
+    members: tuple[tuple[str, str], ...] = ()
 
 
 class HttpChainPlan(NamedTuple):

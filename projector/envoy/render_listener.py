@@ -12,6 +12,7 @@ from projector.envoy.protos import (
     hcm,
     listener,
     original_dst,
+    protobuf,
     router_filter,
     tcp_proxy,
     tls_inspector,
@@ -84,6 +85,10 @@ def _http(plan: HttpChainPlan) -> hcm.HttpConnectionManager:
 
 
 def _access_log(plan: AccessLogPlan) -> accesslog.AccessLog:
-    return accesslog.AccessLog(
-        name="envoy.access_loggers.file", typed_config=packed(file_access_log.FileAccessLog(path=plan.path))
-    )
+    log = file_access_log.FileAccessLog(path=plan.path)
+    if plan.text is not None:
+        log.log_format = core.SubstitutionFormatString(text_format_source=core.DataSource(inline_string=plan.text))
+    elif plan.members:
+        fields = {name: protobuf.Value(string_value=value) for name, value in sorted(plan.members)}
+        log.log_format = core.SubstitutionFormatString(json_format=protobuf.Struct(fields=fields))
+    return accesslog.AccessLog(name="envoy.access_loggers.file", typed_config=packed(log))

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from mesh.log_formats import fault
 from mesh.state import Resource
 from projector.envoy.defaults import MAX_DURATION_MS, REQUEST_TIMEOUT_MS
 from projector.envoy.plans import AccessLogPlan, Family
@@ -116,8 +117,14 @@ def header_safe(text: str) -> bool:
 
 
 def access_log(view: View, proxied: Resource) -> AccessLogPlan | None:
-    """Where the proxy writes its access log; its format is not compiled yet, which raises an alarm."""
+    """Where the proxy writes its access log, and how. A format that Envoy would refuse is left out, with an alarm."""
     file = ((proxied.spec.get("logging") or {}).get("accessLog") or {}).get("file") or {}
-    if file.get("format"):
-        view.alarm(proxied, "spec.logging.accessLog.file.format", "is not supported yet: Envoy's default is written")
-    return AccessLogPlan(str(file["path"])) if file.get("path") else None
+    if not file.get("path"):
+        return None
+    given = file.get("format") or {}
+    text, members = given.get("text"), tuple((each["key"], each["value"]) for each in given.get("json") or ())
+    reason = next(filter(None, map(fault, [text or "", *(value for _, value in members)])), "")
+    if reason:
+        view.alarm(proxied, "spec.logging.accessLog.file.format", f"{reason}: Envoy's default is written")
+        return AccessLogPlan(file["path"])
+    return AccessLogPlan(file["path"], text, members)

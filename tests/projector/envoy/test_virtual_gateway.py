@@ -286,9 +286,25 @@ def test_an_access_log_is_written_on_both_passes() -> None:
         assert entry["typedConfig"]["path"] == "/dev/stdout"
 
 
-def test_an_access_log_format_that_is_not_compiled_is_reported_not_dropped_in_silence() -> None:
+def logged(form: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What is compiled of an access log's format, and the alarms."""
     log = canary()
-    logging = {"accessLog": {"file": {"path": "/dev/stdout", "format": {"text": "%PROTOCOL%"}}}}
+    logging = {"accessLog": {"file": {"path": "/dev/stdout", "format": form}}}
     log.update(key("virtualGateway", "edge"), gateway(listener(8088), logging=logging))
-    (alarm,) = compiled(log, gateway_id()).alarms
+    snapshot = compiled(log, gateway_id())
+    plan = of_type(snapshot, TYPE_LISTENER)["lds_ingress_0.0.0.0_8088"]
+    (entry,) = plan["filterChains"][0]["filters"][0]["typedConfig"]["accessLog"]
+    return entry["typedConfig"].get("logFormat", {}), snapshot.alarms
+
+
+def test_an_access_log_has_the_format_that_is_asked_for() -> None:
+    text = "%START_TIME% %REQ(:PATH)%\n"
+    assert logged({"text": text}) == ({"textFormatSource": {"inlineString": text}}, ())
+    members = [{"key": "status", "value": "%RESPONSE_CODE%"}, {"key": "at", "value": "%START_TIME(%s)%"}]
+    assert logged({"json": members}) == ({"jsonFormat": {"at": "%START_TIME(%s)%", "status": "%RESPONSE_CODE%"}}, ())
+
+
+def test_an_access_log_format_that_envoy_would_refuse_is_reported_not_dropped_in_silence() -> None:
+    found, (alarm,) = logged({"text": "%NO_SUCH_COMMAND%"})
+    assert found == {}
     assert alarm.startswith("mesh/shop/virtualGateway/edge: spec.logging.accessLog.file.format")
