@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from botocore import exceptions
@@ -47,7 +48,7 @@ class Caller:
     ) -> None:
         self._name, self._clients, self._mesh, self._names, self._pace_s = name, clients, mesh, names, pace_s
         # Reproducible choices; nothing here is a secret.
-        self._random = random.Random(f"{seed}/{name}")  # noqa: S311
+        self._random = random.Random(f"{seed}/{mesh}/{name}")  # noqa: S311
         self._calls: list[Call] = []
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
@@ -85,16 +86,20 @@ class Caller:
         if verb in (CREATE, UPDATE):
             mark = int(f"{number}{draw.randrange(10_000):04}")
             wrote = (mark, f"{NODES}{draw.randrange(self._names)}" if kind == ROUTES else None)
-        token = f"{self._name}-{number}-{draw.getrandbits(48):012x}"
+        token = f"{draw.getrandbits(128):032x}"
         patient = draw.random() >= _DROPPED
         self._settle(Call(self._name, verb, name, 0, None, wrote=wrote), token, patient)
 
     def _settle(self, call: Call, token: str, patient: bool) -> None:
         """Send until there is an answer that decides it, or no more is wanted; keep what can be said of it."""
         deadline_s = time.monotonic() + PATIENCE_S
-        began = time.monotonic_ns()
+        began = attempt = time.monotonic_ns()
         while True:
             told = self._send(call, token, began)
+            if told is not None and told.code and attempt > began:
+                # The refusal is this attempt's. One before it, of which nothing was heard, may take effect yet.
+                self._calls.append(unanswered(_at(call, began)))
+                told = replace(told, began=attempt)
             if told is not None:
                 self._calls.append(told)
                 return
@@ -104,9 +109,10 @@ class Caller:
                 self._calls.append(unanswered(_at(call, began)))
             if not again:
                 return
-            if not under_token:
-                began = time.monotonic_ns()
             self._stopping.wait(RETRY_PAUSE_S)
+            attempt = time.monotonic_ns()
+            if not under_token:
+                began = attempt
 
     def _send(self, call: Call, token: str, began: int) -> Call | None:
         """The call with its answer, if it got one that decides what became of it."""

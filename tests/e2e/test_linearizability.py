@@ -9,6 +9,7 @@ import os
 import random
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -55,13 +56,17 @@ def history(cluster: Cluster, connect: Connect, mesh: str, seconds: float, kille
 
 
 @pytest.mark.timeout(SECONDS * 4 + 240)
-def test_what_three_servers_answer_while_they_are_killed_is_linearizable(cluster: Cluster, connect: Connect) -> None:
+def test_what_three_servers_answer_while_they_are_killed_is_linearizable(
+    cluster: Cluster, connect: Connect, tmp_path: Path
+) -> None:
     killer, left_s, number = Killer(cluster), SECONDS, 0
     counted: Counter[str] = Counter()
     while left_s > 0:
         calls = history(cluster, connect, f"linear-{number}", min(MESH_SECONDS, left_s), killer)
-        for check in (linearizable(calls, at_least=100), positions_follow_time(calls)):
-            assert check.ok, (SEED, check)
+        red = [check for check in (linearizable(calls, at_least=100), positions_follow_time(calls)) if not check.ok]
+        if red:
+            (tmp_path / "history.txt").write_text("\n".join(map(repr, sorted(calls, key=lambda call: call.began))))
+        assert not red, (SEED, red, f"the history is in {tmp_path}")
         counted.update("answered" if call.definite else "unanswered" for call in calls)
         counted.update(call.code for call in calls if call.code)
         left_s, number = left_s - MESH_SECONDS, number + 1
