@@ -13,11 +13,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -46,12 +46,13 @@ func main() {
 		settings = settings.WithHTTPClient(&http.Client{Transport: &http.Transport{DialContext: dial}})
 	}
 	client := appmesh.New(session.Must(session.NewSession(settings)))
-	lines := bufio.NewScanner(os.Stdin)
-	lines.Buffer(nil, 16<<20)
-	answers := json.NewEncoder(os.Stdout)
-	for lines.Scan() {
+	requests, answers := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
+	requests.UseNumber() // a double would not hold every long
+	for {
 		var asked request
-		if err := json.Unmarshal(lines.Bytes(), &asked); err != nil {
+		if err := requests.Decode(&asked); err == io.EOF {
+			return
+		} else if err != nil {
 			log.Fatal(err)
 		}
 		if err := answers.Encode(answer(client, asked)); err != nil {
@@ -117,7 +118,11 @@ func decode(value any, into reflect.Value) {
 			decode(each, into.Index(index))
 		}
 	case reflect.Int64:
-		into.SetInt(int64(value.(float64)))
+		number, err := value.(json.Number).Int64()
+		if err != nil {
+			log.Fatal(err)
+		}
+		into.SetInt(number)
 	default:
 		into.Set(reflect.ValueOf(value))
 	}

@@ -11,11 +11,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"reflect"
@@ -54,12 +54,13 @@ func main() {
 		log.Fatal(err)
 	}
 	mesh, tokens := appmesh.NewFromConfig(settings), sts.NewFromConfig(settings)
-	lines := bufio.NewScanner(os.Stdin)
-	lines.Buffer(nil, 16<<20)
-	answers := json.NewEncoder(os.Stdout)
-	for lines.Scan() {
+	requests, answers := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
+	requests.UseNumber() // a double would not hold every long
+	for {
 		var asked request
-		if err := json.Unmarshal(lines.Bytes(), &asked); err != nil {
+		if err := requests.Decode(&asked); err == io.EOF {
+			return
+		} else if err != nil {
 			log.Fatal(err)
 		}
 		var client any = mesh

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"encoding/json"
 	"log"
 	"reflect"
 	"strings"
@@ -82,7 +83,11 @@ func decode(value any, into reflect.Value) {
 	case reflect.Bool:
 		into.SetBool(value.(bool))
 	case reflect.Int32, reflect.Int64:
-		into.SetInt(int64(value.(float64)))
+		number, err := value.(json.Number).Int64()
+		if err != nil {
+			log.Fatal(err)
+		}
+		into.SetInt(number)
 	default:
 		log.Fatalf("no rule for %s", into.Type())
 	}
