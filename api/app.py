@@ -24,7 +24,7 @@ from api.admission import Admission
 from api.appmesh import AppMeshApi
 from api.audit import AuditApi
 from api.authentication import Authenticator
-from api.authorization import authorise_now, authorise_unread
+from api.authorization import authorise_now, authorise_unread, still_allowed
 from api.calls import (
     UNKNOWN_OPERATION,
     Answer,
@@ -148,11 +148,15 @@ class Edge:
             except CallerError:
                 authorise_unread(self._ports.replica.state, caller, route.action)
                 raise
-            await authorise_now(self._ports, caller, route.action, targets, circumstances)
-            invocation = _invocation(request)
-            return await route.handle(
-                Call(attempt.request_id, attempt.source_ip, caller, members, circumstances, invocation)
+            judged = await authorise_now(self._ports, caller, route.action, targets, circumstances)
+            allowed = still_allowed(judged, caller, route.action, targets, circumstances)
+            call = Call(
+                attempt.request_id, attempt.source_ip, caller, members, circumstances, allowed, _invocation(request)
             )
+            answer = await route.handle(call)
+            if route.method == "GET":  # a write was asked about where it was decided
+                allowed(self._ports.replica.state)
+            return answer
 
     def _circumstances(self, attempt: Attempt, scope: Scope) -> Circumstances:
         return Circumstances(

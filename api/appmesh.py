@@ -183,6 +183,7 @@ def origin_of(operation_name: str, call: Call) -> Origin:
         request_id=call.request_id,
         operation=operation_name,
         token=idempotency_token(caller.account, caller.principal, operation_name, client_token, call.members),
+        allowed=call.allowed,
     )
 
 

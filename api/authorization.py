@@ -7,7 +7,7 @@ is its root. A route that the table does not name is refused to everybody.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
@@ -15,8 +15,9 @@ from typing import NamedTuple
 from api.ports import ApiPorts
 from identity.caller import Caller
 from identity.sigv4 import APPMESH, MESHLOG, STS
+from identity.verification import DISABLED, caller_with
 from mesh.arn import arn
-from mesh.errors import Forbidden, Unavailable
+from mesh.errors import Forbidden, NotAuthenticated, Unavailable
 from mesh.iam.evaluate import Circumstances, Decision, Question, Requester, Verdict, evaluate, ever_allowed, refusal
 from mesh.kinds import ResourceKey
 from mesh.principals import IAM
@@ -143,11 +144,12 @@ def authorise_unread(state: State, caller: Caller, action: str) -> None:
 
 async def authorise_now(
     ports: ApiPorts, caller: Caller, action: str, targets: Targets, circumstances: Circumstances
-) -> None:
+) -> State:
     """`authorise` on what this server knows; and before it refuses, on all that was written before the call.
 
     So what another server has just granted counts here at once. Where the log's head cannot be confirmed, the refusal
-    stands. A grant that was just taken away may count here for as long as this server is behind the log.
+    stands. What another server has just taken away is found out by `still_allowed`, on the state that counts in the
+    end. Gives the state that was judged by.
     """
     touched = list(targets)
     replica, before = ports.replica, ports.replica.state
@@ -158,7 +160,30 @@ async def authorise_now(
             await replica.confirmed(ports.read_deadline_s)
         if replica.state.position == before.position:
             raise
-        authorise(replica.state, caller, action, touched, circumstances)
+        before = replica.state
+        authorise(before, caller, action, touched, circumstances)
+    return before
+
+
+def still_allowed(
+    judged: State, caller: Caller, action: str, targets: Targets, circumstances: Circumstances
+) -> Callable[[State], None]:
+    """What tells whether a caller who was allowed something by the state `judged` is so by a later one.
+
+    It raises Forbidden; NotAuthenticated if the access key opens nothing any more.
+    """
+    touched = list(targets)
+
+    def check(state: State) -> None:
+        if caller.session is None and state.access_keys is not judged.access_keys:
+            key = state.access_keys.get(caller.access_key_id)
+            if key is None:
+                raise NotAuthenticated(f"The access key {caller.access_key_id} is no more.", DISABLED)
+            caller_with(key, caller.region)
+        if not (caller.admin and caller.session is None):
+            authorise(state, caller, action, touched, circumstances)
+
+    return check
 
 
 def _question(state: State, caller: Caller, target: Target, action: str, circumstances: Circumstances) -> Question:

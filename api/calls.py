@@ -11,6 +11,7 @@ from identity.caller import Caller
 from mesh.errors import BadRequest
 from mesh.iam.evaluate import Circumstances
 from mesh.position import Position
+from mesh.state import State
 from runtime.http_answers import Wire, encode_document
 
 UNKNOWN_OPERATION = "UnknownOperationException"
@@ -18,13 +19,17 @@ UNKNOWN_OPERATION = "UnknownOperationException"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request whose caller is known and who may make it. `members` are the input: path, query and body together."""
+    """A request whose caller is known and who may make it. `members` are the input: path, query and body together.
+
+    `allowed` raises what refuses the call if the caller may not make it by some state: rights may go while it waits.
+    """
 
     request_id: str
     source_ip: str
     caller: Caller
     members: Mapping[str, Any]
     circumstances: Circumstances
+    allowed: Callable[[State], None]
     invocation: str = ""
     """What AWS's SDKs send along: one id for a call and all its repetitions; '' from anybody else."""
 

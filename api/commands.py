@@ -96,6 +96,7 @@ class CommandService:
             uid=self._entropy.uuid() if isinstance(command, Create) else "",
             now_us=self._clock.now_us(),
             level=level,
+            allowed=origin.allowed,
         )
         ticket = Ticket(command, origin, context, self._clock.monotonic_s() + within_s, may_hand_over)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,10 @@ from mesh.state import Resource, State
 
 
 class Origin(NamedTuple):
-    """Where a command comes from, as its records tell. `token` makes a repeated call one event."""
+    """Where a command comes from, as its records tell. `token` makes a repeated call one event.
+
+    `allowed`: see `mesh.commands.Context`. It stays in this server: who is handed a command believes who hands it.
+    """
 
     account: str
     principal: str
@@ -21,6 +25,7 @@ class Origin(NamedTuple):
     request_id: str
     operation: str
     token: Token
+    allowed: Callable[[State], None] | None = None
 
 
 class Decided(NamedTuple):

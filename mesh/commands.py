@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -299,7 +299,9 @@ class Context:
 
     `account` and `principal` (an ARN) are the caller's; `operation` is the API operation's name; `uid` is a fresh
     resource id, used if the command creates one. `level` is what all live members of the cluster are known to
-    understand: a command that needs it raises the cluster's to it. Equal contexts and states give equal decisions.
+    understand: a command that needs it raises the cluster's to it. `allowed` raises a
+    CallerError where the caller may not do this by some state: it is asked of the one that is decided on. Equal
+    contexts and states give equal decisions.
     """
 
     account: str
@@ -309,6 +311,7 @@ class Context:
     uid: str = ""
     now_us: int = 0
     level: int = 1
+    allowed: Callable[[State], None] | None = field(default=None, compare=False)
 
 
 def idempotency_token(

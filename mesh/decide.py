@@ -89,6 +89,8 @@ class Decision:
 
 def decide(state: State, command: Command, context: Context) -> Decision:
     """The events that `command` leads to in `state`; raises a CallerError that names what is in the way."""
+    if context.allowed is not None:
+        context.allowed(state)
     if context.token is not None:
         entry = state.tokens.get(context.token.digest)
         if entry is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from api.refusals import RefusedCalls
 from cli.genesis import AdminKey, create_cluster_log
 from eventlog.archive.memory import MemoryObjectStore
 from eventlog.archive.reader import ArchiveReader
+from eventlog.driver import WatchBatch
 from eventlog.drivers.memory import MemoryDriver, MemoryStore
 from eventlog.follower import Follower
 from eventlog.keys.file import FileKeyProvider, create_key_file
@@ -32,7 +33,7 @@ from eventlog.sealing import DataKey
 from eventlog.timeline import Timeline
 from eventlog.writer import LogWriter
 from identity.node_id import NodeId
-from mesh.errors import BadRequest, NoQuorum
+from mesh.errors import BadRequest
 from mesh.events import LEVEL
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
@@ -95,6 +96,18 @@ class Server:
         )
 
 
+class LateDriver(MemoryDriver):
+    """Its server hears of new records late; what it asks for it is told at once."""
+
+    late_s = 0.2
+
+    async def watch(self, from_revision: int) -> AsyncGenerator[WatchBatch, None]:
+        async with aclosing(super().watch(from_revision)) as batches:
+            async for batch in batches:
+                await asyncio.sleep(self.late_s)
+                yield batch
+
+
 @dataclass
 class Cloud:
     """Some API servers over one store."""
@@ -129,16 +142,19 @@ async def running(
     tls: TlsFiles | None = None,
     limits: LimitSettings | None = None,
     bounds: HttpBounds | None = None,
+    *,
+    late: bool = False,
     **deadlines: float,
 ) -> AsyncIterator[Cloud]:
-    """A cloud of that many servers, ready. `deadlines`: command_s, read_s, append_s."""
+    """A cloud of that many servers, ready. `deadlines`: command_s, read_s, append_s. `late`: all but the first."""
     store, archive = MemoryStore(), MemoryObjectStore()
     providers = await create_log(store, directory)
     options: Any = {"tls": tls, "deadlines": deadlines, "limits": limits, "bounds": bounds}
     async with AsyncExitStack() as stack:
         started = []
         for number in range(servers):
-            server = _server((store, archive), providers, f"api-{number}", **options)
+            driver = LateDriver(store) if late and number else MemoryDriver(store)
+            server = _server((driver, archive), providers, f"api-{number}", **options)
             started.append(await stack.enter_async_context(server))
         yield Cloud(store, started)
 
@@ -164,7 +180,7 @@ async def open_keyring(driver: MemoryDriver, providers: Providers) -> Keyring:
 
 @asynccontextmanager
 async def _server(
-    stores: tuple[MemoryStore, MemoryObjectStore],
+    stores: tuple[MemoryDriver, MemoryObjectStore],
     providers: Providers,
     server_id: str,
     *,
@@ -174,15 +190,13 @@ async def _server(
     bounds: HttpBounds | None,
 ) -> AsyncIterator[Server]:
     clock, entropy = SystemClock(), SystemEntropy()
-    store, archive = stores
-    driver = MemoryDriver(store)
+    driver, archive = stores
     keyring = await open_keyring(driver, providers)
 
     others: list[dict[str, Any]] = []
 
     async def members() -> Sequence[dict[str, Any]]:
-        if not store.reachable:
-            raise NoQuorum("The store does not answer")
+        await driver.read_head()  # NoQuorum where the store is cut off
         return [{"role": "api", "id": server_id, "zone": "a", "level": LEVEL, "keks": holdings(providers)}, *others]
 
     replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)

@@ -20,7 +20,16 @@ from api.requests import BodyReader, QueryReader
 from api.routes import Route
 from identity.caller import Caller
 from identity.sigv4 import STS
-from mesh.commands import Command, Create, CreateAccessKey, CreateAccount, PutInlinePolicy, idempotency_token
+from mesh.commands import (
+    Command,
+    Create,
+    CreateAccessKey,
+    CreateAccount,
+    DisableAccessKey,
+    EnableAccessKey,
+    PutInlinePolicy,
+    idempotency_token,
+)
 from mesh.errors import Forbidden
 from mesh.iam.evaluate import Circumstances
 from mesh.kinds import mesh_key
@@ -363,6 +372,35 @@ async def test_what_another_server_has_just_granted_counts_at_once(tmp_path: Pat
             else:
                 reply = await ask(second, "GET", "/v20190125/meshes", b"", signing)
             assert reply.status == 200, reply
+
+
+async def test_what_another_server_has_just_taken_away_counts_at_once(tmp_path: Path) -> None:
+    """The second server hears of the log's new records late: what it would allow by what it knows is refused."""
+    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    async with running(tmp_path, servers=2, late=True) as pair:
+        first, second = pair.servers
+        await do(first, CreateAccessKey(*GRANTED, ACCOUNT, GRANTED_ARN, admin=False))
+        signing = Signing(key=GRANTED)
+        for number in range(4):
+            await grant(first, everything)
+            assert (await ask(second, "GET", "/v20190125/meshes", b"", signing)).status == 200
+            # Back to back, without waiting for what either server folds.
+            token = idempotency_token(ACCOUNT, ADMIN.principal, "Setup", uuid.uuid4().hex, {})
+            origin = Origin(ACCOUNT, ADMIN.principal, "", "r", "Setup", token)
+            nothing: Command = PutInlinePolicy(
+                GRANTED_ARN, "test", json.dumps({"Statement": {**everything, "Effect": "Deny"}})
+            )
+            if number >= 2:
+                nothing = DisableAccessKey(GRANTED[0], ACCOUNT)
+            await first.app.state.commands.submit(nothing, origin)
+            if number % 2:
+                reply = await ask(second, "PUT", "/v20190125/meshes", {"meshName": f"m{number}"}, signing)
+            else:
+                reply = await ask(second, "GET", "/v20190125/meshes", b"", signing)
+            assert reply.status == 403, (number, reply)
+            if number >= 2:
+                await do(first, EnableAccessKey(GRANTED[0], ACCOUNT))
+        assert not [key for key in first.replica.state.resources if key.mesh.startswith("m")]
 
 
 def test_an_action_without_a_rule_is_refused_to_an_admin_too() -> None:

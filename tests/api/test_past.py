@@ -25,6 +25,7 @@ from mesh.documents import resource_document
 from mesh.errors import BadRequest, Damaged, NotFound, Poison
 from mesh.events import Event
 from mesh.evolve import evolve
+from mesh.iam.evaluate import Circumstances
 from mesh.position import ORIGIN, Position
 from mesh.state import State, state_hash
 from projector.replica import event_of
@@ -165,6 +166,9 @@ def contents(state: State, mesh: str) -> dict[str, Any]:
     }
 
 
+NOW = Circumstances(source_ip="", time_us=0, secure=False, region=REGION)
+
+
 class Asked:
     """The handlers, asked without HTTP."""
 
@@ -176,7 +180,7 @@ class Asked:
         found = self._router.find(SignedRequest("GET", f"/meshlog/v1/{name}", "", (), b""))
         assert found is not None
         caller = Caller(ACCOUNT, PRINCIPAL, PRINCIPAL, "key", True, REGION)
-        document: Any = (await found.route.handle(Call("request", "", caller, members))).document
+        document: Any = (await found.route.handle(Call("request", "", caller, members, NOW, lambda _: None))).document
         assert document["next"] is None
         return document
 
