@@ -280,10 +280,10 @@ BODIES_BYTES_MAX = 128 * 1024 * 1024
 """Bodies held at once, by all callers: usual ones have 2 KiB."""
 BODIES_SOURCE_BYTES_MAX = 32 * 1024 * 1024
 """Of them from one address, so that one cannot take all the room."""
-PRINCIPAL_REQUESTS_PER_S = 1000
+PRINCIPAL_REQUESTS_PER_S = 2000
 """Of one principal on one API server, sustained: about what a server can answer at all, so that it stops a loop that
 has gone wild but no benchmark."""
-PRINCIPAL_REQUESTS_BURST = 2000
+PRINCIPAL_REQUESTS_BURST = 4000
 PRINCIPAL_REQUESTS_AT_ONCE = 256
 """Of one principal: half of COMMAND_QUEUE_MAX, so that one alone never fills the queue of writes."""
 SOURCE_REFUSALS_PER_S = 200
@@ -355,8 +355,8 @@ FOLD_IN_BULK_FROM = 256
 FOLD_EVENTS_TOLD = 1024
 """The last events of a bulk fold that listeners are told of; of the rest they hear only that they were many."""
 COLLECTION_THRESHOLDS = (20_000, 20, 20)
-"""New objects before Python looks for cycles among them, and how many such looks before one at older ones and at all. Its
-own 700, 10 and 10 look at everything ten times a second under load."""
+"""New objects before Python looks for cycles among them, and how many such looks before one at older ones and at all.
+Its own 700, 10 and 10 look at everything ten times a second under load."""
 COLLECTION_PAUSE_MAX_S = 300.0
 """How long a load may keep garbage collections off: the garbage of minutes does no harm, that of a day would."""
 FREEZE_FROM_ITEMS = 10_000
@@ -816,5 +816,5 @@ CONNECT_ANSWER_BYTES_MAX = 32 * 1024 * 1024
 # --- access keys
 
 KEY_USE_EVERY_S = 900.0
-"""How often an API server puts on record which access keys were used: a quarter of the hour that is told, so that an idle
-log stays idle and a crash forgets little."""
+"""How often an API server puts on record which access keys were used: a quarter of the hour that is told, so that an
+idle log stays idle and a crash forgets little."""

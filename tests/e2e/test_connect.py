@@ -62,7 +62,10 @@ def test_a_script_with_credentials_of_aws_is_the_user_of_the_key(client: Any, cl
 
 @contextmanager
 def load(client: Any) -> Iterator[list[str]]:
-    """Updates, with the SDK's tokens, and reads; gives what failed. Versions count each update once."""
+    """Updates, reads, creates and deletes; gives what failed.
+
+    Each is done once: versions count each update, and what is deleted twice is not found.
+    """
     failed: list[str] = []
     done: list[int] = []
     over = threading.Event()
@@ -70,6 +73,7 @@ def load(client: Any) -> Iterator[list[str]]:
 
     def work(worker: int) -> None:
         node = {"meshName": MESH, "virtualNodeName": f"{run}-{worker}"}
+        brief = node | {"virtualNodeName": f"{run}-{worker}-brief"}
         client.create_virtual_node(**node, spec={})
         for version in range(2, 100_000):
             if over.is_set() or failed:
@@ -78,6 +82,8 @@ def load(client: Any) -> Iterator[list[str]]:
                 updated = client.update_virtual_node(**node, spec={})["virtualNode"]
                 found = client.describe_virtual_node(**node)["virtualNode"]
                 assert updated["metadata"]["version"] == found["metadata"]["version"] == version
+                client.create_virtual_node(**brief, spec={})
+                client.delete_virtual_node(**brief)
             except Exception as error:
                 failed.append(f"{worker}: {error!r}")
             done.append(worker)
@@ -85,11 +91,11 @@ def load(client: Any) -> Iterator[list[str]]:
     threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
     for thread in threads:
         thread.start()
-    eventually(lambda: len(done) > 10, what="some calls")
+    eventually(lambda: failed or len(done) > 10, 60, "some calls")
     try:
         yield failed
         before = len(done)
-        eventually(lambda: failed or len(done) > before + 10, what="more calls")
+        eventually(lambda: failed or len(done) > before + 10, 60, "more calls")
     finally:
         over.set()
         for thread in threads:
