@@ -106,11 +106,11 @@ def get(
             documents = list(ResourceReader(client, mesh).all(found_kind, parent, whole=output in ("json", "yaml")))
     document: Any = documents[0] if name is not None else documents
     rows = [_row(found_kind, one) for one in documents]
-    titles = {"name": "NAME", "parent": found_kind.parent or "", "version": "VERSION", "updated": "UPDATED"}
-    if found_kind.parent is None:
-        del titles["parent"]
-    else:
-        titles["parent"] = found_kind.parent.upper()
+    titles = {"name": "NAME", "version": "VERSION", "updated": "UPDATED"}
+    if found_kind.name == "mesh":
+        titles = {"name": "NAME", "owner": "OWNER", **titles}
+    elif found_kind.parent is not None:
+        titles = {"name": "NAME", "parent": found_kind.parent.upper(), **titles}
     print_data(document, output, lambda: columns(rows, titles), lambda: [_path(found_kind, one) for one in documents])
 
 
@@ -260,6 +260,7 @@ def _row(kind: Kind, document: Mapping[str, Any]) -> dict[str, object]:
     return {
         "name": document[kind.name_member],
         "parent": document.get(above),
+        "owner": metadata.get("meshOwner"),
         "version": metadata.get("version"),
         "updated": _when(metadata.get("lastUpdatedAt")),
     }

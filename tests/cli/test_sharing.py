@@ -73,6 +73,7 @@ async def test_another_accounts_mesh_is_read_as_name_at_account(shell: Shell, mo
     await as_other(shell, monkeypatch)
     theirs = f"shop@{ACCOUNT}"
     assert (await shell.run("get", "mesh", "-o", "name")).out.split() == ["mesh/shop"]
+    assert (await shell.run("get", "mesh")).out.splitlines()[1].split()[:2] == ["shop", ACCOUNT]
     assert (await shell.run("get", "mesh", theirs, "-o", "json")).data["metadata"]["meshOwner"] == ACCOUNT
     assert (await shell.run("get", "mesh", "-o", "json")).data[0]["metadata"]["meshOwner"] == ACCOUNT
     assert f":{ACCOUNT}:mesh/shop" in (await shell.run("describe", "mesh", theirs)).out
