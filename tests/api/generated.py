@@ -110,7 +110,7 @@ def _string(name: str, shape: Mapping[str, Any]) -> st.SearchStrategy[str]:
 
 
 def _virtual_node(spec: dict[str, Any]) -> dict[str, Any]:
-    _listeners(spec)
+    _proxied(spec)
     names: set[str] = set()
     for index, backend in enumerate(spec.get("backends") or ()):
         service = backend["virtualService"]
@@ -120,6 +120,16 @@ def _virtual_node(spec: dict[str, Any]) -> dict[str, Any]:
     if spec.get("listeners"):
         spec.setdefault("serviceDiscovery", {"dns": {"hostname": "x.local"}})
     return spec
+
+
+def _proxied(spec: dict[str, Any]) -> dict[str, Any]:
+    file = ((spec.get("logging") or {}).get("accessLog") or {}).get("file") or {}
+    form = file.get("format") or {}
+    if "text" in form:
+        form["text"] = form["text"].replace("%", "-")
+    for each in form.get("json") or ():
+        each["value"] = each["value"].replace("%", "-")
+    return _listeners(spec)
 
 
 def _listeners(spec: dict[str, Any]) -> dict[str, Any]:
@@ -217,7 +227,7 @@ def _virtual_service(spec: dict[str, Any]) -> dict[str, Any]:
 _MEND = {
     VIRTUAL_NODE.name: _virtual_node,
     VIRTUAL_ROUTER.name: _listeners,
-    VIRTUAL_GATEWAY.name: _listeners,
+    VIRTUAL_GATEWAY.name: _proxied,
     ROUTE.name: _route,
     GATEWAY_ROUTE.name: _gateway_route,
     VIRTUAL_SERVICE.name: _virtual_service,
@@ -357,8 +367,15 @@ def _listener_breaks(spec: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"{path}.portMapping.port", _put((*at, "portMapping"), changed)
 
 
-def _node_breaks(spec: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _proxied_breaks(spec: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from _listener_breaks(spec)
+    if "text" in (((spec.get("logging") or {}).get("accessLog") or {}).get("file") or {}).get("format", {}):
+        steps = ("spec", "logging", "accessLog", "file", "format", "text")
+        yield ".".join(steps), _put(steps, "%NO_SUCH_COMMAND%")
+
+
+def _node_breaks(spec: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield from _proxied_breaks(spec)
     if spec.get("listeners"):
         yield "spec.serviceDiscovery", _drop(("spec", "serviceDiscovery"))
     if spec.get("backends"):
@@ -403,7 +420,7 @@ def _match_breaks(name: str, route: dict[str, Any], at: tuple[Any, ...], path: s
 _RULE_BREAKS = {
     VIRTUAL_NODE.name: _node_breaks,
     VIRTUAL_ROUTER.name: _listener_breaks,
-    VIRTUAL_GATEWAY.name: _listener_breaks,
+    VIRTUAL_GATEWAY.name: _proxied_breaks,
     ROUTE.name: _route_breaks,
     GATEWAY_ROUTE.name: _gateway_route_breaks,
 }
