@@ -15,7 +15,7 @@ from identity.node_id import parse_node_id
 from mesh.errors import BadRequest, SettingsError
 from proxy import bootstrap as envoy
 from runtime.files import PRIVATE, PUBLIC, write_atomic
-from runtime.settings import Endpoint
+from runtime.settings import DEFAULT_REGION, Endpoint, split_address
 
 _IDENTITY = "/meshlog/v1/proxies/identity"
 
@@ -42,6 +42,19 @@ def proxy() -> None:
 )
 @click.option("--zone", envvar="MESHLOG_ZONE", help="The Envoy's own zone: its frontends are tried first.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write a directory instead of printing.")
+@click.option(
+    "--sign", is_flag=True, help="No certificate: the Envoy signs, with the access key in its own environment."
+)
+@click.option(
+    "--frontend",
+    "frontends",
+    multiple=True,
+    metavar="ZONE=HOST:PORT",
+    help="With --sign, away from the cluster's directory.",
+)
+@click.option(
+    "--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="With --sign: what verifies frontends."
+)
 def bootstrap(
     layout: Layout,
     *,
@@ -51,20 +64,85 @@ def bootstrap(
     mode: str,
     zone: str | None,
     out: Path | None,
+    sign: bool,
+    frontends: tuple[str, ...],
+    ca: Path | None,
 ) -> None:
     """Print a complete Envoy bootstrap, with a new certificate for the node in it.
 
     With --out, certificates are files that Envoy reads again when they are replaced: run the same command again before
     they expire, and no Envoy has to restart.
-    """
-    from cluster.pki import make_request  # noqa: PLC0415
 
+    With --sign there is no certificate and nothing secret in it: the Envoy signs its streams with AWS_ACCESS_KEY_ID and
+    AWS_SECRET_ACCESS_KEY (or AWS_SHARED_CREDENTIALS_FILE) of its own environment, a key that Meshlog issued.
+    """
     try:
         parse_node_id(node, "0" * 12)
     except BadRequest as error:
         raise SettingsError(f"--node: {error.message}") from error
     if out is not None and any(character in str(out) for character in "\n\0"):
         raise SettingsError("--out cannot have a line break in it")
+    if sign:
+        addresses, authority, region = _to_sign_for(layout, frontends, ca)
+        tls = envoy.verifying_tls(authority)
+        document = envoy.build(
+            node_id=node, frontends=addresses, tls_context=tls, mode=mode, admin_port=admin_port, zone=zone,
+            signing_region=region,
+        )  # fmt: skip
+        return _write_signing(envoy.to_yaml(document, [f"Envoy bootstrap of {node} that signs; nothing secret."]), out)
+    if frontends or ca is not None:
+        raise SettingsError("--frontend and --ca belong to --sign: a certificate comes with the frontends' addresses")
+    return _with_certificate(layout, endpoint=endpoint, node=node, admin_port=admin_port, mode=mode, zone=zone, out=out)
+
+
+def _to_sign_for(layout: Layout, frontends: tuple[str, ...], ca: Path | None) -> tuple[list[Endpoint], str, str]:
+    """Where an Envoy that signs connects, what it verifies that by (PEM), and the region to sign for."""
+    region = os.environ.get("AWS_REGION", DEFAULT_REGION)
+    if frontends and ca is not None:
+        return [_endpoint(text) for text in frontends], ca.read_text(encoding="ascii"), region
+    if frontends or ca is not None:
+        raise SettingsError(
+            "away from the cluster's directory --sign needs both --frontend ZONE=HOST:PORT and --ca FILE"
+        )
+    from cluster.pki import ROLES_ROOT  # noqa: PLC0415
+
+    cluster = layout.load()
+    addresses = [Endpoint(process.zone, process.signed) for process in cluster.of_role("frontend") if process.signed]
+    if not addresses:
+        raise SettingsError("no frontend takes signed streams: set signed_listen and apis in each zone's frontend.toml")
+    return addresses, layout.authority(ROLES_ROOT).certificate.read_text(encoding="ascii"), cluster.region
+
+
+def _endpoint(text: str) -> Endpoint:
+    zone, equals, address = text.partition("=")
+    if not equals:
+        raise SettingsError(
+            f"--frontend '{text}' is not ZONE=HOST:PORT; write for example --frontend z1=10.0.0.11:7419"
+        )
+    split_address(address, "--frontend")
+    return Endpoint(zone, address)
+
+
+def _write_signing(text: str, out: Path | None) -> None:
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    write_atomic(out / envoy.BOOTSTRAP_FILE, text.encode(), PUBLIC)
+    note(f"wrote {out / envoy.BOOTSTRAP_FILE}")
+
+
+def _with_certificate(
+    layout: Layout,
+    *,
+    endpoint: str | None,
+    node: str,
+    admin_port: int,
+    mode: str,
+    zone: str | None,
+    out: Path | None,
+) -> None:
+    from cluster.pki import make_request  # noqa: PLC0415
+
     csr_pem, key_pem = make_request("meshlog proxy")
     with ApiClient(find_target(layout, os.environ, endpoint=endpoint, zone=None if endpoint else zone)) as client:
         # Sent again under no token: a second certificate for the same key is no harm.

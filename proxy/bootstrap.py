@@ -2,8 +2,9 @@
 
 One ADS cluster has a priority for each zone, the nearest first. Priorities alone never leave a dead frontend, so
 outlier detection ejects one at its first failed connection; HTTP/2 pings find one that went silent. Frontends are
-verified by the roles' root and the fixed name `frontend.meshlog`, so that their addresses may change. It reads no file,
-calls nobody, and never holds a private key longer than the text that it returns.
+verified by the roles' root and the fixed name `frontend.meshlog`, so that their addresses may change. An Envoy says
+who it is by a certificate, or signs its streams with an access key that it finds for itself. Nothing here reads a file,
+calls anybody, or holds a private key longer than the text that it returns.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ IDENTITY_SECRET_FILE, AUTHORITY_SECRET_FILE = "identity.sds.yaml", "authority.sd
 BOOTSTRAP_FILE = "bootstrap.yaml"
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 
 _RUNTIME = {"re2.max_program_size.error_level": 1000}
 """What App Mesh's own proxies had. Envoy's 100 refuses every regex of a hundred characters, its route with it."""
@@ -68,8 +70,12 @@ def build(
     mode: str = "delta",
     admin_port: int = ADMIN_PORT,
     zone: str | None = None,
+    signing_region: str | None = None,
 ) -> Document:
-    """The bootstrap of `node_id`; `frontends` in order of preference, `zone`'s first. BadRequest if there are none."""
+    """The bootstrap of `node_id`; `frontends` in order of preference, `zone`'s first. BadRequest if there are none.
+
+    With `signing_region` each stream is signed (SigV4), with the key of Envoy's environment or credentials file.
+    """
     if mode not in MODES:
         raise BadRequest(f"mode '{mode}' is unknown: write {' or '.join(MODES)}")
     if not frontends:
@@ -91,7 +97,7 @@ def build(
             "cds_config": config_source,
             "lds_config": dict(config_source),
         },
-        "static_resources": {"clusters": [_cluster(_by_zone(frontends, zone), tls_context)]},
+        "static_resources": {"clusters": [_cluster(_by_zone(frontends, zone), tls_context, signing_region)]},
         "layered_runtime": {"layers": [{"name": "static", "static_layer": dict(_RUNTIME)}]},
     }
 
@@ -109,6 +115,11 @@ def inline_tls(credentials: Credentials) -> Document:
             "validation_context": _validation({"inline_string": credentials.authority}),
         }
     )
+
+
+def verifying_tls(authority: str) -> Document:
+    """The TLS context of an Envoy that shows no certificate; `authority` (PEM) is what it verifies frontends by."""
+    return _tls_context({"validation_context": _validation({"inline_string": authority})})
 
 
 def file_tls(directory: str) -> Document:
@@ -172,7 +183,30 @@ def _grpc_service() -> Document:
     return {"cluster_name": CLUSTER, "authority": SERVER_NAME, "retry_policy": backoff}
 
 
-def _cluster(zones: list[list[Endpoint]], tls_context: Document) -> Document:
+def _signing_filters(region: str) -> Document:
+    """Envoy's own AWS signer, in the way to frontends. It looks for a key in two places and asks no cloud for one:
+    what a cloud gives is AWS's, and nobody here could verify it."""
+    signer = {
+        "@type": f"{_FILTERS}.aws_request_signing.v3.AwsRequestSigning",
+        "service_name": "appmesh",
+        "region": region,
+        "use_unsigned_payload": True,
+        "credential_provider": {
+            "custom_credential_provider_chain": True,
+            "environment_credential_provider": {},
+            "credentials_file_provider": {},
+        },
+    }
+    codec = {"@type": f"{_FILTERS}.upstream_codec.v3.UpstreamCodec"}
+    return {
+        "http_filters": [
+            {"name": "envoy.filters.http.aws_request_signing", "typed_config": signer},
+            {"name": "envoy.filters.http.upstream_codec", "typed_config": codec},
+        ]
+    }
+
+
+def _cluster(zones: list[list[Endpoint]], tls_context: Document, signing_region: str | None) -> Document:
     literal = all(_is_ip(split_address(frontend.address)[0]) for group in zones for frontend in group)
     return {
         "name": CLUSTER,
@@ -214,6 +248,7 @@ def _cluster(zones: list[list[Endpoint]], tls_context: Document) -> Document:
                         "connection_keepalive": {"interval": PING_INTERVAL, "timeout": PING_TIMEOUT}
                     }
                 },
+                **(_signing_filters(signing_region) if signing_region is not None else {}),
             }
         },
         "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls_context},

@@ -7,20 +7,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 
 from chaos.cluster import Cluster, wait_for
 from chaos.envoy import Envoy, free_port
-from proxy.bootstrap import SERVER_NAME, Endpoint, build, to_yaml
 from tests.e2e.conftest import Connect
 from tests.xds.signing import AwsIam, signing_channel
 from tests.xds.test_server import first, read, sotw
 
 MESH, NODE = "signed", "front"
-FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 REVOKED_WITHIN_S = 30.0
 
 
@@ -42,31 +39,7 @@ class Proxies:
         self.cluster.run("iam", "key", "disable", self.key[0], "--yes")
 
     def bootstrap(self, admin_port: int) -> str:
-        """As `meshlog proxy bootstrap` writes it, but signing in place of showing a certificate."""
-        frontends = [Endpoint(f"z{number}", address) for number, address in enumerate(self.addresses, 1)]
-        matcher = {"san_type": "DNS", "matcher": {"exact": SERVER_NAME}}
-        trusted = {"trusted_ca": {"filename": str(self.root)}, "match_typed_subject_alt_names": [matcher]}
-        tls = {
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-            "sni": SERVER_NAME,
-            "common_tls_context": {"alpn_protocols": ["h2"], "validation_context": trusted},
-        }
-        document: Any = build(node_id=self.node, frontends=frontends, tls_context=tls, admin_port=admin_port)
-        (options,) = document["static_resources"]["clusters"][0]["typed_extension_protocol_options"].values()
-        access_key_id, secret = self.key
-        signer = {
-            "@type": f"{FILTERS}.aws_request_signing.v3.AwsRequestSigning",
-            "service_name": "appmesh",
-            "region": self.region,
-            "use_unsigned_payload": True,
-            "credential_provider": {"inline_credential": {"access_key_id": access_key_id, "secret_access_key": secret}},
-        }
-        codec = {"@type": f"{FILTERS}.upstream_codec.v3.UpstreamCodec"}
-        options["http_filters"] = [
-            {"name": "envoy.filters.http.aws_request_signing", "typed_config": signer},
-            {"name": "envoy.filters.http.upstream_codec", "typed_config": codec},
-        ]
-        return to_yaml(document)
+        return self.cluster.run("proxy", "bootstrap", "--sign", "--node", self.node, "--admin-port", str(admin_port))
 
 
 @pytest.fixture
@@ -87,7 +60,11 @@ def proxies(cluster: Cluster, connect: Connect, tmp_path: Path) -> Iterator[Prox
     client.delete_mesh(meshName=MESH)
 
 
-def test_an_envoy_that_signs_is_served_until_its_key_is_disabled(proxies: Proxies, tmp_path: Path) -> None:
+def test_an_envoy_that_signs_is_served_until_its_key_is_disabled(
+    proxies: Proxies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), proxies.key, strict=True):
+        monkeypatch.setenv(name, value)
     admin_port = free_port()
     bootstrap = tmp_path / "envoy.yaml"
     bootstrap.write_text(proxies.bootstrap(admin_port))

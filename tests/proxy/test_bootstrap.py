@@ -114,3 +114,20 @@ def test_the_bootstrap_of_a_directory_has_no_key_in_it() -> None:
 def test_what_cannot_work_is_refused(changes: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         build(**changes)
+
+
+def test_an_envoy_that_signs_has_no_certificate_and_asks_no_cloud_for_a_key() -> None:
+    document = build(tls_context=bootstrap.verifying_tls("the root"), signing_region="eu-north-1")
+    (options,) = cluster(document)["typed_extension_protocol_options"].values()
+    signer, codec = options["http_filters"]
+    assert (signer["name"], codec["name"]) == (
+        "envoy.filters.http.aws_request_signing", "envoy.filters.http.upstream_codec",
+    )  # fmt: skip
+    config = signer["typed_config"]
+    assert (config["service_name"], config["region"]) == ("appmesh", "eu-north-1")
+    assert config["credential_provider"].pop("custom_credential_provider_chain") is True
+    assert set(config["credential_provider"]) == {"environment_credential_provider", "credentials_file_provider"}
+    text = bootstrap.to_yaml(document)
+    assert "private_key" not in text
+    assert "the root" in text
+    assert "aws_request_signing" not in bootstrap.to_yaml(build())
