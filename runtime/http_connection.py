@@ -8,6 +8,7 @@ never looks at what a request asks for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -102,8 +103,9 @@ class WholeAnswers(asyncio.Transport):
             self._transport.write(b"".join(parts))
 
     def close(self) -> None:
-        self._flush()
-        self._transport.close()
+        if not self._transport.is_closing():  # asyncio's TLS transport does not survive being closed twice
+            self._flush()
+            self._transport.close()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -250,8 +252,11 @@ class BoundedHttp(H11Protocol):
             self._write_timer = None
 
     def shutdown(self) -> None:
-        super().shutdown()
-        self._watch_write()
+        with contextlib.suppress(h11.LocalProtocolError):  # in the middle of what it sends: the close below ends that
+            super().shutdown()
+        if not self._waits():
+            self.transport.close()
+            self._watch_write()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -64,6 +64,9 @@ async def test_what_is_written_in_one_turn_is_one_piece() -> None:
         def write(self, data: bytes | bytearray | memoryview) -> None:
             sent.append(bytes(data))
 
+        def is_closing(self) -> bool:
+            return b"closed" in sent
+
         def close(self) -> None:
             sent.append(b"closed")
 
@@ -74,6 +77,7 @@ async def test_what_is_written_in_one_turn_is_one_piece() -> None:
     await asyncio.sleep(0)
     assert sent == [b"head body"]
     transport.write(b"last")
+    transport.close()
     transport.close()
     await asyncio.sleep(0)
     assert sent == [b"head body", b"last", b"closed"]

@@ -17,7 +17,8 @@ from cli.credentials import AdminCredentials
 from cli.history import read_events
 from cli.layout import Layout
 from cli.resources import ResourceReader, find_kind
-from identity import sigv4
+from identity.sigv4 import SignedRequest
+from identity.verification import verify
 from mesh.errors import (
     BadRequest,
     Conflict,
@@ -29,7 +30,7 @@ from mesh.errors import (
     SettingsError,
     Unavailable,
 )
-from mesh.state import AccessKey
+from mesh.principals import AccessKey
 from runtime.clock import SystemClock
 
 KEY = AdminCredentials("MLOGAAAABBBBCCCCDDDD", "secret", "123456789012", "eu-west-1")
@@ -114,8 +115,8 @@ def test_what_is_signed_is_what_the_server_verifies(server: Server, query: dict[
     )
     for seen in server.seen:
         path, _, raw_query = seen.target.partition("?")
-        request = sigv4.SignedRequest(seen.method, path, raw_query, list(seen.headers.items()), seen.body)
-        verified = sigv4.verify(request, {KEY.access_key_id: known}.get, SystemClock().now_us(), [MESHLOG])
+        request = SignedRequest(seen.method, path, raw_query, list(seen.headers.items()), seen.body)
+        verified = verify(request, {KEY.access_key_id: known}.get, SystemClock().now_us(), [MESHLOG])
         assert verified.region == "eu-west-1"
 
 
