@@ -17,6 +17,7 @@ from typing import Any
 
 from botocore import exceptions
 
+from chaos.checks import event_name, event_verb
 from chaos.linearizable import CREATE, DELETE, DESCRIBE, LIST, READS, UPDATE, Call, Seen, unanswered
 from chaos.writers import POSITION_HEADER
 
@@ -152,6 +153,36 @@ class Caller:
         return dict(getattr(client, f"{call.verb}_{title}")(**arguments))
 
 
+def placed(calls: Sequence[Call], log: Sequence[Mapping[str, Any]]) -> list[Call]:
+    """The calls, those without an answer with the position at which the log of their mesh seems to have them.
+
+    It guides the search for an order, and decides nothing. A delete is told from others by nothing but its name.
+    """
+    known = {call.position for call in calls if call.position is not None and call.verb not in READS and not call.code}
+    by_mark: dict[tuple[str, int], tuple[int, int]] = {}
+    deletes: dict[str, list[tuple[int, int]]] = {}
+    for event in log:
+        name, at = event_name(event), (int(event["epoch"]), int(event["position"]))
+        if at in known or name[:1] not in _NAME:
+            continue
+        if event_verb(event) == DELETE:
+            deletes.setdefault(name, []).append(at)
+        elif "spec" in event["data"]:
+            by_mark[name, _marked(event["data"]["spec"], name)] = at
+    found = []
+    for call in sorted(calls, key=lambda each: each.began):
+        if call.definite:
+            found.append(call)
+            continue
+        place: tuple[int, int] | None = None
+        if call.wrote is not None:
+            place = by_mark.get((call.name, call.wrote[0]))
+        elif deletes.get(call.name):
+            place = deletes[call.name].pop(0)
+        found.append(replace(call, position=place))
+    return found
+
+
 _NAME = {NODES: "virtualNodeName", ROUTES: "routeName"}
 _PLURAL = {NODES: "virtualNodes", ROUTES: "routes"}
 
@@ -167,12 +198,17 @@ def _seen(answer: Mapping[str, Any], name: str) -> Seen:
     """What the answer to a write or a describe tells."""
     resource = answer["route" if name.startswith(ROUTES) else "virtualNode"]
     metadata, spec = resource["metadata"], resource["spec"]
+    refers = None
     if name.startswith(ROUTES):
-        route = spec["httpRoute"]
-        mark, refers = route["match"]["prefix"].lstrip("/"), route["action"]["weightedTargets"][0]["virtualNode"]
-        return Seen(metadata["uid"], metadata["version"], int(mark), refers)
-    mark = spec["serviceDiscovery"]["dns"]["hostname"].partition(".")[0]
-    return Seen(metadata["uid"], metadata["version"], int(mark))
+        refers = spec["httpRoute"]["action"]["weightedTargets"][0]["virtualNode"]
+    return Seen(metadata["uid"], metadata["version"], _marked(spec, name), refers)
+
+
+def _marked(spec: Mapping[str, Any], name: str) -> int:
+    """The mark that a writer put into a specification."""
+    if name.startswith(ROUTES):
+        return int(spec["httpRoute"]["match"]["prefix"].lstrip("/"))
+    return int(spec["serviceDiscovery"]["dns"]["hostname"].partition(".")[0])
 
 
 def _position(answer: Mapping[str, Any]) -> tuple[int, int] | None:

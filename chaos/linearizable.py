@@ -40,8 +40,8 @@ class Call:
 
     `ended` None: no answer that decides what became of it. `code`: of a refusal, '' for a success. `seen` is what a
     write or a describe answered (of an unanswered write None); `listed` what a list did, version by name, of the names
-    that begin with `name`. `wrote`: mark
-    and reference that a create or update carries.
+    that begin with `name`. `wrote`: mark and reference that a create or update carries. `position`: what the answer
+    named; of a call without an answer, where the log seems to have it, which says only where to look first.
     """
 
     caller: str
@@ -158,9 +158,7 @@ class _Search:
             link = link.after
 
     def choices(self) -> Iterator[_Link]:
-        """What may come next: answered calls first, in the order that their positions suggest (which may be a lie, and
-        then costs time only); then those without an answer, which may have come at any time.
-        """
+        """What may come next, in the order that positions suggest (a lie costs time only); last what has none."""
         found: list[_Link] = []
         link = self.head.after
         while link is not None and link.call is not None:
@@ -203,7 +201,7 @@ class _Search:
 def _likely(link: _Link) -> tuple[bool, tuple[int, int], int]:
     call = link.call
     assert call is not None  # noqa: S101 - answers are no choices
-    return not call.definite, call.position or (0, 0), link.number
+    return call.position is None, call.position or (0, 0), link.number
 
 
 def stuck_at(calls: Sequence[Call], steps_max: int = STEPS_MAX) -> Call | None:

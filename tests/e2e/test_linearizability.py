@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.callers import Caller, prepare
+from chaos.callers import Caller, placed, prepare
 from chaos.cluster import Cluster, appmesh_client
 from chaos.linearizable import Call, linearizable, positions_follow_time
 from tests.e2e import figures
@@ -52,7 +52,9 @@ def history(cluster: Cluster, connect: Connect, mesh: str, seconds: float, kille
     prepare(clients[0], mesh)
     callers = [Caller(f"c{number}", clients, mesh, seed=SEED, pace_s=0.05).start() for number in range(CALLERS)]
     killer.until(time.monotonic() + seconds)
-    return [call for caller in callers for call in caller.stop()]
+    calls = [call for caller in callers for call in caller.stop()]
+    cluster.wait_ready()
+    return placed(calls, cluster.log(mesh))
 
 
 @pytest.mark.timeout(SECONDS * 4 + 240)
