@@ -10,14 +10,14 @@ to name; whether that account shares it is not decided here. (IAM User Guide: "P
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
 from mesh.iam.conditions import Facts, met
 from mesh.iam.managed import MANAGED
-from mesh.iam.patterns import arn_like, like
+from mesh.iam.patterns import arn_like
 from mesh.iam.policy import Policy, Statement, read_policy
 from mesh.principals import Principal, iam_name
 from mesh.state import State
@@ -36,6 +36,12 @@ class Requester:
     admin: bool = False
     session_policy: str | None = None
     session_name: str | None = None
+
+    @property
+    def is_root(self) -> bool:
+        """Whether nothing limits it in its account."""
+        return self.admin and self.session_policy is None
+
     session_issued_us: int | None = None
     """When temporary credentials were issued; None for a long-lived key."""
 
@@ -95,9 +101,9 @@ _ROOT = Decision(Verdict.ALLOWED, "(admin key)")
 
 def evaluate(state: State, requester: Requester, question: Question, circumstances: Circumstances) -> Decision:
     """Whether the requester's policies allow it."""
-    if requester.admin and requester.session_policy is None:
+    if requester.is_root:
         return _ROOT
-    facts = facts_of(requester, question, circumstances)
+    facts = _Facts(requester, question, circumstances)
     decision = _ROOT if requester.admin else _by_policies(policies_of(state, requester.identity), question, facts)
     limited = by_session(requester, question, facts)
     if limited is None or limited.allowed or decision.verdict is Verdict.DENIED:
@@ -172,7 +178,30 @@ def applies(statement: Statement, action: str, resource: str, facts: Facts) -> b
 
 
 def _is_about(statement: Statement, action: str) -> bool:
-    return any(like(pattern, action, fold=True) for pattern in statement.actions) is not statement.not_actions
+    return (statement.actions.fullmatch(action) is not None) is not statement.not_actions
+
+
+class _Facts(Mapping[str, Sequence[str]]):
+    """`facts_of`, made when the first of them is asked for: most policies ask for none."""
+
+    def __init__(self, requester: Requester, question: Question, circumstances: Circumstances) -> None:
+        self._of = requester, question, circumstances
+        self._made: Facts | None = None
+
+    @property
+    def _all(self) -> Facts:
+        if self._made is None:
+            self._made = facts_of(*self._of)
+        return self._made
+
+    def __getitem__(self, key: str) -> Sequence[str]:
+        return self._all[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
 
 
 def facts_of(requester: Requester, question: Question, circumstances: Circumstances) -> Facts:

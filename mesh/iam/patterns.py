@@ -71,9 +71,9 @@ def _value(name: str, lookup: Lookup) -> str | None:
     return match[2] if found is None else found
 
 
-def like(pattern: str, text: str, *, fold: bool = False) -> bool:
+def like(pattern: str, text: str) -> bool:
     """Whether `text` fits a pattern of characters, `*` and `?`."""
-    return _compiled(pattern, fold).fullmatch(text) is not None
+    return _compiled(pattern).fullmatch(text) is not None
 
 
 def arn_like(pattern: str, text: str) -> bool:
@@ -81,9 +81,14 @@ def arn_like(pattern: str, text: str) -> bool:
     return pattern == "*" or _compiled_arn(pattern).fullmatch(text) is not None
 
 
+def any_like(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """What fits one of these, in any case of letters, as one pattern."""
+    return re.compile("|".join(_regex(each, ".") for each in patterns), re.DOTALL | re.IGNORECASE)
+
+
 @lru_cache(maxsize=4096)
-def _compiled(pattern: str, fold: bool) -> re.Pattern[str]:
-    return re.compile(_regex(pattern, "."), re.DOTALL | (re.IGNORECASE if fold else 0))
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(_regex(pattern, "."), re.DOTALL)
 
 
 @lru_cache(maxsize=4096)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from mesh.errors import BadRequest
 from mesh.iam.conditions import Condition, parse_condition
-from mesh.iam.patterns import ARN_SEGMENTS, Template
+from mesh.iam.patterns import ARN_SEGMENTS, Template, any_like
 from mesh.limits import PROBLEMS_SHOWN, VALUE_SHOWN_CHARS
 
 CURRENT_VERSION = "2012-10-17"
@@ -31,14 +31,14 @@ Problems = Iterator[str]
 
 
 class Statement(NamedTuple):
-    """One statement. `actions` and `resources` are patterns; with `not_…` set, what fits none of them is meant.
+    """One statement. `actions` is one pattern for all of them; with `not_…` set, what fits none is meant.
 
     `principals`: of a trust policy, as ARNs, account ids and `*`; None in any other. `not_principals` likewise.
     """
 
     sid: str
     allows: bool
-    actions: tuple[str, ...]
+    actions: re.Pattern[str]
     not_actions: bool
     resources: tuple[Template, ...]
     not_resources: bool
@@ -266,7 +266,7 @@ def _statement(statement: Mapping[str, Any], *, variables: bool) -> Statement:
     return Statement(
         sid=statement.get("Sid", ""),
         allows=statement["Effect"] == "Allow",
-        actions=tuple(actions),
+        actions=any_like(tuple(actions)),
         not_actions="NotAction" in statement,
         resources=tuple(Template(each, variables) for each in resources),
         not_resources="NotResource" in statement,

@@ -131,3 +131,18 @@ async def test_the_last_use_of_a_key_is_told_at_once_and_put_on_record_once_an_h
     assert (event.type, sorted(event.data["keys"])) == (ACCESS_KEYS_USED, sorted([ann.key[0], ADMIN.access_key_id]))
     await pair.servers[0].app.state.key_use.record()
     assert len(await pair.records()) == before + 1, "another server saw the admin's key too, in the same hour"
+
+
+async def test_while_an_older_build_runs_nothing_of_this_can_be_changed(cloud: Cloud) -> None:
+    cloud.server.members.append({"role": "projector", "id": "old", "zone": "b", "level": 1})
+    refused = await post(cloud, f"{IAM}/users", user="ann")
+    assert (refused.status, refused.code) == (409, "ConflictException")
+    assert "CreateUser needs a cluster of level 2, and this one is of level 1" in refused.document["message"]
+    assert (await done(cloud, KEYS, user="boss", admin=True))["admin"], "what older builds understand goes on"
+    assert [record.type for record in await cloud.records()] == ["AccessKeyCreated"]
+    cloud.server.members.clear()
+    await done(cloud, f"{IAM}/users", user="ann")
+    await done(cloud, f"{IAM}/users", user="bob")
+    assert [record.type for record in await cloud.records()][1:] == [
+        "LevelRaised", "PrincipalCreated", "PrincipalCreated",
+    ]  # fmt: skip
