@@ -296,6 +296,7 @@ async def test_a_profile_of_the_aws_cli_assumes_a_role_by_itself(server: Server,
         f"[profile deploy]\nrole_arn = {ROLE}\nsource_profile = base\nrole_session_name = ann\n"
     )
     environment = {
+        "HOME": str(tmp_path),  # where the CLI keeps the sessions of roles
         "AWS_CONFIG_FILE": str(config),
         "AWS_PROFILE": "deploy",
         "AWS_DEFAULT_REGION": REGION,
