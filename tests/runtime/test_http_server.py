@@ -6,19 +6,24 @@ import asyncio
 import json
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from cluster import pki
 from mesh.errors import BodyTooLarge, RequestTimeout, Unavailable
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.http_body import BodyMemory, read_body
 from runtime.http_connection import HttpBounds, source_of
 from runtime.http_server import HttpServer
 from runtime.limits import BODY_SIZE_BYTES, HTTP_BODY_PIECES_MAX, HTTP_HEADERS_BYTES, HTTP_HEADERS_MAX
+from runtime.settings import TlsFiles
+from runtime.tls import ServerCertificate
 from tests.conditions import await_until
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -55,9 +60,9 @@ class App:
 
 
 @asynccontextmanager
-async def serving(app: App, **bounds: Any) -> AsyncIterator[HttpServer]:
+async def serving(app: App, tls: ssl.SSLContext | None = None, **bounds: Any) -> AsyncIterator[HttpServer]:
     server = HttpServer(
-        app, ("127.0.0.1", 0), clock=SystemClock(), entropy=SystemEntropy(), bounds=HttpBounds(**bounds)
+        app, ("127.0.0.1", 0), clock=SystemClock(), entropy=SystemEntropy(), tls=tls, bounds=HttpBounds(**bounds)
     )
     task = asyncio.ensure_future(server.serve())
     await await_until(lambda: server.started)
@@ -70,7 +75,11 @@ async def serving(app: App, **bounds: Any) -> AsyncIterator[HttpServer]:
 
 
 async def dial(server: HttpServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", server.port)
+    anybody = None
+    if server.tls is not None:
+        anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    return await asyncio.open_connection("127.0.0.1", server.port, ssl=anybody)
 
 
 async def reply(server: HttpServer, sent: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -229,6 +238,34 @@ async def test_at_its_end_a_server_says_so_and_answers_what_is_in_flight() -> No
         assert parse(await busy[0].read())[0] == 200
         for _, writer in (idle, busy, late, waiting):
             writer.close()
+
+
+async def test_over_tls_connections_end_as_they_do_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = TlsFiles(certificate=tmp_path / "a.crt", key=tmp_path / "a.key", authority=tmp_path / "ca.crt")
+    now_us, entropy = SystemClock().now_us(), SystemEntropy()
+    authority = pki.create_authority("test", now_us, entropy)
+    pki.save_issued(pki.issue(authority, pki.http_leaf([]), now_us, entropy), authority, files)
+    app = App()
+    async with serving(app, ServerCertificate(files).context, connections=2, write_s=0.3) as server:
+        for bomb in BOMBS.values():
+            assert_refused(await reply(server, bomb), 400, "BadRequestException")
+        await await_until(lambda: app.running == 0)
+        before, deaf = app.served, await dial(server)
+        deaf[1].write(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+        await await_until(lambda: app.served == before + 1)
+        busy, idle = [await dial(server) for _ in range(2)]  # the deaf one is done, and makes room
+        busy[1].write(HELD)
+        await await_until(lambda: app.running == 1)
+        assert (await answered(server))[0] == 200, "the idle one makes room"
+        assert await idle[0].read() == b""
+        waiting = await dial(server)
+        server.should_exit = True
+        assert await waiting[0].read() == b""
+        app.go.set()
+        assert parse(await busy[0].read())[0] == 200
+        for _, writer in (deaf, busy, idle, waiting):
+            writer.transport.abort()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def told(*chunks: bytes, more: bool = False) -> Receive:
