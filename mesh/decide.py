@@ -287,14 +287,10 @@ def _present_with_parents(state: State, key: ResourceKey) -> Resource:
 
 
 def _check_references(state: State, key: ResourceKey, spec: Mapping[str, Any]) -> None:
-    missing = [reference for reference in hard_references(key, spec) if reference.target not in state.resources]
+    targets = dict.fromkeys(reference.target for reference in hard_references(key, spec))
+    missing = [target for target in targets if target not in state.resources]
     if missing:
-        raise NotFound(
-            "; ".join(
-                f"{titled(reference.target)} is not present {_place(reference.target)} ({reference.path})"
-                for reference in missing
-            )
-        )
+        raise NotFound("; ".join(f"{titled(target)} is not present {_place(target)}" for target in missing))
 
 
 DECIDERS = cast(
