@@ -45,6 +45,7 @@ LONG = (
     "eventlog/test_damage.py",
     "eventlog/archive/test_interruptions.py",
     "projector/envoy/test_matches_live.py",
+    "projector/envoy/test_tcp_live.py",
     "projector/test_long_history.py",
     "clients/test_terraform.py",
     "clients/test_walkthrough.py",

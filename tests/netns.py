@@ -76,7 +76,8 @@ def serve_relay(listener: socket.socket, connect: tuple[int, Any]) -> None:
 
 class Namespace:
     """A namespace with loopback up. `carry(port)` makes host 127.0.0.1:port reachable inside at the same address,
-    `expose(port)` makes the namespace's own 127.0.0.1:port reachable for the host at the port that it returns.
+    `expose(port)` makes the namespace's own 127.0.0.1:port reachable for the host at the port that it returns, and
+    `redirect(address, port)` sends what goes to an address to a local port, as a sidecar's init container does.
     """
 
     def __init__(self, name: str) -> None:
@@ -97,9 +98,14 @@ class Namespace:
         self._relay_here(socket.AF_UNIX, str(path), (socket.AF_INET, ("127.0.0.1", port)))
         self._relay_inside("tcp-to-unix", port, path)
 
-    def expose(self, port: int) -> int:
-        path = Path(self._scratch.name) / f"out-{port}"
-        self._relay_inside("unix-to-tcp", port, path)
+    def redirect(self, address: str, port: int) -> None:
+        subprocess.run(["ip", "-n", self.name, "address", "add", f"{address}/32", "dev", "lo"], check=True)
+        rule = ["-t", "nat", "-A", "OUTPUT", "-p", "tcp", "-d", address, "-j", "REDIRECT", "--to-ports", str(port)]
+        subprocess.run([*self.prefix, "iptables", *rule], check=True)
+
+    def expose(self, port: int, host: str = "127.0.0.1") -> int:
+        path = Path(self._scratch.name) / f"out-{host}-{port}"
+        self._relay_inside("unix-to-tcp", port, path, host)
         return self._relay_here(socket.AF_INET, ("127.0.0.1", 0), (socket.AF_UNIX, str(path)))
 
     def _relay_here(self, family: int, address: Any, connect: tuple[int, Any]) -> int:
@@ -111,9 +117,9 @@ class Namespace:
         name = listener.getsockname()
         return int(name[1]) if family == socket.AF_INET else 0
 
-    def _relay_inside(self, direction: str, port: int, path: Path) -> None:
+    def _relay_inside(self, direction: str, port: int, path: Path, host: str = "127.0.0.1") -> None:
         child = subprocess.Popen(
-            [*self.prefix, sys.executable, "-m", "tests.netns", direction, str(port), str(path)],
+            [*self.prefix, sys.executable, "-m", "tests.netns", direction, str(port), str(path), host],
             cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -145,7 +151,7 @@ class Namespace:
         self.close()
 
 
-def _inside(direction: str, port: int, path: str) -> None:
+def _inside(direction: str, port: int, path: str, host: str) -> None:
     """The relay's part inside the namespace; ends when its standard input closes."""
     if direction == "tcp-to-unix":
         # Both families: Envoy asks for `localhost` in IPv6 first. Nothing but loopback can reach it here.
@@ -155,7 +161,7 @@ def _inside(direction: str, port: int, path: str) -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(path)
         listener.listen(256)
-        connect = (socket.AF_INET, ("127.0.0.1", port))
+        connect = (socket.AF_INET, (host, port))
     threading.Thread(target=serve_relay, args=(listener, connect), daemon=True).start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
@@ -164,4 +170,4 @@ def _inside(direction: str, port: int, path: str) -> None:
 
 
 if __name__ == "__main__":
-    _inside(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    _inside(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4])

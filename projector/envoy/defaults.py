@@ -10,6 +10,8 @@ from projector.envoy.plans import RetryPlan
 REQUEST_TIMEOUT_MS = 15_000
 LOCAL_CONNECT_TIMEOUT_MS = 250
 EGRESS_CONNECT_TIMEOUT_MS = 1_000
+SNIFF_TIMEOUT_MS = 1_000
+"""Ours: how long a connection to a port that HTTP and other TCP share may stay silent before it is taken for TCP."""
 NO_LIMIT = 2_147_483_647
 """Circuit breakers: App Mesh's "no limit"."""
 

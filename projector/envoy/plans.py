@@ -170,25 +170,32 @@ class AccessLogPlan(NamedTuple):
 
 
 class HttpChainPlan(NamedTuple):
-    """HTTP on one destination port, routed by the named route configuration."""
+    """HTTP on one destination port, routed by the named route configuration. `shared`: other TCP comes there too."""
 
     port: int
     stat_prefix: str
     routes: str
     access_log: AccessLogPlan | None = None
+    shared: bool = False
 
 
 class TcpChainPlan(NamedTuple):
-    """Plain forwarding to a cluster, by destination port, server name or for any address."""
+    """Plain forwarding to clusters by weight (all above 0), by destination port, server name or for any address."""
 
-    cluster: str
+    targets: tuple[tuple[str, int], ...]
     port: int | None = None
     server_names: tuple[str, ...] = ()
     any_v4: bool = False
+    stat_prefix: str = "egress"
+    idle_timeout_ms: int | None = None
+    access_log: AccessLogPlan | None = None
 
 
 class ListenerPlan(NamedTuple):
-    """`redirected`: connections arrive by iptables and their original destination is restored first."""
+    """`redirected`: connections arrive by iptables and their original destination is restored first.
+
+    `shared_ports` take HTTP and other TCP side by side: there the first bytes of a connection tell which it is.
+    """
 
     name: str
     port: int
@@ -196,6 +203,7 @@ class ListenerPlan(NamedTuple):
     redirected: bool
     dual_stack: bool
     chains: tuple[HttpChainPlan | TcpChainPlan, ...]
+    shared_ports: tuple[int, ...] = ()
 
 
 Plan = ClusterPlan | RoutesPlan | ListenerPlan

@@ -22,6 +22,7 @@ with warnings.catch_warnings():
     from envoy_data_plane.envoy.config.route import v3 as route
     from envoy_data_plane.envoy.extensions.access_loggers.file import v3 as file_access_log
     from envoy_data_plane.envoy.extensions.filters.http.router import v3 as router_filter
+    from envoy_data_plane.envoy.extensions.filters.listener.http_inspector import v3 as http_inspector
     from envoy_data_plane.envoy.extensions.filters.listener.original_dst import v3 as original_dst
     from envoy_data_plane.envoy.extensions.filters.listener.tls_inspector import v3 as tls_inspector
     from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
@@ -47,6 +48,7 @@ __all__ = (
     "envoy_type",
     "file_access_log",
     "hcm",
+    "http_inspector",
     "listener",
     "matcher",
     "original_dst",

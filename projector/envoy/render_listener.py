@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from projector.envoy import names
+from projector.envoy.defaults import SNIFF_TIMEOUT_MS
 from projector.envoy.messages import address, duration, packed, stats_metadata
 from projector.envoy.plans import AccessLogPlan, HttpChainPlan, ListenerPlan, TcpChainPlan
 from projector.envoy.protos import (
     accesslog,
     core,
+    envoy_type,
     file_access_log,
     hcm,
+    http_inspector,
     listener,
     original_dst,
     protobuf,
@@ -19,6 +22,8 @@ from projector.envoy.protos import (
 )
 
 _ANY_V6 = "::"
+_HTTP_SPOKEN = ("http/1.0", "http/1.1", "h2c")
+"""What the HTTP inspector calls what it sees."""
 
 
 def listener_message(plan: ListenerPlan) -> listener.Listener:
@@ -31,15 +36,18 @@ def listener_message(plan: ListenerPlan) -> listener.Listener:
         address=address(names.ANY_V4, plan.port),
         additional_addresses=v6,
         filter_chains=[_chain(chain) for chain in plan.chains],
-        listener_filters=_listener_filters(plan.redirected),
+        listener_filters=_listener_filters(plan),
+        listener_filters_timeout=duration(SNIFF_TIMEOUT_MS) if plan.shared_ports else None,
+        # A server that speaks first leaves nothing to look at: its connection is then TCP, and goes on.
+        continue_on_listener_filters_timeout=bool(plan.shared_ports),
         metadata=stats_metadata(()),
         traffic_direction=direction,
     )
 
 
-def _listener_filters(redirected: bool) -> list[listener.ListenerFilter]:
+def _listener_filters(plan: ListenerPlan) -> list[listener.ListenerFilter]:
     filters = []
-    if redirected:
+    if plan.redirected:
         restore = listener.ListenerFilter(
             name="envoy.filters.listener.original_dst", typed_config=packed(original_dst.OriginalDst())
         )
@@ -47,12 +55,35 @@ def _listener_filters(redirected: bool) -> list[listener.ListenerFilter]:
     inspect = listener.ListenerFilter(
         name="envoy.filters.listener.tls_inspector", typed_config=packed(tls_inspector.TlsInspector())
     )
-    return [*filters, inspect]
+    if plan.redirected:
+        # Where no chain asks for a server name, waiting for a hello would hold up servers that speak first.
+        asking = (chain.port for chain in plan.chains if isinstance(chain, TcpChainPlan) and chain.server_names)
+        inspect.filter_disabled = _but_on(tuple(sorted({port for port in asking if port is not None})))
+    filters.append(inspect)
+    if plan.shared_ports:
+        sniff = listener.ListenerFilter(
+            name="envoy.filters.listener.http_inspector",
+            typed_config=packed(http_inspector.HttpInspector()),
+            filter_disabled=_but_on(plan.shared_ports),
+        )
+        filters.append(sniff)
+    return filters
+
+
+def _but_on(ports: tuple[int, ...]) -> listener.ListenerFilterChainMatchPredicate:
+    """Off, but for connections to these ports."""
+    predicate = listener.ListenerFilterChainMatchPredicate
+    on = [predicate(destination_port_range=envoy_type.Int32Range(start=port, end=port + 1)) for port in ports]
+    if not on:
+        return predicate(any_match=True)
+    either = on[0] if len(on) == 1 else predicate(or_match=listener.ListenerFilterChainMatchPredicateMatchSet(rules=on))
+    return predicate(not_match=either)
 
 
 def _chain(plan: HttpChainPlan | TcpChainPlan) -> listener.FilterChain:
     if isinstance(plan, HttpChainPlan):
-        match = listener.FilterChainMatch(destination_port=plan.port)
+        spoken = list(_HTTP_SPOKEN) if plan.shared else []
+        match = listener.FilterChainMatch(destination_port=plan.port, application_protocols=spoken)
         http = listener.Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(_http(plan)))
         return listener.FilterChain(filter_chain_match=match, filters=[http])
     match = listener.FilterChainMatch(
@@ -60,7 +91,16 @@ def _chain(plan: HttpChainPlan | TcpChainPlan) -> listener.FilterChain:
         server_names=list(plan.server_names),
         prefix_ranges=[core.CidrRange(address_prefix=names.ANY_V4, prefix_len=0)] if plan.any_v4 else [],
     )
-    proxy = tcp_proxy.TcpProxy(stat_prefix=names.EGRESS, cluster=plan.cluster)
+    proxy = tcp_proxy.TcpProxy(
+        stat_prefix=plan.stat_prefix,
+        idle_timeout=None if plan.idle_timeout_ms is None else duration(plan.idle_timeout_ms),
+        access_log=[] if plan.access_log is None else [_access_log(plan.access_log)],
+    )
+    if len(plan.targets) == 1:
+        proxy.cluster = plan.targets[0][0]
+    else:
+        weights = [tcp_proxy.TcpProxyWeightedClusterClusterWeight(name=name, weight=n) for name, n in plan.targets]
+        proxy.weighted_clusters = tcp_proxy.TcpProxyWeightedCluster(clusters=weights)
     tcp = listener.Filter(name="envoy.filters.network.tcp_proxy", typed_config=packed(proxy))
     return listener.FilterChain(filter_chain_match=match, filters=[tcp])
 

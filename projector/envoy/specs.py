@@ -14,6 +14,7 @@ from projector.envoy.view import Spec, View
 
 HTTP_PROTOCOLS = ("http", "http2", "grpc")
 HTTP2_PROTOCOLS = ("http2", "grpc")
+TCP = "tcp"
 
 _V6_APP = ("IPv6_PREFERRED", "IPv6_ONLY")
 _FAMILIES = {
@@ -67,6 +68,11 @@ def listener_timeouts(listener: Spec) -> Timeouts:
     """A virtual node listener's `timeout`, whose one member names the protocol."""
     members = listener.get("timeout") or {}
     return http_timeouts(next((members[protocol] for protocol in HTTP_PROTOCOLS if protocol in members), None))
+
+
+def tcp_idle_ms(listener: Spec) -> int | None:
+    """How long a TCP listener's connections may be silent, in milliseconds; None leaves Envoy's default (an hour)."""
+    return duration_ms(((listener.get("timeout") or {}).get(TCP) or {}).get("idle"))
 
 
 def longest(timeouts_ms: Iterable[int]) -> int:

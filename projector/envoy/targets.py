@@ -17,6 +17,7 @@ from projector.envoy.plans import ClusterPlan, Discovery, HealthCheckPlan, Outli
 from projector.envoy.specs import (
     HTTP2_PROTOCOLS,
     HTTP_PROTOCOLS,
+    TCP,
     Timeouts,
     dns_family,
     dns_name,
@@ -43,10 +44,14 @@ class ClientPolicy(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which listener of a target: on `port` where that is given, else the only one, else that on the router's port."""
+    """Which listener of a target: on `port` where that is given, else the only one, else that on the router's port.
+
+    It must speak one of `protocols`.
+    """
 
     port: int | None = None
     router_port: int | None = None
+    protocols: tuple[str, ...] = HTTP_PROTOCOLS
 
 
 class Target(NamedTuple):
@@ -76,7 +81,7 @@ def target(view: View, mesh: str, name: str, at: Wanted, policy: ClientPolicy | 
     if not discovery:
         view.alarm(node, "spec.serviceDiscovery", f"is absent, {_SHARE_503}")
         return _none(mesh, name, missing=True)
-    if not _reachable(view, node, listener, discovery, policy):
+    if not _reachable(view, node, listener, at, policy):
         return _none(mesh, name, missing=False)
     return Target(_cluster(view, mesh, node, listener, discovery["dns"]), False, listener_timeouts(listener))
 
@@ -111,10 +116,12 @@ def _listener(view: View, node: Resource, at: Wanted) -> Spec | None:
     return None
 
 
-def _reachable(view: View, node: Resource, listener: Spec, discovery: Spec, policy: ClientPolicy | None) -> bool:
+def _reachable(view: View, node: Resource, listener: Spec, at: Wanted, policy: ClientPolicy | None) -> bool:
     port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
-    if protocol not in HTTP_PROTOCOLS:
-        view.alarm(node, "spec.listeners[].portMapping.protocol", f"{protocol} is not supported yet, {_SHARE_503}")
+    discovery = node.spec.get("serviceDiscovery") or {}
+    if protocol not in at.protocols:
+        spoken = "TCP" if at.protocols == (TCP,) else "HTTP"
+        view.alarm(node, "spec.listeners[].portMapping.protocol", f"is {protocol}, and a route speaks {spoken} to it")
     elif (listener.get("tls") or {}).get("mode", "DISABLED") != "DISABLED":
         view.alarm(node, "spec.listeners[].tls", f"is not supported yet (plaintext is not sent instead), {_SHARE_503}")
     elif policy is not None and policy.covers(port):
@@ -174,7 +181,7 @@ def _outlier(detection: Spec | None) -> OutlierPlan | None:
 def pool(listener: Spec) -> PoolPlan:
     """A listener's connectionPool, whose one member names the protocol. It guards the local side of the listener."""
     members = listener.get("connectionPool") or {}
-    limits = next((members[protocol] for protocol in HTTP_PROTOCOLS if protocol in members), None)
+    limits = next((members[protocol] for protocol in (*HTTP_PROTOCOLS, TCP) if protocol in members), None)
     if limits is None:
         return PoolPlan()
 
