@@ -103,6 +103,10 @@ GRANTS_EVERY_S = 5.0
 """Between questions whether the credentials of open streams still count: so long a revoked one may go on."""
 PROXY_CHECK_S = 5.0
 """One API server's time for such a question; then the next one is asked."""
+XDS_CONNECTION_IDLE_S = 60.0
+"""A connection without a stream: a proxy has one all the time, and one that signs nothing need not be a proxy."""
+XDS_HANDSHAKE_S = 10.0
+"""From accepting a connection to the end of its TLS handshake: five round trips on a bad link."""
 UNVERIFIED_SOURCE_BURST, UNVERIFIED_SOURCE_PER_S = 50, 1.0
 """Streams with wrong credentials that one address may open at once, and for ever: a host of fifty proxies whose key was
 disabled. Right ones are not counted."""

@@ -19,11 +19,12 @@ from tests.conditions import await_until
 from tests.xds.feeds import Running, serving
 from tests.xds.test_server import delta, first, read, sotw
 from tests.xds.transcripts import LONG, NODE, NODE_TEXT, snapshot
-from xds.server import METHOD_DELTA, METHOD_SOTW
+from xds.server import METHOD_DELTA, METHOD_SOTW, server_options
 from xds.signed import SignedStreams, Signing, address_of, names_signed_for, signed_headers
 from xds.wire.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 
 WORLD = "cds A=1 B=1 | lds L=1"
+IDLE = "grpc.max_connection_idle_ms"
 SIGNED = (
     ("authorization", "AWS4-HMAC-SHA256 Credential=x"),
     ("x-amz-date", "20261122T130500Z"),
@@ -223,6 +224,16 @@ async def test_many_grants_are_asked_after_in_portions_and_each_once(gate: FakeG
     assert [len(portion) for portion in gate.portions] == [2_000, 1_000]
     assert closed == ["over", "over"]
     assert len(streams) == 0
+
+
+async def test_who_opens_no_stream_is_not_kept(tmp_path: Path, gate: FakeGate) -> None:
+    options = [*(pair for pair in server_options() if pair[0] != IDLE), (IDLE, 200)]
+    async with serving(tmp_path, signing=Signing(gate, ("frontend.meshlog",)), options=options) as frontend:
+        async with frontend.certificates.channel(frontend.server.signed_port, anonymous=True) as channel:
+            await channel.channel_ready()
+            async with asyncio.timeout(10):
+                await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+    assert dict(server_options())[IDLE] > 1000
 
 
 def test_names_and_addresses() -> None:
