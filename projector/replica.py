@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
 
-from eventlog.follower import AtHand, FollowBatch
+from eventlog.follower import FollowBatch
 from eventlog.quarantine import RECORD_QUARANTINED, Quarantined, quarantined_by
 from eventlog.records import Head, HeadRef, Record
 from mesh.errors import IntegrityError, LogTrimmed, MeshlogError, NotReady, TimelineMoved, Unavailable
@@ -29,6 +29,7 @@ from mesh.position import Position
 from mesh.state import State
 from projector.beginning import Begin, TakenOut, from_nothing, no_way_on
 from projector.bulk_fold import BulkFold, event_of
+from projector.replica_ports import FoldListener, HeadReader, LogFollower, are_all
 from projector.waiters import Waiters
 from runtime.clock import Clock
 from runtime.limits import FOLD_IN_BULK_FROM, REPLICA_CONFIRM_RETRY_S
@@ -37,33 +38,6 @@ from runtime.logging import where
 log = structlog.get_logger(__name__)
 
 __all__ = ["FoldListener", "HeadReader", "LogFollower", "Replica", "are_all", "event_of"]
-
-FoldListener = Callable[[State, State, Sequence[Event]], None]
-"""Called in the loop after each fold with the state before, the state after and the events between. Must not block.
-
-Of many events folded at once only the last are told, and of a state made anew maybe none: see `are_all`.
-"""
-
-
-def are_all(before: State, events: Sequence[Event]) -> bool:
-    """Whether these are all events since `before`. If not, anything may have changed."""
-    return bool(events) and events[0].position.position == before.position.position + 1
-
-
-class LogFollower(Protocol):
-    """What a replica needs of `eventlog.follower.Follower`."""
-
-    def follow(
-        self, after: Head | None, quarantined: Mapping[Position, Quarantined], at_hand: AtHand
-    ) -> AsyncGenerator[FollowBatch, None]: ...
-
-    def quarantines(self, after: Head | None) -> AsyncGenerator[Quarantined | None, None]: ...
-
-
-class HeadReader(Protocol):
-    """What a replica needs of `eventlog.reads.HeadConfirmer`."""
-
-    async def confirm(self) -> HeadRef: ...
 
 
 class _Expected(NamedTuple):

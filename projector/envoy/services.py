@@ -119,7 +119,9 @@ def http_route(view: View, resource: Resource) -> tuple[Spec, MatchPlan] | None:
         body = spec.get("httpRoute") or spec["http2Route"]
         match = http_match(view, resource, body["match"])
     else:
-        view.alarm(resource, "spec.tcpRoute", "is no way for the requests of an HTTP listener, so the route is held back")
+        view.alarm(
+            resource, "spec.tcpRoute", "is no way for the requests of an HTTP listener, so the route is held back"
+        )
         return None
     return None if match is None else (body, match)
 
