@@ -12,9 +12,7 @@ stored, so a session needs no cleaning up. Anybody with an access key may ask wh
 
 from __future__ import annotations
 
-import base64
 import datetime
-import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -38,7 +36,6 @@ from mesh.iam.policy import check_policy
 from mesh.kinds import ResourceKey
 from mesh.limits import SESSION_POLICY_MAX_CHARS
 from mesh.principals import IamName, iam_name
-from mesh.state import State
 from runtime.limits import (
     SESSION_CHAINED_S_MAX,
     SESSION_S_DEFAULT,
@@ -114,7 +111,7 @@ class StsApi:
 
     async def _caller_identity(self, call: Call) -> Answer:
         state, caller = self._ports.replica.state, call.caller
-        result = {"UserId": user_id(state, caller), "Account": caller.account, "Arn": caller.principal}
+        result = {"UserId": user_id(caller), "Account": caller.account, "Arn": caller.principal}
         return Answer({GET_CALLER_IDENTITY: result}, state.position)
 
     async def _session_token(self, call: Call) -> Answer:
@@ -147,10 +144,8 @@ class StsApi:
             "role assumed", request_id=call.request_id, by=caller.principal, principal=session.principal,
             access_key_id=session.access_key_id, expires=iso_seconds(session.expires_us),
         )  # fmt: skip
-        mark = unique_id(role.arn, session.role_created_us)
-        result = self._credentials(session) | {
-            "AssumedRoleUser": {"AssumedRoleId": f"{mark}:{name}", "Arn": session.principal}
-        }
+        user = {"AssumedRoleId": f"{role.name}:{name}", "Arn": session.principal}
+        result = self._credentials(session) | {"AssumedRoleUser": user}
         if policy is not None:
             result["PackedPolicySize"] = max(1, 100 * len(policy) // SESSION_POLICY_MAX_CHARS)
         return Answer({ASSUME_ROLE: result}, state.position)
@@ -181,17 +176,10 @@ class StsApi:
         return {"Credentials": credentials}
 
 
-def user_id(state: State, caller: Caller) -> str:
-    """A stable id of a principal, of AWS's form: a role's session has its name after a colon."""
-    known = state.principals.get(caller.identity)
-    mark = unique_id(caller.identity, known.created_us if known else 0)
-    return f"{mark}:{caller.session.name}" if caller.session and caller.session.name else mark
-
-
-def unique_id(arn: str, created_us: int) -> str:
-    """20 characters that no other principal has, nor one that is made anew under the same name."""
-    digest = hashlib.sha256(f"{arn} {created_us}".encode()).digest()
-    return ("MLRO" if ":role/" in arn else "MLID") + base64.b32encode(digest[:10]).decode()
+def user_id(caller: Caller) -> str:
+    """What `aws:userid` is in policies: a user's name; a role's, with its session's after a colon."""
+    name = caller.identity.rpartition("/")[2]
+    return f"{name}:{caller.session.name}" if caller.session and caller.session.name else name
 
 
 def whole(members: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -55,7 +55,7 @@ async def refusal(client: Any, operation: str, **arguments: Any) -> tuple[int, s
 async def test_who_am_i(server: Server) -> None:
     answer = await call(client(server), "get_caller_identity")
     assert (answer["Account"], answer["Arn"]) == (ACCOUNT, ADMIN.principal)
-    assert len(answer["UserId"]) == 20
+    assert answer["UserId"] == "admin"
     assert answer["ResponseMetadata"]["RequestId"]
 
 
@@ -170,7 +170,7 @@ async def test_an_assumed_role_is_who_calls(server: Server) -> None:
     assert 890 < left.total_seconds() <= 900
     told = await call(client(server, key=answer["Credentials"]), "get_caller_identity")
     assert (told["Arn"], told["Account"]) == (shown, ACCOUNT)
-    assert told["UserId"] == answer["AssumedRoleUser"]["AssumedRoleId"]
+    assert told["UserId"] == answer["AssumedRoleUser"]["AssumedRoleId"] == "deployer:ann"
     # It is not the admin that it was assumed by.
     status, code, message = await refusal(client(server, "appmesh", answer["Credentials"]), "list_meshes")
     assert (status, code) == (403, "ForbiddenException")
