@@ -36,6 +36,7 @@ LONG = (
     "e2e/test_key_providers.py",
     "e2e/test_key_rotation.py",
     "e2e/test_linearizability.py",
+    "e2e/test_shared_mesh.py",
     "e2e/test_out_of_space.py",
     "e2e/test_stopped_replicas.py",
     "e2e/test_total_loss.py",
