@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-COMMAND_TIMEOUT_S = 110.0
+COMMAND_TIMEOUT_S = 280.0
 _MIRRORS = (
     os.environ.get("MESHLOG_TERRAFORM_PLUGINS", ""),
     "/opt/tf-plugins",

@@ -16,7 +16,7 @@ from tests.clients.conftest import TERRAFORM
 from tests.clients.servers import api_server
 from tests.clients.terraform_process import Found, Terraform, find
 
-CONFIGURATION = Path(__file__).parent / "terraform" / "main.tf"
+CONFIGURATION = Path(__file__).parent / "terraform"
 NO_DIFFERENCE, DIFFERENCE = 0, 2
 RESOURCES = {
     "aws_appmesh_mesh.shop": "shop",
@@ -42,9 +42,9 @@ def found(request: pytest.FixtureRequest) -> Iterator[Found]:
     lines.append(f"{found.program} ran, with provider aws {found.version}, for {time.monotonic() - began_s:.0f} s")
 
 
-@pytest.mark.timeout(600)  # ten commands, each of which loads a provider of 700 MB
+@pytest.mark.timeout(1500)  # ten commands, each of which loads a provider of 700 MB
 def test_terraform_manages_a_mesh_of_every_kind(found: Found, tmp_path: Path) -> None:
-    shutil.copy(CONFIGURATION, tmp_path)
+    shutil.copytree(CONFIGURATION, tmp_path, dirs_exist_ok=True)
     with api_server(tmp_path) as cloud:
         url = cloud.server.url
         keys = {"AWS_ACCESS_KEY_ID": ADMIN.access_key_id, "AWS_SECRET_ACCESS_KEY": ADMIN.secret}
