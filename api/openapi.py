@@ -26,12 +26,13 @@ _TYPES: Mapping[Any, str] = {
     str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", type(None): "null",
 }  # fmt: skip
 _ERRORS = {
-    "400": "The call is wrong; the message names the member, its value and the rule.",
-    "403": "No, wrong or expired credentials, or credentials that may not do this.",
-    "404": "What is named does not exist.",
-    "409": "What is named is in a state that does not allow it, or a token was used with another body.",
-    "429": "Too many calls; `Retry-After` says when to try again.",
-    "503": "Nothing is wrong with the call: it cannot be answered for certain now. Try again, or another server.",
+    "400": ("BadRequest", "The call is wrong; the message names the member, its value and the rule."),
+    "403": ("Forbidden", "No, wrong or expired credentials, or credentials that may not do this."),
+    "404": ("NotFound", "What is named does not exist."),
+    "409": ("Conflict", "What is named does not allow it as it is, or a token was used with another body."),
+    "429": ("TooManyRequests", "Too many calls; `Retry-After` says when to try again."),
+    "503": ("Unavailable", "Nothing is wrong with the call: it cannot be answered for certain now. Try again."),
+    "default": ("Fault", "A fault of the server's; the request id finds it in the server's log."),
 }
 _HEADERS = {
     "x-meshlog-position": {
@@ -85,6 +86,7 @@ def openapi_document(routes: Iterable[Route]) -> dict[str, Any]:
         "components": {
             "schemas": dict(COMPONENTS),
             "headers": _HEADERS,
+            "responses": {name: _error(words) for name, words in _ERRORS.values()},
             "securitySchemes": {
                 "sigv4": {
                     "type": "apiKey",
@@ -113,8 +115,7 @@ def _operation(each: Route) -> dict[str, Any]:
                 "headers": headers,
                 "content": {"application/json": {"schema": told.answer}},
             },
-            **{status: _error(words) for status, words in _ERRORS.items()},
-            "default": _error("A fault of the server's, under the request id."),
+            **{status: {"$ref": f"#/components/responses/{name}"} for status, (name, _) in _ERRORS.items()},
         },
     }
     parameters = [_in_path(name) for name in re.findall(r"\{(\w+)\}", each.path)]
