@@ -176,7 +176,8 @@ async def test_one_address_does_not_get_all_places() -> None:
 async def test_idle_connections_make_room_the_longest_idle_first(bound: str) -> None:
     """So whoever only holds connections open keeps nobody out."""
     app = App()
-    async with serving(app, **{bound: 3}) as server:
+    bounds: Any = {bound: 3}
+    async with serving(app, **bounds) as server:
         busy, silent, used = [await dial(server) for _ in range(3)]
         busy[1].write(HELD)
         await await_until(lambda: app.running == 1)
