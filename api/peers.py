@@ -68,9 +68,7 @@ class PeerServer(grpc.GenericRpcHandler):
         self._commands, self._trust_domain = commands, trust_domain
         self._server: grpc.aio.Server | None = None
 
-    async def start(
-        self, address: str, credentials: grpc.ServerCredentials, *beside: grpc.GenericRpcHandler
-    ) -> int:
+    async def start(self, address: str, credentials: grpc.ServerCredentials, *beside: grpc.GenericRpcHandler) -> int:
         """Listen on `address` (host:port, port 0 picks one) and return the port. `beside`: served on it as well."""
         self._server = grpc.aio.server(options=list(SERVER_OPTIONS), maximum_concurrent_rpcs=PEER_CALLS_MAX)
         self._server.add_generic_rpc_handlers((self, *beside))
