@@ -17,6 +17,7 @@ EXPECTED = {
     "ResourceInUse": ("ResourceInUseException", 409, 5),
     "LevelTooLow": ("ConflictException", 409, 5),
     "BodyTooLarge": ("RequestEntityTooLargeException", 413, 1),
+    "RequestTimeout": ("RequestTimeoutException", 408, 1),
     "TooManyRequests": ("TooManyRequestsException", 429, 1),
     "Unavailable": ("ServiceUnavailableException", 503, 7),
     "OutcomeUnknown": ("ServiceUnavailableException", 503, 7),
@@ -47,7 +48,7 @@ def test_the_tree_is_exactly_this() -> None:
 
 def test_only_what_may_pass_by_itself_is_retryable() -> None:
     retryable = {name for name, error in all_errors().items() if error.retryable}
-    assert retryable == {"TooManyRequests", "Unavailable", "OutcomeUnknown", "NoQuorum", "NotReady"}
+    assert retryable == {"RequestTimeout", "TooManyRequests", "Unavailable", "OutcomeUnknown", "NoQuorum", "NotReady"}
 
 
 def test_authentication_errors_carry_sigv4_s_own_names() -> None:
