@@ -32,6 +32,7 @@ LONG = (
     "runbooks/test_damaged_record.py",
     "runbooks/test_lost_key.py",
     "runbooks/test_lost_member.py",
+    "e2e/test_access.py",
     "e2e/test_archive.py",
     "e2e/test_key_providers.py",
     "e2e/test_key_rotation.py",

@@ -45,8 +45,8 @@ class Template(NamedTuple):
         return "".join(parts)
 
 
-_GUARDS = {"*": "\ue000", "?": "\ue001"}
-"""Private characters that stand for a literal wildcard; no name of ours has them."""
+_GUARDS = {"*": "\udc2a", "?": "\udc3f"}
+"""What stands for a literal wildcard: halves of surrogate pairs, which no text that the log can hold has."""
 _GUARDED = {guard: char for char, guard in _GUARDS.items()}
 
 

@@ -98,6 +98,15 @@ async def test_documents_are_kept_as_they_came(cloud: Cloud) -> None:
     assert refused.status == 409
 
 
+async def test_what_no_log_can_hold_is_refused(cloud: Cloud) -> None:
+    statement = {"Effect": "Allow", "Action": "a:B", "Resource": "arn:aws:x:::\ud800"}
+    for document in ({"Statement": statement}, json.dumps({"Statement": statement}, ensure_ascii=False), "\ud800"):
+        refused = await post(cloud, f"{IAM}/policies", policy="p", document=document)
+        assert (refused.status, refused.code) == (400, "BadRequestException"), refused
+    kept = json.dumps({"Statement": statement})
+    assert (await post(cloud, f"{IAM}/policies", policy="p", document=kept)).status == 200, "an escape is plain text"
+
+
 async def test_a_repeated_call_is_one_event(cloud: Cloud) -> None:
     first = await done(cloud, f"{IAM}/users", user="ann", clientToken="once")
     assert await done(cloud, f"{IAM}/users", user="ann", clientToken="once") == first
