@@ -17,7 +17,8 @@ from urllib.parse import quote, urlencode
 import hypothesis.strategies as st
 
 from mesh.kinds import GATEWAY_ROUTE, KINDS, ROUTE, VIRTUAL_GATEWAY, VIRTUAL_NODE, VIRTUAL_ROUTER, VIRTUAL_SERVICE
-from mesh.model.operations import CREATE, OPERATIONS, SHAPES, UPDATE, Operation
+from mesh.model.operations import CREATE, DELETE, DESCRIBE, OPERATIONS, SHAPES, UPDATE, Operation
+from tests.api.conftest import ACCOUNT
 
 MESH_NAME = "world"
 LISTENER = {"portMapping": {"port": 8080, "protocol": "http"}}
@@ -30,6 +31,16 @@ WORLD: tuple[tuple[str, dict[str, Any]], ...] = (
     ("CreateVirtualGateway", {"meshName": MESH_NAME, "virtualGatewayName": GATEWAY, "spec": {"listeners": [LISTENER]}}),
 )
 """What generated specs may refer to, as calls in order."""
+
+EXISTING = {
+    "meshName": MESH_NAME,
+    "virtualNodeName": NODES[0],
+    "virtualRouterName": ROUTER,
+    "virtualServiceName": SERVICE,
+    "virtualGatewayName": GATEWAY,
+}
+_ARN = f"arn:aws:appmesh:eu-north-1:{ACCOUNT}:mesh/{MESH_NAME}"
+ARNS = (_ARN, f"{_ARN}/virtualNode/{NODES[0]}", f"{_ARN}/virtualService/{SERVICE}", f"{_ARN}/virtualGateway/{GATEWAY}")
 
 ROUTES = ("httpRoute", "http2Route", "grpcRoute", "tcpRoute")
 RETRY_EVENTS = ("server-error", "gateway-error", "client-error", "stream-error")
@@ -65,6 +76,24 @@ def inputs(operation: Operation) -> st.SearchStrategy[dict[str, Any]]:
         values = st.dictionaries(tag, st.text(_TEXT, max_size=_SHORT), max_size=3)
         free["tags"] = values.map(lambda tags: [{"key": key, "value": value} for key, value in tags.items()])
     return st.fixed_dictionaries({name: st.just(value) for name, value in names.items()} | free)
+
+
+def other_inputs(operation: Operation) -> st.SearchStrategy[dict[str, Any]]:
+    """Input of a list, a describe or a tag operation on the `WORLD`, that must be taken."""
+    kind, shape = operation.kind, SHAPES[operation.input_shape]["members"]
+    members: dict[str, st.SearchStrategy[Any]] = {
+        name: st.just(value) for name, value in EXISTING.items() if name in shape and kind is not None
+    }
+    if kind is None:
+        members["resourceArn"] = st.sampled_from(ARNS)
+    if "tags" in shape:
+        keys = st.sampled_from(["k", "team", "Käse", "a/b"])
+        tags = st.dictionaries(keys, st.text(_TEXT, max_size=_SHORT))
+        members["tags"] = tags.map(lambda found: [{"key": key, "value": value} for key, value in found.items()])
+    if "tagKeys" in shape:
+        members["tagKeys"] = st.lists(st.text(_NAME, min_size=1, max_size=_SHORT), max_size=3)
+    optional = {"limit": st.integers(1, 50)} if "limit" in shape else {}
+    return st.fixed_dictionaries(members, optional=optional)
 
 
 @cache
@@ -241,11 +270,19 @@ def violations(operation: Operation, members: dict[str, Any]) -> Iterator[Broken
     """`members` with each constraint of the model broken in turn, and each rule beyond it that there is one for."""
     for path, change in _breaks(operation.input_shape, members, ""):
         yield _broken(members, path, change)
-    if operation.kind is not None and operation.kind.name in _RULE_BREAKS:
+    if operation in WRITES and operation.kind is not None and operation.kind.name in _RULE_BREAKS:
         for path, change in _RULE_BREAKS[operation.kind.name](members["spec"]):
             yield _broken(members, path, change)
-    yield _broken(members, "clientToken", lambda top: top.update(clientToken="no spaces, please"))
-    yield _broken(members, "meshName", lambda top: top.update(meshName="a/b"))
+    if operation.body_members:
+        yield _broken(members, "colour", lambda top: top.update(colour="red"))
+    if "clientToken" in operation.body_members:
+        yield _broken(members, "clientToken", lambda top: top.update(clientToken="no spaces, please"))
+    if "meshName" in members:
+        yield _broken(members, "meshName", lambda top: top.update(meshName="a/b"))
+    if "limit" in operation.query_members:
+        for limit in (0, 101, "all", ""):
+            yield _broken(members, "limit", _put(("limit",), limit))
+        yield _broken(members, "nextToken", lambda top: top.update(nextToken="nonsense"))
     if "meshOwner" in operation.query_members:
         yield _broken(members, "meshOwner", lambda top: top.update(meshOwner="12345678901x"))
 
@@ -286,8 +323,6 @@ def _structure_breaks(
         yield from _breaks(fact["shape"], value[member], below, (*steps, member))
     if path:
         yield f"{path}.colour", _put((*steps, "colour"), "red")
-    else:
-        yield "colour", _put(("colour",), "red")
     if shape.get("union"):
         yield path, _put(steps, {})
         other = next((member for member in shape["members"] if member not in value), None)
@@ -442,3 +477,10 @@ def target_and_body(operation: Operation, members: Mapping[str, Any]) -> tuple[s
 
 WRITES = tuple(operation for operation in OPERATIONS.values() if operation.verb in (CREATE, UPDATE))
 """The operations that carry a specification."""
+OTHERS = tuple(
+    operation
+    for operation in OPERATIONS.values()
+    if operation.verb not in (CREATE, UPDATE, DELETE)
+    and not (operation.verb == DESCRIBE and operation.kind in (ROUTE, GATEWAY_ROUTE))
+)
+"""Those that can be repeated on the `WORLD`: nothing in it has routes."""

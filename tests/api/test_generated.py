@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from mesh.model.operations import CREATE, OPERATIONS, Operation
 from mesh.state import state_hash
 from tests.api.conftest import Server, running
-from tests.api.generated import WORLD, WRITES, inputs, target_and_body, violations
+from tests.api.generated import OTHERS, WORLD, WRITES, inputs, other_inputs, target_and_body, violations
 from tests.api.signing import Signing, signed_headers
 
 REQUESTS = int(os.environ.get("MESHLOG_TEST_GENERATED", "1000"))
@@ -158,10 +158,14 @@ def test_generated_requests(tmp_path: Path) -> None:
             suppress_health_check=list(HealthCheck),
             phases=[Phase.generate],
         )
-        @given(data=st.data(), operation=st.sampled_from(WRITES))
+        @given(data=st.data(), operation=st.sampled_from(WRITES) | st.sampled_from(OTHERS))
         def generated(data: st.DataObject, operation: Operation) -> None:
-            members = data.draw(inputs(operation))
+            members = data.draw(inputs(operation) if operation in WRITES else other_inputs(operation))
             if call.sent >= REQUESTS:
+                return
+            if operation not in WRITES:
+                refused_by_path(call, operation, members)
+                assert call(operation, members)[0] == 200, (operation.name, members)
                 return
             if operation.name.endswith("Mesh"):
                 members["meshName"] = "x"
