@@ -59,6 +59,11 @@ class Caller:
         self._thread.start()
         return self
 
+    @property
+    def answered(self) -> int:
+        """How many calls have an answer so far."""
+        return sum(call.definite for call in self._calls)
+
     def stop(self) -> list[Call]:
         """Let the call under way end; every call in the order in which they were made."""
         self._stopping.set()

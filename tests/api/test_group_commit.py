@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.batch import Batch, Place, Refused
+from api.batch import Batch, Place
 from api.group_commit import Append, GroupCommit, HandOver
-from api.outcomes import Origin, Outcome, Ticket, final
+from api.outcomes import Origin, Outcome, Ticket
 from eventlog.drivers.memory import MemoryDriver
 from eventlog.records import HeadRef
 from eventlog.writer import LogWriter
@@ -25,6 +25,7 @@ from mesh.errors import LimitExceeded, NoQuorum, OutcomeUnknown
 from mesh.position import Position
 from mesh.state import State
 from runtime.clock import SystemClock, SystemEntropy
+from tests.api.group_mutants import RejectsFromOldState, RejectsFromSpeculativeState
 from tests.api.group_worlds import ACCOUNT, MESH, NODE, OTHER, PRINCIPAL, Bug, World
 from tests.projector.logs import BOTH, MemoryLog
 
@@ -53,22 +54,6 @@ class _AcknowledgesBeforeCommit(GroupCommit):
         for member in self._flight.accepted if self._flight else ():
             self._answer(member.ticket, Outcome(member.last, None, decided=member.decided))
         return todo
-
-
-class _RejectsFromSpeculativeState(GroupCommit):
-    def plan(self, state: State, head: HeadRef, wall_us: int, *, peers: bool = False) -> Append | HandOver | None:
-        todo = super().plan(state, head, wall_us, peers=peers)
-        for member in self._flight.members if self._flight else ():
-            if isinstance(member, Refused):
-                self._answer(member.ticket, final(member.refusal, member.ticket))
-        return todo
-
-
-class _RejectsFromOldState(GroupCommit):
-    def plan(self, state: State, head: HeadRef, wall_us: int, *, peers: bool = False) -> Append | HandOver | None:
-        for ticket in self._queue:
-            ticket.confirmed = Position(1, 0)
-        return super().plan(state, head, wall_us, peers=peers)
 
 
 class _TakesUnknownForFailed(GroupCommit):
@@ -119,8 +104,8 @@ class _AnswersLostCommands(GroupCommit):
 
 MUTANTS = [
     _AcknowledgesBeforeCommit,
-    _RejectsFromSpeculativeState,
-    _RejectsFromOldState,
+    RejectsFromSpeculativeState,
+    RejectsFromOldState,
     _TakesUnknownForFailed,
     _GoesPastAnUnresolvedAppend,
     _ForgetsThatAnotherServerHasIt,
