@@ -1,6 +1,6 @@
 """Beside AWS, under `/meshlog/v1/`: what a server says of itself, and certificates for proxies.
 
-GET  status                         {role, id, zone, epoch, position, level, state_hash, ready, reason, members?}
+GET  status?min_position=           {role, id, zone, epoch, position, level, state_hash, ready, reason, members?}
 POST proxies/identity               {node, csr_pem} → {node, certificate_pem, chain, ca, not_after, xds: [...]}
 
 Same signatures, errors and positions as the App Mesh API, as for all of `/meshlog/v1/`.
@@ -18,6 +18,7 @@ from api.authorization import CONNECT, Target
 from api.calls import Answer, Call
 from api.commands import CommandService
 from api.ports import ApiPorts
+from api.reads import MIN_POSITION, reached
 from api.requests import Fields, nothing, read_body, read_query, route, router_of
 from api.routes import Router
 from identity.caller import Caller
@@ -41,12 +42,13 @@ class AdminApi:
         """Its routes."""
         return router_of(
             [
-                route("GET status", "GetStatus", read_query(), nothing, self._status),
+                route("GET status", "GetStatus", read_query(MIN_POSITION), nothing, self._status),
                 route("POST proxies/identity", "IssueProxyIdentity", read_body(_IDENTITY_FIELDS), _node, self._sign),
             ]
         )
 
-    async def _status(self, call: Call) -> Answer:  # noqa: ARG002 - one shape for all handlers
+    async def _status(self, call: Call) -> Answer:
+        await reached(self._ports, call)
         state, readiness = self._ports.replica.state, self._ports.readiness()
         document = {
             "role": "api",

@@ -51,12 +51,14 @@ async def reading(ports: ApiPorts, call: Call) -> Reading:
     stale = is_stale(call)
     if not stale:
         await confirmed_state(ports)
-    await _reached(ports, call.members.get(MIN_POSITION))
+    await reached(ports, call)
     state = ports.replica.state
     return Reading(state, _age(ports, state) if stale else {})
 
 
-async def _reached(ports: ApiPorts, wanted: str | None) -> None:
+async def reached(ports: ApiPorts, call: Call) -> None:
+    """Return when this server has folded the call's `min_position`, if it names one; NotReady when not in time."""
+    wanted = call.members.get(MIN_POSITION)
     if wanted is None:
         return
     state = ports.replica.state

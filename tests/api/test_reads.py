@@ -13,7 +13,7 @@ from tests.api.signing import ask
 
 PREFIX = "/meshlog/v1/"
 STALE = ("resources?kind=mesh", "events", "quotas", "shares", "accounts", "access-keys", "iam/users", "iam/policies")
-PAST = ("diff?from=0", "audit", "keys")
+PAST = ("diff?from=0", "audit", "keys", "status")
 
 
 @pytest.fixture
