@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.clients.terraform_process import find
+
 TERRAFORM: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
@@ -14,6 +16,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    for line in config.stash[TERRAFORM]:
-        terminalreporter.section("terraform")
+    found = find()
+    there = found if isinstance(found, str) else f"{found.program} and its AWS provider {found.version} are here"
+    terminalreporter.section("terraform")
+    for line in config.stash[TERRAFORM] or [f"did not run in this suite: `make test-clients` runs it ({there})"]:
         terminalreporter.write_line(line)
