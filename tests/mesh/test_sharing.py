@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mesh.checkpoint import from_documents, to_documents
 from mesh.commands import (
@@ -34,7 +36,7 @@ from mesh.errors import (
     NotFound,
     ResourceInUse,
 )
-from mesh.events import LEVEL
+from mesh.events import LEVEL, NewEvent
 from mesh.kinds import KINDS, ResourceKey, mesh_key
 from mesh.limits import CONSUMERS_PER_MESH
 from mesh.position import ORIGIN
@@ -359,3 +361,52 @@ def test_a_fold_in_bulk_ends_a_share_with_its_mesh_too() -> None:
     for event in world.events[3:]:
         draft.fold(event)
     assert draft.state() == world.state
+
+
+# --- whatever is tried
+
+NODES = tuple(key("virtualNode", name) for name in ("a", "b"))
+COMMANDS: tuple[Command, ...] = (
+    share(CONSUMER),
+    unshare(CONSUMER),
+    Create(MESH, {}),
+    Delete(MESH),
+    *(Create(node, node_spec()) for node in NODES),
+    *(Update(node, node_spec(9000)) for node in NODES),
+    *(Delete(node) for node in NODES),
+    *(TagResource(node, {"a": "b"}) for node in NODES),
+    *(IssueProxyIdentity(node, "01", 1) for node in NODES),
+)
+
+
+def attempt(world: World, command: Command, account: str) -> tuple[tuple[NewEvent, ...], type[MeshlogError] | None]:
+    try:
+        return world.do(command, account=account).events, None
+    except MeshlogError as error:
+        return (), type(error)
+
+
+@given(st.lists(st.tuples(st.sampled_from(COMMANDS), st.sampled_from((OWNER, CONSUMER, STRANGER))), max_size=40))
+@settings(max_examples=150, deadline=None)
+def test_nothing_that_anybody_tries_reaches_what_is_not_theirs(tried: list[tuple[Command, str]]) -> None:
+    world = World()
+    world.create(MESH, {})
+    world.do(share(CONSUMER))
+    for command, account in tried:
+        before = world.state
+        seen = seen_since(before, OWNER, "shop", account) is not None
+        events, refused = attempt(world, command, account)
+        if refused is not None:
+            assert seen or refused is Forbidden  # whoever sees nothing learns nothing by asking
+            continue
+        target = getattr(command, "key", getattr(command, "node", MESH))
+        there = before.get(target)
+        assert seen
+        assert account == OWNER or not isinstance(command, (ShareMesh, UnshareMesh))
+        if there is not None and events and not isinstance(command, (ShareMesh, UnshareMesh)):
+            assert there.owner == account or (isinstance(command, Delete) and account == OWNER)
+        made = world.state.get(target)
+        if there is None and made is not None:
+            assert made.owner == account
+    assert world.state.fingerprint == computed_fingerprint(world.state)
+    assert set(world.state.shares) <= set(world.state.of_mesh)
