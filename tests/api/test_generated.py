@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 from mesh.model.operations import CREATE, OPERATIONS, Operation
 from mesh.state import state_hash
 from tests.api.conftest import Server, running
-from tests.api.generated import OTHERS, WORLD, WRITES, inputs, other_inputs, target_and_body, violations
+from tests.api.generated import OTHERS, WORLD, WRITES, inputs, other_inputs, target_and_body
 from tests.api.signing import Signing, signed_headers
+from tests.api.violations import violations
 
 REQUESTS = int(os.environ.get("MESHLOG_TEST_GENERATED", "1000"))
 SEED = int(os.environ.get("MESHLOG_TEST_SEED", "4"))
