@@ -115,9 +115,7 @@ def test_a_virtual_gateway_quota_holds_without_being_set() -> None:
     world.create(MESH, {})
     for number in range(3):
         world.create(key("virtualGateway", f"g{number}"), gateway_spec())
-    assert "has 3 virtualGateways" in refusal(
-        world, Create(key("virtualGateway", "g3"), gateway_spec()), LimitExceeded
-    )
+    assert "has 3 virtualGateways" in refusal(world, Create(key("virtualGateway", "g3"), gateway_spec()), LimitExceeded)
 
 
 def test_backends_are_counted_in_create_and_update() -> None:
