@@ -154,9 +154,7 @@ class ApiClient:
         try:
             answer = self._pool.request(method, url, body=data or None, headers=headers)
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
-            raise _NobodyThere(
-                f"no API server answers at {_base(url)}: see `meshlog status`"
-            ) from error
+            raise _NobodyThere(f"no API server answers at {_base(url)}: see `meshlog status`") from error
         except urllib3.exceptions.ReadTimeoutError as error:
             raise TimedOut(
                 f"{url} did not answer within {CLI_READ_TIMEOUT_S:.0f} s; whether it did what was asked is not known: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from botocore.exceptions import ClientError
 
 from tests.api.conftest import ACCOUNT, Cloud, call
@@ -36,13 +37,11 @@ async def test_a_quota_is_met_raised_and_put_back(cloud: Cloud) -> None:
         "used": {"count": 3, "where": "mesh/m"},
     }
     one_more = {"meshName": "m", "virtualGatewayName": "g3", "spec": LISTENERS}
-    try:
+    with pytest.raises(ClientError) as refused:
         await call(client, "create_virtual_gateway", **one_more)
-        raise AssertionError("it was taken")
-    except ClientError as error:
-        assert error.response["Error"]["Code"] == "LimitExceededException"
-        assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 400
-        assert GATEWAYS in error.response["Error"]["Message"]
+    assert refused.value.response["Error"]["Code"] == "LimitExceededException"
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+    assert GATEWAYS in refused.value.response["Error"]["Message"]
     raised = await ask(cloud.server, "POST", QUOTAS, {"code": GATEWAYS, "value": 4})
     assert (raised.status, raised.document["value"]) == (200, 4)
     await call(client, "create_virtual_gateway", **one_more)
