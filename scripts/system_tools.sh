@@ -3,6 +3,7 @@
 set -euo pipefail
 missing=()
 command -v ip >/dev/null || missing+=(iproute2)
+command -v curl >/dev/null || missing+=(curl)
 command -v iptables >/dev/null || missing+=(iptables)
 command -v unshare >/dev/null || missing+=(util-linux)
 command -v systemd-analyze >/dev/null || missing+=(systemd)
