@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import rich_click as click
@@ -11,9 +12,12 @@ from cli.client import ApiClient, find_target
 from cli.layout import Layout
 from cli.options import data_dir_option, endpoint_options
 from cli.output import note
+from cli.proxy_observability import observability_options
 from identity.node_id import parse_node_id
 from mesh.errors import BadRequest, SettingsError
 from proxy import bootstrap as envoy
+from proxy.observability import Settings, parts
+from proxy.parts import merge
 from runtime.files import PRIVATE, PUBLIC, write_atomic
 from runtime.settings import DEFAULT_REGION, Endpoint, split_address
 
@@ -30,12 +34,8 @@ def proxy() -> None:
 @endpoint_options
 @click.option(
     "--node",
-    required=True,
     metavar="mesh/<mesh>/virtualGateway|virtualNode/<name>",
-    help="The resource that the Envoy stands for.",
-)
-@click.option(
-    "--admin-port", type=click.IntRange(0, 65535), default=envoy.ADMIN_PORT, help="Its admin port, on loopback."
+    help="The resource that the Envoy stands for.  [required, but for --from-env with APPMESH_RESOURCE_ARN]",
 )
 @click.option(
     "--mode", type=click.Choice(list(envoy.MODES)), default="delta", show_default=True, help="Variant of xDS."
@@ -55,12 +55,13 @@ def proxy() -> None:
 @click.option(
     "--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="With --sign: what verifies frontends."
 )
+@observability_options
 def bootstrap(
     layout: Layout,
     *,
     endpoint: str | None,
-    node: str,
-    admin_port: int,
+    node: str | None,
+    observability: Settings,
     mode: str,
     zone: str | None,
     out: Path | None,
@@ -75,24 +76,38 @@ def bootstrap(
 
     With --sign there is no certificate and nothing secret in it: the Envoy signs its streams with AWS_ACCESS_KEY_ID and
     AWS_SECRET_ACCESS_KEY (or AWS_SHARED_CREDENTIALS_FILE) of its own environment, a key that Meshlog issued.
+
+    Statistics and traces are switched on by flags, or by the variables of App Mesh's Envoy image with --from-env.
     """
+    if node is None:
+        raise SettingsError(
+            "which resource the Envoy stands for is not said: write --node mesh/<mesh>/virtualNode/<name>"
+        )
     try:
-        parse_node_id(node, "0" * 12)
+        named = parse_node_id(node, "0" * 12)
     except BadRequest as error:
         raise SettingsError(f"--node: {error.message}") from error
+    admin_port = observability.admin_port or envoy.ADMIN_PORT
+    # As the image read it: a tag and a trace say shop@<owner> where the node does.
+    told = parts(observability, named._replace(mesh=node.split("/")[1]), admin_port)
+
+    def document(frontends: list[Endpoint], tls: envoy.Document, signing_region: str | None = None) -> envoy.Document:
+        built = envoy.build(
+            node_id=node, frontends=frontends, tls_context=tls, mode=mode, admin_port=admin_port, zone=zone,
+            signing_region=signing_region,
+        )  # fmt: skip
+        return merge(built, *told)
+
     if out is not None and any(character in str(out) for character in "\n\0"):
         raise SettingsError("--out cannot have a line break in it")
     if sign:
         addresses, authority, region = _to_sign_for(layout, frontends, ca)
         tls = envoy.verifying_tls(authority)
-        document = envoy.build(
-            node_id=node, frontends=addresses, tls_context=tls, mode=mode, admin_port=admin_port, zone=zone,
-            signing_region=region,
-        )  # fmt: skip
-        return _write_signing(envoy.to_yaml(document, [f"Envoy bootstrap of {node} that signs; nothing secret."]), out)
+        signing = document(addresses, tls, region)
+        return _write_signing(envoy.to_yaml(signing, [f"Envoy bootstrap of {node} that signs; nothing secret."]), out)
     if frontends or ca is not None:
         raise SettingsError("--frontend and --ca belong to --sign: a certificate comes with the frontends' addresses")
-    return _with_certificate(layout, endpoint=endpoint, node=node, admin_port=admin_port, mode=mode, zone=zone, out=out)
+    return _with_certificate(layout, document, endpoint=endpoint, node=node, zone=zone, out=out)
 
 
 def _to_sign_for(layout: Layout, frontends: tuple[str, ...], ca: Path | None) -> tuple[list[Endpoint], str, str]:
@@ -133,11 +148,10 @@ def _write_signing(text: str, out: Path | None) -> None:
 
 def _with_certificate(
     layout: Layout,
+    document: Callable[[list[Endpoint], envoy.Document], envoy.Document],
     *,
     endpoint: str | None,
     node: str,
-    admin_port: int,
-    mode: str,
     zone: str | None,
     out: Path | None,
 ) -> None:
@@ -151,9 +165,7 @@ def _with_certificate(
     frontends = [Endpoint(one["zone"], one["address"]) for one in issued["xds"]]
     directory = None if out is None else Path(os.path.abspath(out))
     tls = envoy.inline_tls(credentials) if directory is None else envoy.file_tls(str(directory))
-    document = envoy.build(
-        node_id=node, frontends=frontends, tls_context=tls, mode=mode, admin_port=admin_port, zone=zone
-    )
+    made = document(frontends, tls)
     comments = [f"Envoy bootstrap of {issued['node']}, made by meshlog proxy bootstrap."]
     expires = f"certificate of {issued['node']} expires {issued['not_after']}"
     if directory is None:
@@ -161,11 +173,11 @@ def _with_certificate(
             f"The {expires}: make a new one before, and restart Envoy with it.",
             "It holds the private key: keep it from others.",
         ]
-        click.echo(envoy.to_yaml(document, comments), nl=False)
+        click.echo(envoy.to_yaml(made, comments), nl=False)
         note(f"the {expires}; --out DIR writes files that can be renewed without a restart")
         return
     files = [*envoy.secret_files(credentials, str(directory))]
-    files.append(envoy.ProxyFile(name=envoy.BOOTSTRAP_FILE, text=envoy.to_yaml(document, comments)))
+    files.append(envoy.ProxyFile(name=envoy.BOOTSTRAP_FILE, text=envoy.to_yaml(made, comments)))
     for file in files:
         write_atomic(directory / file.name, file.text.encode(), PRIVATE if file.private else PUBLIC)
     note(f"wrote {directory / envoy.BOOTSTRAP_FILE}; the {expires}: run this again before")

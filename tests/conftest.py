@@ -49,6 +49,7 @@ LONG = (
     "projector/envoy/test_matches_live.py",
     "projector/envoy/test_tcp_live.py",
     "projector/test_long_history.py",
+    "proxy/test_observability_live.py",
     "clients/test_terraform.py",
     "clients/test_walkthrough.py",
 )
