@@ -48,6 +48,7 @@ LONG = (
     "eventlog/archive/test_interruptions.py",
     "projector/envoy/test_matches_live.py",
     "projector/envoy/test_tcp_live.py",
+    "projector/envoy/test_tls_live.py",
     "projector/test_long_history.py",
     "proxy/test_observability_live.py",
     "clients/test_terraform.py",

@@ -153,13 +153,19 @@ class AdsServer:
         return wire.DiscoveryResponse(version_info=version, resources=found, type_url=type_url, nonce=version)
 
 
-def run_ads_envoy(namespace: Namespace, snapshot: NodeSnapshot, folder: Path) -> tuple[Envoy, AdsServer]:
-    """An Envoy inside `namespace` that has taken `snapshot`: live, every type acknowledged or refused."""
+def run_ads_envoy(
+    namespace: Namespace, snapshot: NodeSnapshot, folder: Path, clusters: Sequence[dict[str, Any]] = ()
+) -> tuple[Envoy, AdsServer]:
+    """An Envoy inside `namespace` that has taken `snapshot`: live, every type acknowledged or refused.
+
+    `clusters` are its own, as of its bootstrap.
+    """
     server = AdsServer(snapshot)
     namespace.carry(server.port)
     inside_port = free_port()
     admin_port = namespace.expose(inside_port)
     bootstrap = ads_bootstrap(server.port, inside_port, str(snapshot.node))
+    bootstrap["static_resources"]["clusters"] += clusters
     envoy = start_envoy(bootstrap, folder, admin_port, namespace.prefix)
     try:
         envoy.wait_live()

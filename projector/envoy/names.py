@@ -25,6 +25,9 @@ VIRTUAL_SERVICE_HEADER = "x-app-mesh-virtual-service"
 
 STATS_METADATA = "aws.appmesh.aggregate_stats"
 
+SDS_CLUSTER = "static_cluster_sds_unix_socket"
+"""The proxy's own: its bootstrap has it where there is an SDS socket (APPMESH_SDS_SOCKET_PATH of App Mesh's image)."""
+
 
 def listener(direction: str, port: int) -> str:
     """`lds_ingress_0.0.0.0_15000`; the address stands for "any", also where v6 is bound too."""
@@ -59,6 +62,11 @@ def unavailable_cluster(mesh: str, virtual_node: str) -> str:
     Ours; no App Mesh name ends like this, so it never meets one.
     """
     return f"cds_{EGRESS}_{mesh}_{virtual_node}_unavailable"
+
+
+def further_cluster(name: str, number: int) -> str:
+    """The second, third... cluster for a listener that one caller reaches by several client policies. Ours, too."""
+    return f"{name}_policy{number}"
 
 
 def stat_prefix(direction: str, protocol: str, port: int, several: bool) -> str:

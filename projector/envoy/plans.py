@@ -53,6 +53,34 @@ class PoolPlan(NamedTuple):
     requests: int | None = None
 
 
+class CertificatePlan(NamedTuple):
+    """Who one is: a chain and its key in files of the proxy, or a secret that the proxy fetches by name."""
+
+    chain: str = ""
+    key: str = ""
+    secret: str = ""
+
+
+class ValidationPlan(NamedTuple):
+    """Whom one believes: a CA in a file or a secret. `names`: one of them is in the peer's certificate (none: any)."""
+
+    authority: str = ""
+    secret: str = ""
+    names: tuple[str, ...] = ()
+
+
+class TlsPlan(NamedTuple):
+    """One side of TLS. `protocols` are ALPN's. No certificate: shows none. No validation: believes anybody.
+
+    `server_name` is what a client asks for.
+    """
+
+    protocols: tuple[str, ...] = ()
+    certificate: CertificatePlan | None = None
+    validation: ValidationPlan | None = None
+    server_name: str = ""
+
+
 class ClusterPlan(NamedTuple):
     """`address` None: no endpoint (or found by original destination). `tags` None: no stats metadata."""
 
@@ -67,6 +95,7 @@ class ClusterPlan(NamedTuple):
     pool: PoolPlan = PoolPlan()
     health_check: HealthCheckPlan | None = None
     outlier: OutlierPlan | None = None
+    tls: TlsPlan | None = None
 
 
 class TextPlan(NamedTuple):
@@ -170,17 +199,25 @@ class AccessLogPlan(NamedTuple):
 
 
 class HttpChainPlan(NamedTuple):
-    """HTTP on one destination port, routed by the named route configuration. `shared`: other TCP comes there too."""
+    """HTTP on one destination port, routed by the named route configuration. `shared`: other TCP comes there too.
+
+    `either`: of the port's connections those with TLS, or (without a `tls`) the others.
+    """
 
     port: int
     stat_prefix: str
     routes: str
     access_log: AccessLogPlan | None = None
     shared: bool = False
+    tls: TlsPlan | None = None
+    either: bool = False
 
 
 class TcpChainPlan(NamedTuple):
-    """Plain forwarding to clusters by weight (all above 0), by destination port, server name or for any address."""
+    """Plain forwarding to clusters by weight (all above 0), by destination port, server name or for any address.
+
+    `either`: of the port's connections those with TLS, or (without a `tls`) the others.
+    """
 
     targets: tuple[tuple[str, int], ...]
     port: int | None = None
@@ -189,6 +226,8 @@ class TcpChainPlan(NamedTuple):
     stat_prefix: str = "egress"
     idle_timeout_ms: int | None = None
     access_log: AccessLogPlan | None = None
+    tls: TlsPlan | None = None
+    either: bool = False
 
 
 class ListenerPlan(NamedTuple):

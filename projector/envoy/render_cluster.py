@@ -6,6 +6,7 @@ from projector.envoy.defaults import NO_LIMIT
 from projector.envoy.messages import address, duration, packed, stats_metadata
 from projector.envoy.plans import ClusterPlan, Discovery, HealthCheckPlan, OutlierPlan, PoolPlan
 from projector.envoy.protos import cluster, core, endpoint, envoy_type, protobuf, upstream_http
+from projector.envoy.render_tls import client_socket
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -25,6 +26,7 @@ def cluster_message(plan: ClusterPlan) -> cluster.Cluster:
         health_checks=[_health_check(plan.health_check)] if plan.health_check else [],
         outlier_detection=_outlier_detection(plan.outlier) if plan.outlier else None,
         metadata=None if plan.tags is None else stats_metadata(plan.tags),
+        transport_socket=client_socket(plan.tls) if plan.tls else None,
     )
 
 

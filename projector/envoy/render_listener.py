@@ -20,6 +20,7 @@ from projector.envoy.protos import (
     tcp_proxy,
     tls_inspector,
 )
+from projector.envoy.render_tls import server_socket
 
 _ANY_V6 = "::"
 _HTTP_SPOKEN = ("http/1.0", "http/1.1", "h2c")
@@ -28,6 +29,8 @@ _HTTP_SPOKEN = ("http/1.0", "http/1.1", "h2c")
 
 def listener_message(plan: ListenerPlan) -> listener.Listener:
     direction = core.TrafficDirection.INBOUND if plan.inbound else core.TrafficDirection.OUTBOUND
+    # A server that speaks first leaves nothing to look at: its connection is then plain TCP, and goes on.
+    sniffed = bool(plan.shared_ports) or any(isinstance(chain, TcpChainPlan) and chain.either for chain in plan.chains)
     v6 = [listener.AdditionalAddress(address=address(_ANY_V6, plan.port))] if plan.dual_stack else []
     return listener.Listener(
         # Two proxies in one network namespace must clash loudly, not share the port in silence.
@@ -37,9 +40,8 @@ def listener_message(plan: ListenerPlan) -> listener.Listener:
         additional_addresses=v6,
         filter_chains=[_chain(chain) for chain in plan.chains],
         listener_filters=_listener_filters(plan),
-        listener_filters_timeout=duration(SNIFF_TIMEOUT_MS) if plan.shared_ports else None,
-        # A server that speaks first leaves nothing to look at: its connection is then TCP, and goes on.
-        continue_on_listener_filters_timeout=bool(plan.shared_ports),
+        listener_filters_timeout=duration(SNIFF_TIMEOUT_MS) if sniffed else None,
+        continue_on_listener_filters_timeout=sniffed,
         metadata=stats_metadata(()),
         traffic_direction=direction,
     )
@@ -56,8 +58,8 @@ def _listener_filters(plan: ListenerPlan) -> list[listener.ListenerFilter]:
         name="envoy.filters.listener.tls_inspector", typed_config=packed(tls_inspector.TlsInspector())
     )
     if plan.redirected:
-        # Where no chain asks for a server name, waiting for a hello would hold up servers that speak first.
-        asking = (chain.port for chain in plan.chains if isinstance(chain, TcpChainPlan) and chain.server_names)
+        # Where no chain asks what a hello says, waiting for one would hold up servers that speak first.
+        asking = (chain.port for chain in plan.chains if chain.either or _server_names(chain))
         inspect.filter_disabled = _but_on(tuple(sorted({port for port in asking if port is not None})))
     filters.append(inspect)
     if plan.shared_ports:
@@ -68,6 +70,10 @@ def _listener_filters(plan: ListenerPlan) -> list[listener.ListenerFilter]:
         )
         filters.append(sniff)
     return filters
+
+
+def _server_names(chain: HttpChainPlan | TcpChainPlan) -> tuple[str, ...]:
+    return chain.server_names if isinstance(chain, TcpChainPlan) else ()
 
 
 def _but_on(ports: tuple[int, ...]) -> listener.ListenerFilterChainMatchPredicate:
@@ -81,16 +87,26 @@ def _but_on(ports: tuple[int, ...]) -> listener.ListenerFilterChainMatchPredicat
 
 
 def _chain(plan: HttpChainPlan | TcpChainPlan) -> listener.FilterChain:
-    if isinstance(plan, HttpChainPlan):
-        spoken = list(_HTTP_SPOKEN) if plan.shared else []
-        match = listener.FilterChainMatch(destination_port=plan.port, application_protocols=spoken)
-        http = listener.Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(_http(plan)))
-        return listener.FilterChain(filter_chain_match=match, filters=[http])
-    match = listener.FilterChainMatch(
-        destination_port=plan.port,
-        server_names=list(plan.server_names),
-        prefix_ranges=[core.CidrRange(address_prefix=names.ANY_V4, prefix_len=0)] if plan.any_v4 else [],
+    return listener.FilterChain(
+        filter_chain_match=_match(plan),
+        filters=[_http_filter(plan) if isinstance(plan, HttpChainPlan) else _tcp_filter(plan)],
+        transport_socket=server_socket(plan.tls) if plan.tls else None,
     )
+
+
+def _match(plan: HttpChainPlan | TcpChainPlan) -> listener.FilterChainMatch:
+    match = listener.FilterChainMatch(destination_port=plan.port)
+    if plan.either:
+        match.transport_protocol = "tls" if plan.tls else "raw_buffer"
+    if isinstance(plan, HttpChainPlan):
+        match.application_protocols = list(_HTTP_SPOKEN) if plan.shared else []
+    else:
+        match.server_names = list(plan.server_names)
+        match.prefix_ranges = [core.CidrRange(address_prefix=names.ANY_V4, prefix_len=0)] if plan.any_v4 else []
+    return match
+
+
+def _tcp_filter(plan: TcpChainPlan) -> listener.Filter:
     proxy = tcp_proxy.TcpProxy(
         stat_prefix=plan.stat_prefix,
         idle_timeout=None if plan.idle_timeout_ms is None else duration(plan.idle_timeout_ms),
@@ -101,17 +117,16 @@ def _chain(plan: HttpChainPlan | TcpChainPlan) -> listener.FilterChain:
     else:
         weights = [tcp_proxy.TcpProxyWeightedClusterClusterWeight(name=name, weight=n) for name, n in plan.targets]
         proxy.weighted_clusters = tcp_proxy.TcpProxyWeightedCluster(clusters=weights)
-    tcp = listener.Filter(name="envoy.filters.network.tcp_proxy", typed_config=packed(proxy))
-    return listener.FilterChain(filter_chain_match=match, filters=[tcp])
+    return listener.Filter(name="envoy.filters.network.tcp_proxy", typed_config=packed(proxy))
 
 
-def _http(plan: HttpChainPlan) -> hcm.HttpConnectionManager:
+def _http_filter(plan: HttpChainPlan) -> listener.Filter:
     # No limit on the first fetch: the listener waits for its routes. With one it would open without any and answer 404.
     source = core.ConfigSource(
         ads=core.AggregatedConfigSource(), resource_api_version=core.ApiVersion.V3, initial_fetch_timeout=duration(0)
     )
     router = hcm.HttpFilter(name="envoy.filters.http.router", typed_config=packed(router_filter.Router()))
-    return hcm.HttpConnectionManager(
+    manager = hcm.HttpConnectionManager(
         stat_prefix=plan.stat_prefix,
         rds=hcm.Rds(config_source=source, route_config_name=plan.routes),
         http_filters=[router],
@@ -122,6 +137,7 @@ def _http(plan: HttpChainPlan) -> hcm.HttpConnectionManager:
         merge_slashes=True,
         path_with_escaped_slashes_action=hcm.HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
     )
+    return listener.Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(manager))
 
 
 def _access_log(plan: AccessLogPlan) -> accesslog.AccessLog:

@@ -10,7 +10,8 @@ from projector.envoy.defaults import MAX_UINT32, RETRY
 from projector.envoy.matches import Order, grpc_match, http_match, match_order
 from projector.envoy.plans import ClusterPlan, MatchPlan, RetryPlan, RoutePlan
 from projector.envoy.specs import Port, duration_ms, http_timeouts, longest, ports
-from projector.envoy.targets import ClientPolicy, Wanted, target
+from projector.envoy.targets import Wanted, target
+from projector.envoy.tls import ClientPolicy
 from projector.envoy.view import Spec, View
 
 SERVICE_TAG = "TargetVirtualService"

@@ -2,7 +2,7 @@
 
 A target that cannot be compiled becomes a cluster without endpoints: its share of the requests is answered 503 and
 nothing else moves. Its weight is not given to other targets, nor its route's requests to the next route: those would be
-decisions that nobody made. Plaintext is never sent where a spec asks for TLS.
+decisions that nobody made.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mesh.kinds import VIRTUAL_NODE
 from mesh.state import Resource
 from projector.envoy import names
 from projector.envoy.defaults import EGRESS_CONNECT_TIMEOUT_MS, MAX_UINT32
-from projector.envoy.plans import ClusterPlan, Discovery, HealthCheckPlan, OutlierPlan, PoolPlan
+from projector.envoy.plans import ClusterPlan, Discovery, HealthCheckPlan, OutlierPlan, PoolPlan, TlsPlan
 from projector.envoy.specs import (
     HTTP2_PROTOCOLS,
     HTTP_PROTOCOLS,
@@ -26,21 +26,10 @@ from projector.envoy.specs import (
     ip_preference,
     listener_timeouts,
 )
+from projector.envoy.tls import SHARE_503, ClientPolicy, client_transport
 from projector.envoy.view import Spec, View
 
 TARGET_TAG = "TargetVirtualNode"
-_SHARE_503 = "so its share of requests is answered 503"
-
-
-class ClientPolicy(NamedTuple):
-    """A client policy that asks for TLS: where it stands, and the ports it is for (none: all)."""
-
-    owner: Resource
-    field: str
-    ports: tuple[int, ...]
-
-    def covers(self, port: int) -> bool:
-        return not self.ports or port in self.ports
 
 
 class Wanted(NamedTuple):
@@ -62,28 +51,26 @@ class Target(NamedTuple):
     timeouts: Timeouts
 
 
-def client_policy(owner: Resource, field: str, policy: Spec | None) -> ClientPolicy | None:
-    """None where no TLS is asked for."""
-    tls = (policy or {}).get("tls")
-    return None if tls is None else ClientPolicy(owner, f"{field}.tls", tuple(tls.get("ports") or ()))
-
-
 def target(view: View, mesh: str, name: str, at: Wanted, policy: ClientPolicy | None) -> Target:
     """The cluster for virtual node `name`."""
     node = view.get(VIRTUAL_NODE.name, name)
     if node is None:
-        view.alarms.add(f"mesh/{mesh}/virtualNode/{name}: does not exist, {_SHARE_503}")
+        view.alarms.add(f"mesh/{mesh}/virtualNode/{name}: does not exist, {SHARE_503}")
         return _none(mesh, name, missing=True)
     listener = _listener(view, node, at)
     if listener is None:
         return _none(mesh, name, missing=True)
     discovery = node.spec.get("serviceDiscovery") or {}
     if not discovery:
-        view.alarm(node, "spec.serviceDiscovery", f"is absent, {_SHARE_503}")
+        view.alarm(node, "spec.serviceDiscovery", f"is absent, {SHARE_503}")
         return _none(mesh, name, missing=True)
-    if not _reachable(view, node, listener, at, policy):
+    if not _reachable(view, node, listener, at):
         return _none(mesh, name, missing=False)
-    return Target(_cluster(view, mesh, node, listener, discovery["dns"]), False, listener_timeouts(listener))
+    transport = client_transport(view, node, listener, policy)
+    if transport is None:
+        return _none(mesh, name, missing=False)
+    cluster = _cluster(view, node, listener, transport.tls)
+    return Target(cluster, False, listener_timeouts(listener))
 
 
 def _none(mesh: str, name: str, missing: bool) -> Target:
@@ -101,45 +88,42 @@ def _none(mesh: str, name: str, missing: bool) -> Target:
 def _listener(view: View, node: Resource, at: Wanted) -> Spec | None:
     listeners: tuple[Spec, ...] = tuple(node.spec.get("listeners") or ())
     if not listeners:
-        view.alarm(node, "spec.listeners", f"is empty, {_SHARE_503}")
+        view.alarm(node, "spec.listeners", f"is empty, {SHARE_503}")
         return None
     wanted = at.port if at.port is not None or len(listeners) == 1 else at.router_port
     if wanted is None:
         if len(listeners) > 1:
-            view.alarm(node, "spec.listeners", f"has several and no route says which port, {_SHARE_503}")
+            view.alarm(node, "spec.listeners", f"has several and no route says which port, {SHARE_503}")
             return None
         return listeners[0]
     for listener in listeners:
         if listener["portMapping"]["port"] == wanted:
             return listener
-    view.alarm(node, "spec.listeners", f"has none on port {wanted}, which a route names, {_SHARE_503}")
+    view.alarm(node, "spec.listeners", f"has none on port {wanted}, which a route names, {SHARE_503}")
     return None
 
 
-def _reachable(view: View, node: Resource, listener: Spec, at: Wanted, policy: ClientPolicy | None) -> bool:
-    port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
+def _reachable(view: View, node: Resource, listener: Spec, at: Wanted) -> bool:
+    protocol = listener["portMapping"]["protocol"]
     discovery = node.spec.get("serviceDiscovery") or {}
     if protocol not in at.protocols:
         spoken = "TCP" if at.protocols == (TCP,) else "HTTP"
         view.alarm(node, "spec.listeners[].portMapping.protocol", f"is {protocol}, and a route speaks {spoken} to it")
-    elif (listener.get("tls") or {}).get("mode", "DISABLED") != "DISABLED":
-        view.alarm(node, "spec.listeners[].tls", f"is not supported yet (plaintext is not sent instead), {_SHARE_503}")
-    elif policy is not None and policy.covers(port):
-        view.alarm(policy.owner, policy.field, f"is not supported yet (plaintext is not sent instead), {_SHARE_503}")
     elif "dns" not in discovery:
-        view.alarm(node, "spec.serviceDiscovery.awsCloudMap", f"is not supported yet, {_SHARE_503}")
+        view.alarm(node, "spec.serviceDiscovery.awsCloudMap", f"is not supported yet, {SHARE_503}")
     elif not header_safe(discovery["dns"]["hostname"]):
-        view.alarm(node, "spec.serviceDiscovery.dns.hostname", f"is no host name, {_SHARE_503}")
+        view.alarm(node, "spec.serviceDiscovery.dns.hostname", f"is no host name, {SHARE_503}")
     else:
         return True
     return False
 
 
-def _cluster(view: View, mesh: str, node: Resource, listener: Spec, dns: Spec) -> ClusterPlan:
+def _cluster(view: View, node: Resource, listener: Spec, tls: TlsPlan | None) -> ClusterPlan:
+    dns = node.spec["serviceDiscovery"]["dns"]
     port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
     strict = dns.get("responseType") == "ENDPOINTS"
     return ClusterPlan(
-        name=names.cluster(names.EGRESS, mesh, node.key.name, protocol, port),
+        name=_name(view, names.cluster(names.EGRESS, node.key.mesh, node.key.name, protocol, port), tls),
         discovery=Discovery.STRICT_DNS if strict else Discovery.LOGICAL_DNS,
         address=dns_name(dns["hostname"]),
         port=port,
@@ -149,7 +133,17 @@ def _cluster(view: View, mesh: str, node: Resource, listener: Spec, dns: Spec) -
         tags=((TARGET_TAG, node.key.name),),
         health_check=_health_check(listener.get("healthCheck")),
         outlier=_outlier(listener.get("outlierDetection")),
+        tls=tls,
     )
+
+
+def _name(view: View, name: str, tls: TlsPlan | None) -> str:
+    """App Mesh's name, but where an earlier backend with another client policy has it: policies are never mixed."""
+    plans = view.transports.setdefault(name, [])
+    if tls not in plans:
+        plans.append(tls)
+    place = plans.index(tls)
+    return names.further_cluster(name, place + 1) if place else name
 
 
 def _health_check(check: Spec | None) -> HealthCheckPlan | None:

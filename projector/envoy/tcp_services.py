@@ -13,7 +13,8 @@ from mesh.state import Resource
 from projector.envoy.defaults import PRIORITY
 from projector.envoy.plans import ClusterPlan
 from projector.envoy.specs import TCP, Port, duration_ms
-from projector.envoy.targets import ClientPolicy, Wanted, target
+from projector.envoy.targets import Wanted, target
+from projector.envoy.tls import ClientPolicy
 from projector.envoy.view import Spec, View
 
 

@@ -12,12 +12,13 @@ from typing import Any
 from mesh.kinds import GATEWAY_ROUTE, KINDS, ROUTE, ResourceKey, mesh_key
 from mesh.sharing import is_served
 from mesh.state import Resource, State
+from projector.envoy.plans import TlsPlan
 
 Spec = Mapping[str, Any]
 
 
 class View:
-    """Reads of one mesh. `reads` and `alarms` grow as the node is planned."""
+    """Reads of one mesh. `reads` and `alarms` grow as the node is planned; so do `transports`, by cluster name."""
 
     def __init__(self, state: State, account: str, mesh: str) -> None:
         self._state = state
@@ -25,6 +26,7 @@ class View:
         self._mesh = mesh
         self.reads: set[ResourceKey] = set()
         self.alarms: set[str] = set()
+        self.transports: dict[str, list[TlsPlan | None]] = {}
 
     def mesh_spec(self) -> Spec:
         """The mesh's spec; empty where it has none."""

@@ -16,7 +16,8 @@ from projector.envoy.matches import Order, match_order
 from projector.envoy.plans import ClusterPlan, Discovery, HttpChainPlan, ListenerPlan, MatchPlan, RoutePlan, VhostPlan
 from projector.envoy.services import ServiceRoutes, http_route, service_ports, service_routes
 from projector.envoy.specs import HTTP2_PROTOCOLS, HTTP_PROTOCOLS, Port, access_log, header_safe, ip_preference
-from projector.envoy.targets import ClientPolicy, client_policy, pool
+from projector.envoy.targets import pool
+from projector.envoy.tls import ClientPolicy, Transport, chains_over, client_policy, listener_transport
 from projector.envoy.vhosts import RoutesDraft, draft_egress, usable
 from projector.envoy.view import Spec, View
 from projector.envoy.virtual_node import NodeDraft
@@ -53,7 +54,7 @@ def draft_virtual_gateway(view: View, gateway: Resource) -> NodeDraft:
     clusters: dict[str, ClusterPlan] = {}
     routes: list[RoutesDraft] = []
     plans: list[ListenerPlan] = []
-    for listener in listeners:
+    for listener, transport in listeners:
         port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
         cluster = _self_redirect(gateway, listener, several)
         clusters[cluster.name] = cluster
@@ -61,8 +62,9 @@ def draft_virtual_gateway(view: View, gateway: Resource) -> NodeDraft:
         routes.append(_redirects(name, port, cluster.name, gateway_routes, services))
         prefix = names.stat_prefix(names.INGRESS, protocol, port, several)
         chain = HttpChainPlan(port, prefix, name, access_log(view, gateway))
-        plans.append(ListenerPlan(names.listener(names.INGRESS, port), port, True, False, dual_stack, (chain,)))
-    protocol = listeners[0]["portMapping"]["protocol"]
+        taken = chains_over(transport, chain)
+        plans.append(ListenerPlan(names.listener(names.INGRESS, port), port, True, False, dual_stack, taken))
+    protocol = listeners[0][0]["portMapping"]["protocol"]
     name = names.routes(names.EGRESS, protocol, names.EGRESS_PORT)
     by_host = {
         route.service: services[route.service]
@@ -83,23 +85,23 @@ def draft_virtual_gateway(view: View, gateway: Resource) -> NodeDraft:
     return NodeDraft(clusters, tuple(routes), tuple(plans))
 
 
-def _listeners(view: View, gateway: Resource) -> list[Spec]:
-    found: dict[int, Spec] = {}
+def _listeners(view: View, gateway: Resource) -> list[tuple[Spec, Transport]]:
+    found: list[tuple[Spec, Transport]] = []
+    taken = {names.EGRESS_PORT}
     for index, listener in enumerate(gateway.spec.get("listeners") or ()):
         port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
         field = f"spec.listeners[{index}]"
         held = f"so nothing is accepted on port {port}"
         if protocol not in HTTP_PROTOCOLS:
             view.alarm(gateway, f"{field}.portMapping.protocol", f"{protocol} is not supported, {held}")
-        elif (listener.get("tls") or {}).get("mode", "DISABLED") != "DISABLED":
-            view.alarm(gateway, f"{field}.tls", f"is not supported yet (plaintext is not accepted instead), {held}")
-        elif port == names.EGRESS_PORT or port in found:
+        elif port in taken:
             view.alarm(gateway, f"{field}.portMapping.port", f"{port} is taken, so this listener is held back")
-        else:
+        elif (transport := listener_transport(view, gateway, field, listener)) is not None:
             if listener.get("healthCheck"):
                 view.alarm(gateway, f"{field}.healthCheck", "is not supported yet and has no effect")
-            found[port] = listener
-    return list(found.values())
+            found.append((listener, transport))
+        taken.add(port)
+    return found
 
 
 def _gateway_routes(view: View, gateway: Resource) -> list[_GatewayRoute]:

@@ -32,8 +32,9 @@ from projector.envoy.specs import (
     listener_timeouts,
     tcp_idle_ms,
 )
-from projector.envoy.targets import ClientPolicy, client_policy, pool
+from projector.envoy.targets import pool
 from projector.envoy.tcp_services import tcp_service
+from projector.envoy.tls import ClientPolicy, Transport, chains_over, client_policy, listener_transport
 from projector.envoy.vhosts import RoutesDraft, draft_egress, local_app
 from projector.envoy.view import Spec, View
 
@@ -80,9 +81,9 @@ def _ingress(view: View, node: Resource) -> _Side:
     seen: set[int] = set()
     for index, listener in enumerate(listeners):
         port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
-        if not _supported(view, node, index, listener, seen):
+        transport = _transport(view, node, index, listener, seen)
+        if transport is None:
             continue
-        seen.add(port)
         prefix = names.stat_prefix(names.INGRESS, protocol, port, len(listeners) > 1)
         cluster = ClusterPlan(
             name=names.cluster(names.INGRESS, node.key.mesh, node.key.name, protocol, port),
@@ -97,27 +98,25 @@ def _ingress(view: View, node: Resource) -> _Side:
         if protocol == TCP:
             to, idle_ms = ((cluster.name, 1),), tcp_idle_ms(listener)
             log = access_log(view, node)
-            side.chains.append(TcpChainPlan(to, port, stat_prefix=prefix, idle_timeout_ms=idle_ms, access_log=log))
+            tcp = TcpChainPlan(to, port, stat_prefix=prefix, idle_timeout_ms=idle_ms, access_log=log)
+            side.chains.extend(chains_over(transport, tcp))
             continue
         timeouts = listener_timeouts(listener)
         route = RoutePlan(MatchPlan(prefix="/"), ((cluster.name, 1),), False, timeouts.request_ms, timeouts.idle_ms)
         routes = names.routes(names.INGRESS, protocol, port)
         side.routes.append(local_app(routes, route))
-        side.chains.append(HttpChainPlan(port, prefix, routes, access_log(view, node)))
+        side.chains.extend(chains_over(transport, HttpChainPlan(port, prefix, routes, access_log(view, node))))
     return side
 
 
-def _supported(view: View, node: Resource, index: int, listener: Spec, seen: set[int]) -> bool:
-    field = f"spec.listeners[{index}]"
-    port = listener["portMapping"]["port"]
-    held = f"so nothing is accepted on port {port}"
-    if (listener.get("tls") or {}).get("mode", "DISABLED") != "DISABLED":
-        view.alarm(node, f"{field}.tls", f"is not supported yet (plaintext is not accepted instead), {held}")
-    elif port in seen:
+def _transport(view: View, node: Resource, index: int, listener: Spec, seen: set[int]) -> Transport | None:
+    """None (with an alarm) for a listener that is held back."""
+    field, port = f"spec.listeners[{index}]", listener["portMapping"]["port"]
+    if port in seen:
         view.alarm(node, f"{field}.portMapping.port", f"{port} is another listener's too, so this one is held back")
-    else:
-        return True
-    return False
+        return None
+    seen.add(port)
+    return listener_transport(view, node, field, listener)
 
 
 def _egress(view: View, node: Resource) -> _Side:
@@ -167,7 +166,7 @@ def _tcp(
 
 
 def _backends(node: Resource) -> dict[str, ClientPolicy | None]:
-    """Virtual services by name, with the client policy that asks for TLS, if any (of a backend given twice too)."""
+    """Virtual services by name, with the client policy that speaks of TLS, if any (of a backend given twice too)."""
     defaults = (node.spec.get("backendDefaults") or {}).get("clientPolicy")
     default = client_policy(node, "spec.backendDefaults.clientPolicy", defaults)
     found: dict[str, ClientPolicy | None] = {}

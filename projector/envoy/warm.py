@@ -20,6 +20,8 @@ _ACCOUNT, _MESH = "000000000000", "sample"
 _PORT = {"portMapping": {"port": 8080, "protocol": "http"}}
 _TARGET = {"weightedTargets": [{"virtualNode": "node", "weight": 1}]}
 _SERVICE = {"virtualService": {"virtualServiceName": "service"}}
+_TRUST = {"trust": {"file": {"certificateChain": "ca"}}, "subjectAlternativeNames": {"match": {"exact": ["a"]}}}
+_TLS = {"mode": "STRICT", "certificate": {"sds": {"secretName": "secret"}}, "validation": _TRUST}
 _SAMPLE: tuple[tuple[str, str, str, Mapping[str, Any]], ...] = (
     ("mesh", "", _MESH, {}),
     (
@@ -31,7 +33,12 @@ _SAMPLE: tuple[tuple[str, str, str, Mapping[str, Any]], ...] = (
     ("virtualRouter", "", "router", {"listeners": [_PORT]}),
     ("route", "router", "route", {"httpRoute": {"match": {"prefix": "/"}, "action": _TARGET}}),
     ("virtualService", "", "service", {"provider": {"virtualRouter": {"virtualRouterName": "router"}}}),
-    ("virtualGateway", "", "gateway", {"listeners": [_PORT]}),
+    (
+        "virtualGateway",
+        "",
+        "gateway",
+        {"listeners": [{**_PORT, "tls": _TLS}], "backendDefaults": {"clientPolicy": {"tls": {"validation": _TRUST}}}},
+    ),
     ("gatewayRoute", "gateway", "route", {"httpRoute": {"match": {"prefix": "/a"}, "action": {"target": _SERVICE}}}),
 )
 

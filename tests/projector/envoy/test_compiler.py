@@ -217,7 +217,7 @@ def test_a_snapshot_that_was_broken_itself_is_no_previous_to_keep() -> None:
 def test_what_is_not_supported_never_keeps_an_earlier_version() -> None:
     log = canary()
     before = compiled(log, gateway_id())
-    tls = {"mode": "STRICT", "certificate": {"sds": {"secretName": "s"}}}
+    tls = {"mode": "STRICT", "certificate": {"acm": {"certificateArn": "arn:aws:acm:::c"}}}
     log.update(key("virtualNode", "cart-v1"), node(listener(tls=tls)))
     assert bodies(compiled(log, gateway_id(), before)) == bodies(compiled(log, gateway_id()))
 

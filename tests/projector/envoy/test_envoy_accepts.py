@@ -8,7 +8,7 @@ import http.server
 import json
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,8 +128,10 @@ Push = Callable[[Log], None]
 
 
 @contextmanager
-def running(namespace: Namespace, snapshot: NodeSnapshot, folder: Path) -> Iterator[tuple[Envoy, AdsServer]]:
-    envoy, server = run_ads_envoy(namespace, snapshot, folder)
+def running(
+    namespace: Namespace, snapshot: NodeSnapshot, folder: Path, clusters: Sequence[dict[str, Any]] = ()
+) -> Iterator[tuple[Envoy, AdsServer]]:
+    envoy, server = run_ads_envoy(namespace, snapshot, folder, clusters)
     try:
         yield envoy, server
         assert server.refused == []

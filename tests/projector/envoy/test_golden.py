@@ -101,6 +101,30 @@ def office() -> Log:
     return log
 
 
+def vault() -> Log:
+    """A sidecar that takes TLS, both and plain text, and speaks TLS by several client policies; a gateway that does."""
+    files = {"file": {"certificateChain": "/certs/vault.crt", "privateKey": "/certs/vault.key"}}
+    authority = {"trust": {"file": {"certificateChain": "/certs/ca.crt"}}}
+    secret = {"sds": {"secretName": "spiffe://shop.local/vault"}}
+    spiffe = {
+        "trust": {"sds": {"secretName": "spiffe://shop.local"}},
+        "subjectAlternativeNames": {"match": {"exact": ["spiffe://shop.local/cart", "10.0.0.1"]}},
+    }
+    listeners = (
+        listener(8443, tls={"mode": "STRICT", "certificate": files}),
+        listener(9090, "grpc", tls={"mode": "STRICT", "certificate": secret, "validation": spiffe}),
+        listener(5432, "tcp", tls={"mode": "PERMISSIVE", "certificate": files}),
+        listener(8080),
+    )
+    spec = node(*listeners, host="vault.shop.internal", backends=("cart.shop.local", "stock.shop.local"))
+    spec["backends"][0]["virtualService"]["clientPolicy"] = {"tls": {"certificate": secret, "validation": spiffe}}
+    spec["backendDefaults"] = {"clientPolicy": {"tls": {"validation": authority}}}
+    log = canary((key("virtualNode", "vault"), spec))
+    edge = listener(443, "http2", tls={"mode": "PERMISSIVE", "certificate": files})
+    log.update(key("virtualGateway", "edge"), gateway(edge, backendDefaults=spec["backendDefaults"]))
+    return log
+
+
 CASES = {
     "gateway": (canary, gateway_id()),
     "gateway-rewrites": (storefront, gateway_id()),
@@ -110,9 +134,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+ENCRYPTED = {"gateway-tls": (vault, gateway_id()), "sidecar-tls": (vault, node_id("vault"))}
+"""These name files and secrets that Envoy looks for at once."""
+
+
+@pytest.mark.parametrize("name", [*CASES, *ENCRYPTED])
 def test_a_whole_node_compiles_to_what_was_reviewed(name: str, request: pytest.FixtureRequest) -> None:
-    mesh, of = CASES[name]
+    mesh, of = (CASES | ENCRYPTED)[name]
     snapshot = compiled(mesh(), of)
     golden = GOLDEN / f"{name}.json"
     if request.config.getoption("--rewrite"):

@@ -84,7 +84,7 @@ def test_circuit_breakers_are_wide_open_and_the_target_is_tagged() -> None:
     assert tags == {"config": '{"tags":[{"key":"TargetVirtualNode","value":"cart-v1"}]}'}
 
 
-TLS = {"mode": "STRICT", "certificate": {"sds": {"secretName": "s"}}}
+ACM = {"mode": "STRICT", "certificate": {"acm": {"certificateArn": "arn:aws:acm:::c"}}}
 CLOUD_MAP = {"awsCloudMap": {"namespaceName": "n", "serviceName": "s"}}
 
 
@@ -94,7 +94,7 @@ CLOUD_MAP = {"awsCloudMap": {"namespaceName": "n", "serviceName": "s"}}
         ({}, "spec.listeners"),
         ({"listeners": [listener()]}, "spec.serviceDiscovery"),
         ({"listeners": [listener()], "serviceDiscovery": CLOUD_MAP}, "spec.serviceDiscovery.awsCloudMap"),
-        (node(listener(8080, tls=TLS)), "spec.listeners[].tls"),
+        (node(listener(8080, tls=ACM)), "spec.listeners[].tls.certificate"),
         (node(listener(8080, "tcp")), "spec.listeners[].portMapping.protocol"),
         (node(listener(1), listener(2)), "spec.listeners"),
         (node(host="bad\nname"), "spec.serviceDiscovery.dns.hostname"),
@@ -109,9 +109,9 @@ def test_a_target_that_cannot_be_compiled_keeps_its_share_and_answers_503(spec: 
     assert cluster_references(snapshot) <= set(of_type(snapshot, TYPE_CLUSTER))
 
 
-def test_a_client_policy_is_never_answered_with_plaintext() -> None:
+def test_a_client_policy_that_cannot_be_compiled_is_never_answered_with_plaintext() -> None:
     log = canary((key("virtualNode", "caller"), node(backends=("stock.shop.local",))))
-    policy = {"tls": {"enforce": True, "validation": {"trust": {"file": {"certificateChain": "/ca"}}}}}
+    policy = {"tls": {"enforce": True, "validation": {"trust": {"acm": {"certificateAuthorityArns": ["arn:ca"]}}}}}
     spec = node(backends=("stock.shop.local",))
     spec["backends"][0]["virtualService"]["clientPolicy"] = policy
     for secured in (spec, {**node(backends=("stock.shop.local",)), "backendDefaults": {"clientPolicy": policy}}):

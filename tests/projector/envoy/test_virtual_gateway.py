@@ -183,9 +183,9 @@ def test_without_a_target_port_nobody_guesses_between_several_listeners() -> Non
     assert [alarm for alarm in snapshot.alarms if "action.target.port" in alarm]
 
 
-def test_tls_on_a_listener_holds_the_listener_back_rather_than_accept_plaintext() -> None:
+def test_a_certificate_of_acm_holds_the_listener_back_rather_than_accept_plaintext() -> None:
     log = canary()
-    tls = {"mode": "STRICT", "certificate": {"file": {"certificateChain": "/c", "privateKey": "/k"}}}
+    tls = {"mode": "STRICT", "certificate": {"acm": {"certificateArn": "arn:aws:acm:::c"}}}
     log.update(key("virtualGateway", "edge"), gateway(listener(8088, tls=tls), listener(8089)))
     snapshot = compiled(log, gateway_id())
     assert set(of_type(snapshot, TYPE_LISTENER)) == {"lds_ingress_0.0.0.0_8089", "lds_egress_0.0.0.0_15001"}

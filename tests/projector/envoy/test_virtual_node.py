@@ -179,7 +179,7 @@ def test_a_backend_that_does_not_exist_yet_is_an_alarm_and_nothing_else() -> Non
 
 
 def test_a_listener_that_cannot_be_compiled_accepts_nothing_and_is_named() -> None:
-    held = listener(9000, tls={"mode": "PERMISSIVE", "certificate": {"sds": {"secretName": "s"}}})
+    held = listener(9000, tls={"mode": "PERMISSIVE", "certificate": {"acm": {"certificateArn": "arn:aws:acm:::c"}}})
     log = canary((key("virtualNode", "mixed"), node(listener(8080), held)))
     (chain,) = chains(log, "mixed", INGRESS)
     assert chain["filterChainMatch"] == {"destinationPort": 8080}

@@ -1,0 +1,157 @@
+"""Who encrypts and who is believed: from a listener's `tls` and a caller's client policy to plans.
+
+Whoever asks for TLS and cannot be given it is held back with an alarm; plaintext never stands in for it. Certificates
+are files of the proxy's own, or secrets that it fetches from its SDS socket: their content is never seen here. How a
+server's mode and a client's policy meet is the user guide's (tls: "How App Mesh configures Envoys to negotiate TLS").
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+from mesh.state import Resource
+from projector.envoy.plans import CertificatePlan, HttpChainPlan, TcpChainPlan, TlsPlan, ValidationPlan
+from projector.envoy.specs import HTTP2_PROTOCOLS, TCP, is_address
+from projector.envoy.view import Spec, View
+
+Chain = TypeVar("Chain", HttpChainPlan, TcpChainPlan)
+
+SHARE_503 = "so its share of requests is answered 503"
+_UNSUPPORTED = "and ACM's certificates are not supported yet"
+
+DISABLED, PERMISSIVE = "DISABLED", "PERMISSIVE"
+SERVER_NAME_MAX_BYTES = 255
+"""Envoy refuses a cluster with a longer one."""
+
+
+class Transport(NamedTuple):
+    """What connections are made of: TLS, plain text, or (a PERMISSIVE listener's) either."""
+
+    tls: TlsPlan | None = None
+    plaintext: bool = True
+
+
+PLAINTEXT = Transport()
+
+
+class ClientPolicy(NamedTuple):
+    """A client policy that speaks of TLS: where it stands, what it says, and the ports it is for (none: all)."""
+
+    owner: Resource
+    field: str
+    tls: Spec
+    ports: tuple[int, ...]
+
+    def covers(self, port: int) -> bool:
+        return not self.ports or port in self.ports
+
+    @property
+    def enforced(self) -> bool:
+        """Whether TLS is spoken to servers that do not offer it, too (who will then be unreachable)."""
+        return bool(self.tls.get("enforce", True))
+
+
+def client_policy(owner: Resource, field: str, policy: Spec | None) -> ClientPolicy | None:
+    """None where nothing is said of TLS."""
+    tls = (policy or {}).get("tls")
+    return None if tls is None else ClientPolicy(owner, f"{field}.tls", tls, tuple(tls.get("ports") or ()))
+
+
+def offers_tls(listener: Spec) -> bool:
+    return bool((listener.get("tls") or {}).get("mode", DISABLED) != DISABLED)
+
+
+def listener_transport(view: View, owner: Resource, field: str, listener: Spec) -> Transport | None:
+    """What a listener takes; None (with an alarm) where it must stay closed. `field` is the listener's."""
+    if not offers_tls(listener):
+        return PLAINTEXT
+    tls, port = listener["tls"], listener["portMapping"]["port"]
+    held = f"(plaintext is not accepted instead), so nothing is accepted on port {port}"
+    certificate = _certificate(tls.get("certificate") or {})
+    if certificate is None:
+        view.alarm(owner, f"{field}.tls.certificate", f"is neither a file nor an SDS secret, {_UNSUPPORTED} {held}")
+        return None
+    validation = None
+    if "validation" in tls:
+        validation = _validation(tls["validation"], ())
+        if validation is None:
+            view.alarm(owner, f"{field}.tls.validation.trust", f"is neither a file nor an SDS secret {held}")
+            return None
+    protocols = _application_protocols(listener["portMapping"]["protocol"], server=True)
+    return Transport(TlsPlan(protocols, certificate, validation), tls["mode"] == PERMISSIVE)
+
+
+def chains_over(transport: Transport, chain: Chain) -> tuple[Chain, ...]:
+    """The filter chain as `transport` has it: one, or one for each of TLS and plain text."""
+    if transport.tls is None or not transport.plaintext:
+        return (chain._replace(tls=transport.tls),)
+    either = chain._replace(either=True)
+    return (either._replace(tls=transport.tls), either)
+
+
+def client_transport(view: View, target: Resource, listener: Spec, policy: ClientPolicy | None) -> Transport | None:
+    """How callers reach the `listener` of a target that DNS finds; None (with an alarm) where they must not.
+
+    A policy that is not enforced, and one for other ports, leave it to the server whether TLS is spoken. Then, without
+    a policy for the port, anybody's certificate will do: so did App Mesh with files and SDS secrets.
+    """
+    port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
+    name = target.spec["serviceDiscovery"]["dns"]["hostname"].rstrip(".")
+    plan = TlsPlan(_application_protocols(protocol, server=False), server_name=_server_name(name))
+    if policy is not None and policy.covers(port) and (policy.enforced or offers_tls(listener)):
+        return _by_policy(view, policy, plan, name)
+    if not offers_tls(listener):
+        return PLAINTEXT
+    if _certificate(listener["tls"].get("certificate") or {}) is None:
+        held = f"is neither a file nor an SDS secret, {_UNSUPPORTED} (plaintext is not sent instead), {SHARE_503}"
+        view.alarm(target, "spec.listeners[].tls.certificate", held)
+        return None
+    return Transport(plan, plaintext=False)
+
+
+def _by_policy(view: View, policy: ClientPolicy, plan: TlsPlan, name: str) -> Transport | None:
+    """Without names of its own a policy believes the name by which the target is discovered."""
+    held = f"(plaintext is not sent instead), {SHARE_503}"
+    validation = _validation(policy.tls.get("validation") or {}, (name,))
+    if validation is None:
+        why = f"is neither a file nor an SDS secret, and private CAs of ACM are not supported yet {held}"
+        view.alarm(policy.owner, f"{policy.field}.validation.trust", why)
+        return None
+    certificate = None
+    if "certificate" in policy.tls:
+        certificate = _certificate(policy.tls["certificate"])
+        if certificate is None:
+            view.alarm(policy.owner, f"{policy.field}.certificate", f"is neither a file nor an SDS secret {held}")
+            return None
+    return Transport(plan._replace(certificate=certificate, validation=validation), plaintext=False)
+
+
+def _certificate(certificate: Spec) -> CertificatePlan | None:
+    file, secret = certificate.get("file") or {}, (certificate.get("sds") or {}).get("secretName")
+    if file.get("certificateChain") and file.get("privateKey"):
+        return CertificatePlan(file["certificateChain"], file["privateKey"])
+    return CertificatePlan(secret=secret) if secret else None
+
+
+def _validation(validation: Spec, default_names: tuple[str, ...]) -> ValidationPlan | None:
+    trust = validation.get("trust") or {}
+    authority = (trust.get("file") or {}).get("certificateChain") or ""
+    secret = (trust.get("sds") or {}).get("secretName") or ""
+    if not authority and not secret:
+        return None
+    given = ((validation.get("subjectAlternativeNames") or {}).get("match") or {}).get("exact")
+    return ValidationPlan(authority, secret, tuple(given) if given else default_names)
+
+
+def _application_protocols(protocol: str, *, server: bool) -> tuple[str, ...]:
+    """ALPN. Servers outside the mesh insist on `h2` for gRPC; an HTTP/2 listener takes HTTP/1.1 too, as without TLS."""
+    if protocol == TCP:
+        return ()
+    if protocol not in HTTP2_PROTOCOLS:
+        return ("http/1.1",)
+    return ("h2", "http/1.1") if server else ("h2",)
+
+
+def _server_name(name: str) -> str:
+    """SNI: a host name, if it can be one."""
+    return name if name.isascii() and len(name) <= SERVER_NAME_MAX_BYTES and not is_address(name) else ""
