@@ -21,7 +21,8 @@ from mesh.state import state_hash
 from projector.beginning import Beginning, Usable, from_checkpoints
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
-from runtime.limits import FOLLOW_PAGE_FRAMES
+from runtime.collector import collect_as_a_server
+from runtime.limits import FOLLOW_PAGE_FRAMES, THREAD_SWITCH_S
 from runtime.logging import configure_logging
 from runtime.supervise import Supervisor
 
@@ -80,4 +81,6 @@ async def _read_same(driver: EtcdDriver, loaded: Beginning) -> int:
 
 if __name__ == "__main__":
     configure_logging("bench", "", "warning")
+    sys.setswitchinterval(THREAD_SWITCH_S)  # as a role's process does, and the next
+    collect_as_a_server()
     sys.stdout.write(json.dumps(asyncio.run(start(json.loads(sys.argv[1])))) + "\n")

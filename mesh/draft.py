@@ -29,7 +29,7 @@ from mesh.events import (
     Happened,
 )
 from mesh.evolve import UNFIT, evolve, key_of
-from mesh.fingerprint import FINGERPRINT_MASK, Tally, change_item, resource_item, stone_item, token_item
+from mesh.fingerprint import Tally, change_item, resource_item, stone_item, token_item
 from mesh.frozen import freeze
 from mesh.kinds import ResourceKey, containers, mesh_key
 from mesh.limits import TOKEN_WINDOW_US, TOKENS_KEPT, TOMBSTONES_KEPT
@@ -104,7 +104,7 @@ class Draft:
 
     def state(self) -> State:
         """The state after the last event folded. The draft can be folded on."""
-        base = self._base
+        base, counted = self._base, self._base.tally
         if self.position == base.position:
             return base
         resources, of_mesh, referrers, total = self._settled_resources()
@@ -124,7 +124,7 @@ class Draft:
             deleted_order=stone_order,
             tokens=tokens,
             token_order=token_order,
-            tally=Tally((base.fingerprint + total + changed + buried + remembered) & FINGERPRINT_MASK),
+            tally=Tally(lambda: counted.total + total + changed + buried() + remembered()),
         )
 
     # --- one event; each raises before it changes anything
@@ -327,13 +327,15 @@ class _Window(Generic[_K, _V, _D]):
 
     def settled(
         self, entry_of: Callable[[_D], _V], item_of: Callable[[_K, _V], int]
-    ) -> tuple[HashTrieMap[_K, _V], Queue[tuple[_K, Position]], int]:
-        """The map and the order as they are now, and what that adds to the fingerprint."""
-        total = -sum(item_of(key, entry) for key, entry in self._gone.items())
-        put: dict[_K, _V] = {}
-        for key, draft in self._put.items():
-            entry = put[key] = entry_of(draft)
-            total += item_of(key, entry)
+    ) -> tuple[HashTrieMap[_K, _V], Queue[tuple[_K, Position]], Callable[[], int]]:
+        """The map and the order as they are now, and what gives what that adds to the fingerprint."""
+        gone = dict(self._gone)
+        put = {key: entry_of(draft) for key, draft in self._put.items()}
+
+        def total() -> int:
+            before = sum(item_of(key, entry) for key, entry in gone.items())
+            return sum(item_of(key, entry) for key, entry in put.items()) - before
+
         if len(self._gone) == len(self._base):
             entries = HashTrieMap(put)
         else:

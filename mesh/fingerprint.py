@@ -35,11 +35,14 @@ Item = Callable[[Any, Any], int]
 
 
 class Tally:
-    """The fingerprint of a state: a value, of which the newest changes may still be uncounted."""
+    """The fingerprint of a state: a value, of which the newest changes may still be uncounted.
+
+    `total`, or what gives it when it is first asked for.
+    """
 
     __slots__ = ("_before", "_change", "_total", "_uncounted")
 
-    def __init__(self, total: int = 0) -> None:
+    def __init__(self, total: int | Callable[[], int] = 0) -> None:
         self._total = total
         self._before: Tally | None = None
         self._change: tuple[tuple[Item, Any], Any, Any] | None = None
@@ -58,7 +61,13 @@ class Tally:
         """The fingerprint."""
         if self._before is not None:
             self._count()
-        return self._total
+        return self._settled()
+
+    def _settled(self) -> int:
+        total = self._total
+        if not isinstance(total, int):
+            total = self._total = total() & FINGERPRINT_MASK
+        return total
 
     def _count(self) -> None:
         first: dict[tuple[Item, Any], Any] = {}
@@ -69,7 +78,7 @@ class Tally:
             last.setdefault(slot, became)
             first[slot] = was
             at = before
-        total = at._total
+        total = at._settled()
         for (item, key), became in last.items():
             was = first[item, key]
             if became is not was:
