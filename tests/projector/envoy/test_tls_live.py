@@ -263,12 +263,17 @@ def test_a_client_policy_decides_whom_a_caller_believes_and_what_it_shows(server
         log.create(key("virtualService", case), by_node(f"{mode}-{host}"))
         backend = {"virtualServiceName": case, **({} if policy is None else {"clientPolicy": policy})}
         backends.append({"virtualService": backend})
+    log.create(
+        key("virtualNode", "first"), node(listener(server.first, "tcp", tls=offered("PERMISSIVE")), host="localhost")
+    )
+    log.create(key("virtualService", "first"), by_node("first"))
+    backends.append({"virtualService": {"virtualServiceName": "first"}})
     log.create(key("virtualNode", "caller"), {"backends": backends})
     snapshot = compiled(log, node_id("caller"))
     assert snapshot.alarms == ()
     with Namespace("meshlog-tlscall") as namespace:
         namespace.redirect(SERVICE, 15001)
-        for port in server.ports.values():
+        for port in (*server.ports.values(), server.first):
             namespace.carry(port)
         with running(namespace, snapshot, tmp_path, [server.certificates.cluster()]) as (envoy, _):
             ports = {mode: namespace.expose(port, SERVICE) for mode, port in server.ports.items()}
@@ -277,9 +282,12 @@ def test_a_client_policy_decides_whom_a_caller_believes_and_what_it_shows(server
             # One policy's cluster believes the other authority; two expect another name, of one target each.
             assert failures(envoy, "error") == {"STRICT-localhost": 1}
             assert failures(envoy, "san") == {"STRICT-localhost": 1, "STRICT-127.0.0.1": 1}
-            target = names.cluster(names.EGRESS, "shop", "PERMISSIVE-localhost", "http", server.ports["PERMISSIVE"])
-            (handshakes,) = envoy.stats(f"^cluster\\.{target}\\.ssl\\.handshake$").values()
-            assert handshakes > 0, "a PERMISSIVE server is spoken to with TLS"
+            assert greeting(namespace.expose(server.first, SERVICE)) == "app"
+            for target in ("PERMISSIVE-localhost_http", "first_tcp"):
+                handshakes = envoy.stats(f"^cluster\\.cds_egress_shop_{target}_[0-9]+\\.ssl\\.handshake$")
+                assert [count > 0 for count in handshakes.values()] == [True], (
+                    "a PERMISSIVE server is spoken to with TLS"
+                )
 
 
 def failures(envoy: Envoy, why: str) -> collections.Counter[str]:
