@@ -150,6 +150,10 @@ def test_files_stand_in_the_place_of_what_is_switched_on() -> None:
             {"ENVOY_RESOURCES_CONFIG_FILE": "/tracing.yaml", "ENABLE_ENVOY_XRAY_TRACING": "1"},
             "tracing is set up more than once, by ENVOY_RESOURCES_CONFIG_FILE and xray",
         ),
+        (
+            {"ENVOY_RESOURCES_CONFIG_FILE": "/stats.yaml", "ENVOY_STATS_CONFIG_FILE": "/stats.yaml"},
+            "stats_config is set up more than once, by ENVOY_STATS_CONFIG_FILE and ENVOY_RESOURCES_CONFIG_FILE",
+        ),
     ],
 )
 def test_what_cannot_be_names_its_variable(environment: dict[str, str], says: str) -> None:

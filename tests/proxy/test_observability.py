@@ -114,6 +114,31 @@ def test_collectors_are_clusters_with_app_mesh_s_names(kind: str, cluster: str, 
     assert share == {"numerator": 250_000, "denominator": "MILLION"}
 
 
+def test_a_trace_is_named_as_it_was_said() -> None:
+    assert tracer(tracing="xray", tracing_service="front")[1]["segment_name"] == "front"
+    assert tracer(tracing="datadog", tracing_service="front")[1]["service_name"] == "front"
+    assert tracer(tracing="opentelemetry", tracing_service="front")[1]["service_name"] == "front"
+    assert told(tracing="zipkin", cluster="front")["node"] == {"cluster": "front"}
+
+
+@pytest.mark.parametrize(("form", "sent"), [(None, "HTTP_PROTO"), ("proto", "HTTP_PROTO"), ("json", "HTTP_JSON")])
+def test_zipkin_s_format(form: str | None, sent: str) -> None:
+    assert tracer(tracing="jaeger", tracing_format=form)[1]["collector_endpoint_version"] == sent
+
+
+def test_certificates_by_sds_come_from_the_cluster_that_app_mesh_s_listeners_name() -> None:
+    (cluster,) = told(sds_socket="/run/sds.sock")["static_resources"]["clusters"]
+    assert cluster["name"] == "static_cluster_sds_unix_socket"
+    assert "http2_protocol_options" in str(cluster), "SDS is gRPC"
+    (collector,) = told(tracing="opentelemetry")["static_resources"]["clusters"]
+    assert "http2_protocol_options" in str(collector), "OTLP is gRPC"
+
+
+def test_a_stats_config_by_hand_stands_in_the_place_of_ours() -> None:
+    by_hand = {"stats_config": {"stats_tags": [{"tag_name": "mine", "fixed_value": "x"}]}}
+    assert tags(told(stats_tags=True, files=(by_hand,))) == {"mine": "x"}
+
+
 @pytest.mark.parametrize(
     ("said", "says"),
     [
