@@ -25,7 +25,8 @@ def test_callers_describe_and_create_over_http(tmp_path: Path) -> None:
             described = process.round("describe", [cloud.server.url], 2, 0.2)
             created = process.round("create", [cloud.server.url], 3, 0.2)
             refused = process.round("describe", [f"{cloud.server.url}/nowhere"], 1, 0.1)
-        names = {node["virtualNodeName"] for node in client.list_virtual_nodes(meshName=MESH)["virtualNodes"]}
+        pages = client.get_paginator("list_virtual_nodes").paginate(meshName=MESH)
+        names = {node["virtualNodeName"] for page in pages for node in page["virtualNodes"]}
     assert described["n"] > 0
     assert not described["failed"]
     assert len(names - {NODE}) == created["n"] > 0
