@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ class Plane:
     apis: list[str]
     """Addresses of the peer ports."""
 
+    channels: list[grpc.aio.Channel] = field(default_factory=list)
+
     @property
     def server(self) -> Server:
         return self.cloud.server
@@ -83,8 +85,10 @@ class Plane:
             return grpc.StatusCode.OK, ""
 
     async def open(self, *key: str, node: str = NODE_TEXT) -> Any:
-        """An open stream that was answered once. Its channel lives as long as it."""
-        call = sotw(self.channel(*key))
+        """An open stream that was answered once. Its channel is closed at the end, before the servers are."""
+        channel = self.channel(*key)
+        self.channels.append(channel)
+        call = sotw(channel)
         await call.write(first("cds", node))
         assert await read(call) is not grpc.aio.EOF
         return call
@@ -113,7 +117,11 @@ async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
             serving(tmp_path, signing=Signing(verifiers, ("elsewhere.example:443", SERVER_NAME)))
         )
         frontend.feed.put(10, snapshot(10, "cds A=1 B=1 | lds L=1").resources)
-        yield Plane(cloud, frontend, peers, apis)
+        made = Plane(cloud, frontend, peers, apis)
+        yield made
+        # A channel that signs anew while servers end can hold grpc's core and the interpreter against each other.
+        for channel in made.channels:
+            await channel.close()
 
 
 async def give_key(server: Server) -> None:
