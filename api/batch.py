@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 from api.outcomes import Decided, Origin, Outcome, Refusal, Ticket, Verdict, failed, final
 from eventlog.records import HeadRef, KeyClass, NewRecord, TokenMark
-from eventlog.sealing import encode_data
+from eventlog.sealing import encode_data, place_record
 from mesh.decide import Decision, decide
 from mesh.errors import CallerError, MeshlogError
-from mesh.events import SCHEMAS, SECRET_TYPES, Event, Token
+from mesh.events import SCHEMAS, SECRET_TYPES, Event
 from mesh.evolve import evolve
 from mesh.position import Position
 from mesh.state import State, TokenEntry
+from projector.bulk_fold import event_of
 from runtime.limits import INLINE_RECORD_BYTES, RECORD_OVERHEAD_BYTES
 
 
@@ -137,23 +138,14 @@ class Batch:
     def _events(self, records: Iterable[NewRecord]) -> list[Event]:
         """The records as every replica will fold them: at their very positions and times."""
         time_us = max(self.base.time_us, self.wall_us)
-        place = self.after.position if self.records else self.at
-        return [
-            Event(
-                position=Position(place.epoch, place.position + number),
-                time_us=time_us,
-                wall_us=self.wall_us,
-                type=new.type,
-                schema=new.schema,
-                account=new.account,
-                actor=new.actor,
-                source_ip=new.source_ip,
-                request_id=new.request_id,
-                token=Token(new.token.digest, new.token.body) if new.token else None,
-                data=new.data,
-            )
-            for number, new in enumerate(records, start=1)
-        ]
+        point = self.head.head
+        if self.records:
+            point = point._replace(position=self.after.position.position)
+        events = []
+        for new in records:
+            events.append(event_of(place_record(new, point, time_us, self.wall_us)))
+            point = point._replace(position=point.position + 1)
+        return events
 
 
 def data_bytes(data: Any) -> int:
