@@ -99,6 +99,21 @@ async def test_what_comes_later_is_followed_record_by_record(made: MemoryLog) ->
     await following.close()
 
 
+async def test_what_is_at_hand_comes_as_its_head_alone_and_what_follows_is_opened(made: MemoryLog) -> None:
+    own: set[Head] = set()
+    async with aclosing(made.log.follower().follow(at_hand=lambda head: head in own)) as batches:
+        await anext(batches)
+        before = made.log.head.head
+        await made.log.append(new_record(4), new_record(5))
+        own.add(made.log.head.head)
+        assert await anext(batches) == FollowBatch((), made.log.head, caught_up=True)
+        await made.log.append(new_record(6))
+        own.add(before)  # a head that is not the one that comes vouches for nothing
+        later = await anext(batches)
+    assert [record.request_id for record in later.records] == ["rq-6"]
+    assert later.head == made.log.head
+
+
 async def test_following_goes_on_after_a_point(made: MemoryLog) -> None:
     async with aclosing(made.log.follower().follow()) as batches:
         middle = await anext(batches)
