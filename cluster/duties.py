@@ -158,6 +158,10 @@ async def _hold(store: Store, held: _Held, name: str, work: Work, clock: Clock) 
         for failure in failures.exceptions:
             said = failure.message if isinstance(failure, MeshlogError) else where(failure)
             log.error("duty failed", duty=name, error=said, kind=type(failure).__name__)  # noqa: TRY400
+    # A task group that fails while it is cancelled from outside raises its failures alone; the order to stop stands.
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _renew(store: Store, held: _Held, clock: Clock) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import heapq
+import itertools
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -28,21 +29,49 @@ from cluster.etcd.values import (
 )
 from mesh.errors import Damaged, NoQuorum
 from runtime.clock import Clock, SystemClock, SystemEntropy
-from runtime.limits import DUTY_LEASE_S, DUTY_MARGIN_S
+from runtime.limits import DUTY_LEASE_S, DUTY_MARGIN_S, DUTY_PAUSE_S, DUTY_RENEW_S, DUTY_RETRY_S
 from tests.conditions import await_until
 from tests.etcd_cluster import EtcdCluster
 
 PREFIX = "/meshlog/"
 
 
-class Fast(SystemClock):
-    """Real time, a hundred times faster."""
+class HandClock(SystemClock):
+    """Time stands still but in `run`, so that no stall of this machine ever ends a lease."""
+
+    def __init__(self) -> None:
+        self.time_s = 0.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
 
     def monotonic_s(self) -> float:
-        return super().monotonic_s() * 100
+        return self.time_s
 
     async def sleep(self, delay_s: float) -> None:
-        await asyncio.sleep(delay_s / 100)
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self.time_s + delay_s, next(self._order), over))
+        await over
+
+    async def run(self, seconds: float) -> None:
+        """Let that much time pass, waking each sleeper at its moment, and everybody do what they can do at it."""
+        end_s = self.time_s + seconds
+        await settle()
+        while self._sleepers and self._sleepers[0][0] <= end_s:
+            self.wake_next()
+            await settle()
+        self.time_s = end_s
+
+    def wake_next(self) -> None:
+        """Go on to the moment of the next sleeper and wake it; nothing of it has run when this returns."""
+        self.time_s, _, over = heapq.heappop(self._sleepers)
+        if not over.done():
+            over.set_result(None)
+
+
+async def settle(turns: int = 50) -> None:
+    """Give every task turns of the event loop, until nobody has anything to do at this moment."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
 
 
 class LeaseStore:
@@ -111,29 +140,32 @@ class Worker:
 
     def __init__(self, store: LeaseStore | EtcdConnection, holder: str, clock: Clock) -> None:
         self.tokens: list[int] = []
-        self.at_work = False
+        self._at_work = False
         self.failure: Exception | None = None
         self._duty = run_duty(store, PREFIX, "archive", holder_id=holder, work=self._work, clock=clock)
 
     async def _work(self, token: int) -> None:
         self.tokens.append(token)
-        self.at_work = True
+        self._at_work = True
         try:
             if self.failure is not None:
                 raise self.failure
             await asyncio.Event().wait()
         finally:
-            self.at_work = False
+            self._at_work = False
+
+    def works(self) -> bool:
+        return self._at_work
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
         task = asyncio.ensure_future(self._duty)
         try:
-            yield
+            yield task
         finally:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await settle()
+            assert task.cancelled(), "who is told to stop stops"
 
 
 @pytest.fixture
@@ -141,50 +173,90 @@ def store() -> LeaseStore:
     return LeaseStore()
 
 
-async def test_one_of_many_holds_it_and_the_next_takes_it_over(store: LeaseStore) -> None:
-    workers = [Worker(store, f"api-z{number}", Fast()) for number in range(3)]
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+async def test_one_of_many_holds_it_and_the_next_takes_it_over(store: LeaseStore, clock: HandClock) -> None:
+    workers = [Worker(store, f"api-z{number}", clock) for number in range(3)]
     async with workers[0].running():
-        await await_until(lambda: workers[0].at_work)
+        await clock.run(1)
         async with workers[1].running(), workers[2].running():
             assert await list_duties(store, PREFIX) == {"archive": "api-z0"}
-            await asyncio.sleep(0.1)
-            assert [worker.at_work for worker in workers] == [True, False, False]
+            await clock.run(100)
+            assert [worker.works() for worker in workers] == [True, False, False]
             store.end(store.keys[duty_key(PREFIX, "archive")].lease)
-            await await_until(lambda: len(store.taken) == 2)
-            await await_until(lambda: sum(worker.at_work for worker in workers) == 1)
+            await clock.run(DUTY_RENEW_S + DUTY_RETRY_S)
+            assert len(store.taken) == 2
+            assert sum(worker.works() for worker in workers) == 1
     assert not store.keys, "who stops lets go at once"
     assert not store.leases
 
 
-async def test_a_holder_whose_lease_cannot_be_renewed_stops(store: LeaseStore) -> None:
-    worker = Worker(store, "api-z1", Fast())
+async def test_a_holder_whose_lease_cannot_be_renewed_stops(store: LeaseStore, clock: HandClock) -> None:
+    worker = Worker(store, "api-z1", clock)
     async with worker.running():
-        await await_until(lambda: worker.at_work)
+        await clock.run(1)
+        assert worker.works()
         store.away = True
-        await await_until(lambda: not worker.at_work)
+        await clock.run(DUTY_LEASE_S)
+        assert not worker.works()
         store.away = False
         store.end(min(store.leases))
-        await await_until(lambda: worker.at_work)
+        await clock.run(DUTY_RETRY_S)
+        assert worker.works()
     assert len(set(worker.tokens)) == 2
 
 
-async def test_a_lost_answer_is_looked_up(store: LeaseStore) -> None:
+async def test_a_lost_answer_is_looked_up(store: LeaseStore, clock: HandClock) -> None:
     store.lose_next = True
-    worker = Worker(store, "api-z1", Fast())
+    worker = Worker(store, "api-z1", clock)
     async with worker.running():
-        await await_until(lambda: worker.at_work)
+        await clock.run(1)
+        assert worker.works()
         assert worker.tokens == store.taken == [store.keys[duty_key(PREFIX, "archive")].create_revision]
 
 
 @pytest.mark.parametrize("failure", [NoQuorum("away"), Damaged("bytes"), FenceFell(), ZeroDivisionError()])
-async def test_a_work_that_fails_is_begun_again(store: LeaseStore, failure: Exception) -> None:
-    worker = Worker(store, "api-z1", Fast())
+async def test_a_work_that_fails_is_begun_again(store: LeaseStore, clock: HandClock, failure: Exception) -> None:
+    worker = Worker(store, "api-z1", clock)
     worker.failure = failure
     async with worker.running():
-        await await_until(lambda: len(worker.tokens) > 1)
+        await clock.run(10 * DUTY_PAUSE_S)
+        assert 5 < len(worker.tokens) <= 11, "again and again, with a pause after each"
         worker.failure = None
-        await await_until(lambda: worker.at_work)
+        await clock.run(DUTY_PAUSE_S)
+        assert worker.works()
     assert worker.tokens == sorted(set(worker.tokens))
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_who_is_told_to_stop_while_its_lease_falls_stops(store: LeaseStore, clock: HandClock, turns: int) -> None:
+    """A process that stalled wakes up to both at once, in either order: the lease is over, and it shall end."""
+    worker = Worker(store, "api-z1", clock)
+    async with worker.running() as duty:
+        await clock.run(1)
+        assert worker.works()
+        store.end(store.keys[duty_key(PREFIX, "archive")].lease)
+        clock.wake_next()
+        await settle(turns)
+        duty.cancel()
+        await settle()
+        assert duty.cancelled()
+    assert not store.keys
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_who_is_told_to_stop_while_its_work_fails_stops(store: LeaseStore, clock: HandClock, turns: int) -> None:
+    worker = Worker(store, "api-z1", clock)
+    worker.failure = ZeroDivisionError()
+    async with worker.running() as duty:
+        await settle(turns)
+        duty.cancel()
+        await settle()
+        assert duty.cancelled()
+    assert not store.keys
 
 
 @given(
