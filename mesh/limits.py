@@ -87,3 +87,32 @@ TENANT_NAME_CHARS = 64
 
 REGEX_PROGRAM_MAX = 900
 """Steps of RE2's program for one regex. App Mesh's proxies, and ours, refuse more than 1000; Envoy by itself 100."""
+
+# --- the registry (mesh/registry/): Cloud Map's own quotas, and bounds of ours
+
+NAMESPACES_PER_ACCOUNT = 50
+"""Cloud Map's quota for a region."""
+
+SERVICES_PER_NAMESPACE = 1_000
+"""As many as one page of names is looked through for; Cloud Map bounds instances only."""
+
+INSTANCES_PER_NAMESPACE = 2_000
+"""Cloud Map's quota."""
+
+INSTANCES_PER_SERVICE = 1_000
+"""Cloud Map's quota."""
+
+INSTANCE_ATTRIBUTES_MAX = 30
+"""Custom attributes of one instance (Cloud Map's quota)."""
+
+INSTANCE_ATTRIBUTES_MAX_CHARS = 5_000
+"""All keys and values of an instance's attributes together (Cloud Map's quota)."""
+
+SERVICE_ATTRIBUTES_MAX = 30
+"""Attributes of one service (Cloud Map's quota)."""
+
+REGISTRY_OPERATIONS_KEPT = 10_000
+"""Operations that can still be asked about, in all accounts: some hours of a busy registry, 3 MiB."""
+
+REGISTRY_TOKENS_KEPT = 16_384
+"""Answers to repeated registry calls kept by count: SDKs repeat within minutes; 5 MiB."""
