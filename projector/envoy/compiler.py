@@ -11,16 +11,18 @@ from collections.abc import Iterable
 
 from identity.node_id import NodeId
 from mesh.kinds import VIRTUAL_GATEWAY, VIRTUAL_NODE, ResourceKey
+from mesh.registry.state import RegistryState, ServiceKey
 from mesh.state import State
 from projector.envoy import names
 from projector.envoy.plans import KeptVhost, RoutesPlan
 from projector.envoy.render import Renderer, vhosts_of
 from projector.envoy.vhosts import RoutesDraft
-from projector.envoy.view import View, dependency_of
+from projector.envoy.view import Dependency, View, dependency_of
 from projector.envoy.virtual_gateway import draft_virtual_gateway
 from projector.envoy.virtual_node import NodeDraft, draft_virtual_node
-from projector.snapshot import TYPE_CLUSTER, TYPE_ROUTE, TYPES, NodeSnapshot, XdsResource
+from projector.snapshot import TYPE_CLUSTER, TYPE_ENDPOINT, TYPE_ROUTE, TYPES, NodeSnapshot, XdsResource
 
+NO_REGISTRY = RegistryState()
 _DRAFTS = {VIRTUAL_NODE.name: draft_virtual_node, VIRTUAL_GATEWAY.name: draft_virtual_gateway}
 
 
@@ -32,18 +34,24 @@ class Compiler:
 
     def __init__(self, renderer: Renderer | None = None) -> None:
         self._renderer = renderer or Renderer()
-        self._reads: dict[NodeId, frozenset[ResourceKey]] = {}
-        self._readers: dict[ResourceKey, set[NodeId]] = {}
+        self._reads: dict[NodeId, frozenset[Dependency]] = {}
+        self._readers: dict[Dependency, set[NodeId]] = {}
 
-    def compile(self, state: State, node: NodeId, previous: NodeSnapshot | None = None) -> NodeSnapshot | None:
+    def compile(
+        self,
+        state: State,
+        node: NodeId,
+        previous: NodeSnapshot | None = None,
+        registry: RegistryState = NO_REGISTRY,
+    ) -> NodeSnapshot | None:
         """All that `node` is to have at `state.position`; None when the mesh has no such node, or is no longer shared
-        with the account that made it.
+        with the account that made it. `registry` tells the endpoints of what is discovered by Cloud Map.
 
         With `previous`, a virtual host whose routes name something missing stays as it was there, if it was whole;
         without, it goes out with the missing share answered 503. Either way an alarm says so. Only without `previous`
-        is the result a function of the state alone, equal in every replica, whatever is wrong with the mesh.
+        is the result a function of the states alone, equal in every replica, whatever is wrong with the mesh.
         """
-        view = View(state, node.account, node.mesh)
+        view = View(state, node.account, node.mesh, registry)
         resource = view.get(node.kind, node.name)
         if resource is None or not view.is_served(resource):
             self._remember(node, view)
@@ -53,8 +61,9 @@ class Compiler:
         self._remember(node, view)
         return NodeSnapshot(node, state.position, resources, tuple(sorted(view.alarms)))
 
-    def affected(self, changed: Iterable[ResourceKey]) -> set[NodeId]:
-        """The nodes that may look different after a change of these resources (made, updated, tagged or deleted).
+    def affected(self, changed: Iterable[ResourceKey], services: Iterable[ServiceKey] = frozenset()) -> set[NodeId]:
+        """The nodes that may look different after a change of these resources (made, updated, tagged or deleted), or
+        of these services' instances in the registry.
 
         Costs what it finds, not what there is. A node counts from its first compilation until it is forgotten; one
         that was not there (None) counts too. So: fold, ask, compile what was found, and lose no changed key.
@@ -62,6 +71,8 @@ class Compiler:
         found: set[NodeId] = set()
         for key in changed:
             found |= self._readers.get(dependency_of(key), set())
+        for service in services:
+            found |= self._readers.get(service, set())
         return found
 
     def forget(self, node: NodeId) -> None:
@@ -77,7 +88,7 @@ class Compiler:
         for key in now - before:
             self._readers.setdefault(key, set()).add(node)
 
-    def _drop_reader(self, key: ResourceKey, node: NodeId) -> None:
+    def _drop_reader(self, key: Dependency, node: NodeId) -> None:
         readers = self._readers[key]
         readers.discard(node)
         if not readers:
@@ -87,6 +98,8 @@ class Compiler:
         self, view: View, draft: NodeDraft, previous: NodeSnapshot | None
     ) -> dict[tuple[str, str], XdsResource]:
         made = [self._renderer.resource(cluster) for cluster in draft.clusters.values()]
+        assigned = view.assignments.items()
+        made += [self._renderer.resource(assignment) for name, assignment in assigned if name in draft.clusters]
         made += [self._renderer.resource(listener) for listener in draft.listeners]
         for routes in draft.routes:
             plan, kept_clusters = _settle(view, routes, draft, previous)
@@ -98,13 +111,13 @@ class Compiler:
 def _settle(
     view: View, draft: RoutesDraft, node: NodeDraft, previous: NodeSnapshot | None
 ) -> tuple[RoutesPlan, list[XdsResource]]:
-    """The route configuration, and the clusters that virtual hosts kept from `previous` still need."""
+    """The route configuration, and what virtual hosts kept from `previous` still need: clusters, their endpoints."""
     before = None if previous is None else previous.resources.get((TYPE_ROUTE, draft.name))
     if not draft.missing or before is None or previous is None:
         return RoutesPlan(draft.name, draft.vhosts), []
     earlier = vhosts_of(before.body)
     vhosts: dict[str, KeptVhost] = {}
-    clusters: dict[str, XdsResource] = {}
+    kept: list[XdsResource] = []
     for name in sorted(draft.missing & earlier.keys()):
         body, wanted = earlier[name]
         gone = wanted - node.clusters.keys()
@@ -112,7 +125,12 @@ def _settle(
         if any(cluster is None for cluster in found.values()) or any(map(names.is_unavailable, wanted)):
             continue
         vhosts[name] = KeptVhost(name, body)
-        clusters |= {cluster: resource for cluster, resource in found.items() if resource is not None}
+        kept += [
+            resource
+            for cluster in found
+            for type_url in (TYPE_CLUSTER, TYPE_ENDPOINT)
+            if (resource := previous.resources.get((type_url, cluster))) is not None
+        ]
         view.alarms.add(f"{draft.name}: virtual host {name} names what is missing, so it stays as it was")
     plans = tuple(vhosts.get(vhost.name, vhost) for vhost in draft.vhosts)
-    return RoutesPlan(draft.name, plans), [clusters[name] for name in sorted(clusters)]
+    return RoutesPlan(draft.name, plans), kept

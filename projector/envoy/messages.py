@@ -27,5 +27,12 @@ def stats_metadata(tags: tuple[tuple[str, str], ...]) -> core.Metadata:
     return core.Metadata(filter_metadata={names.STATS_METADATA: value})
 
 
+def ads_source() -> core.ConfigSource:
+    """The stream by which everything comes, without a limit on the first fetch."""
+    return core.ConfigSource(
+        ads=core.AggregatedConfigSource(), resource_api_version=core.ApiVersion.V3, initial_fetch_timeout=duration(0)
+    )
+
+
 def address(host: str, port: int) -> core.Address:
     return core.Address(socket_address=core.SocketAddress(address=host, port_value=port))

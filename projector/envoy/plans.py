@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 
 class Discovery(Enum):
-    """How a cluster finds its endpoints."""
+    """How a cluster finds its endpoints. EDS: by the assignment of the cluster's name."""
 
     STATIC = "STATIC"
     LOGICAL_DNS = "LOGICAL_DNS"
     STRICT_DNS = "STRICT_DNS"
     ORIGINAL_DST = "ORIGINAL_DST"
+    EDS = "EDS"
 
 
 class Family(Enum):
@@ -96,6 +97,22 @@ class ClusterPlan(NamedTuple):
     health_check: HealthCheckPlan | None = None
     outlier: OutlierPlan | None = None
     tls: TlsPlan | None = None
+
+
+class EndpointPlan(NamedTuple):
+    """One instance of a service, and where it runs ('' where that is not known)."""
+
+    region: str
+    zone: str
+    address: str
+    port: int
+
+
+class AssignmentPlan(NamedTuple):
+    """The endpoints of the cluster `name`, in order, none twice."""
+
+    name: str
+    endpoints: tuple[EndpointPlan, ...]
 
 
 class TextPlan(NamedTuple):
@@ -245,4 +262,4 @@ class ListenerPlan(NamedTuple):
     shared_ports: tuple[int, ...] = ()
 
 
-Plan = ClusterPlan | RoutesPlan | ListenerPlan
+Plan = ClusterPlan | AssignmentPlan | RoutesPlan | ListenerPlan

@@ -10,12 +10,13 @@ from collections import OrderedDict
 
 import betterproto2
 
-from projector.envoy.plans import ClusterPlan, KeptVhost, ListenerPlan, Plan, RoutesPlan, VhostPlan
+from projector.envoy.plans import AssignmentPlan, ClusterPlan, KeptVhost, ListenerPlan, Plan, RoutesPlan, VhostPlan
 from projector.envoy.protos import route
 from projector.envoy.render_cluster import cluster_message
+from projector.envoy.render_endpoint import assignment_bytes
 from projector.envoy.render_listener import listener_message
 from projector.envoy.render_route import vhost_message
-from projector.snapshot import TYPE_CLUSTER, TYPE_LISTENER, TYPE_ROUTE, XdsResource, xds_resource
+from projector.snapshot import TYPE_CLUSTER, TYPE_ENDPOINT, TYPE_LISTENER, TYPE_ROUTE, XdsResource, xds_resource
 from runtime.limits import COMPILED_BYTES_MAX, COMPILED_PLANS_MAX
 
 _VHOSTS_TAG = b"\x12"
@@ -31,7 +32,7 @@ class Renderer:
         self._resources: OrderedDict[Plan | VhostPlan, XdsResource | bytes] = OrderedDict()
         self._size_bytes = 0
         self.serialised = 0
-        """How many messages were serialised so far (vhosts, clusters, listeners)."""
+        """How many messages were serialised so far (vhosts, clusters, assignments, listeners)."""
 
     def resource(self, plan: Plan) -> XdsResource:
         """The finished resource of `plan`."""
@@ -50,6 +51,9 @@ class Renderer:
         if isinstance(plan, ListenerPlan):
             self.serialised += 1
             return xds_resource(TYPE_LISTENER, plan.name, bytes(listener_message(plan)))
+        if isinstance(plan, AssignmentPlan):
+            self.serialised += 1
+            return xds_resource(TYPE_ENDPOINT, plan.name, assignment_bytes(plan))
         return xds_resource(TYPE_ROUTE, plan.name, self._route_configuration(plan))
 
     def _route_configuration(self, plan: RoutesPlan) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from projector.envoy.defaults import NO_LIMIT
-from projector.envoy.messages import address, duration, packed, stats_metadata
+from projector.envoy.messages import address, ads_source, duration, packed, stats_metadata
 from projector.envoy.plans import ClusterPlan, Discovery, HealthCheckPlan, OutlierPlan, PoolPlan
 from projector.envoy.protos import cluster, core, endpoint, envoy_type, protobuf, upstream_http
 from projector.envoy.render_tls import client_socket
@@ -13,6 +13,7 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 def cluster_message(plan: ClusterPlan) -> cluster.Cluster:
     original_destination = plan.discovery is Discovery.ORIGINAL_DST
+    registry = plan.discovery is Discovery.EDS
     policies = cluster.ClusterLbPolicy
     return cluster.Cluster(
         name=plan.name,
@@ -21,13 +22,21 @@ def cluster_message(plan: ClusterPlan) -> cluster.Cluster:
         lb_policy=policies.CLUSTER_PROVIDED if original_destination else policies.ROUND_ROBIN,
         circuit_breakers=_circuit_breakers(plan.pool),
         dns_lookup_family=cluster.ClusterDnsLookupFamily[plan.family.value],
-        load_assignment=None if original_destination else _load_assignment(plan),
+        eds_cluster_config=_from_registry(plan.name) if registry else None,
+        load_assignment=None if original_destination or registry else _load_assignment(plan),
         typed_extension_protocol_options=_http2() if plan.http2 else {},
         health_checks=[_health_check(plan.health_check)] if plan.health_check else [],
+        # Who has left the registry gets nothing more, whatever the last health check said.
+        ignore_health_on_host_removal=registry,
         outlier_detection=_outlier_detection(plan.outlier) if plan.outlier else None,
         metadata=None if plan.tags is None else stats_metadata(plan.tags),
         transport_socket=client_socket(plan.tls) if plan.tls else None,
     )
+
+
+def _from_registry(name: str) -> cluster.ClusterEdsClusterConfig:
+    # No limit on the first fetch: a changed cluster serves as it was until it has its endpoints.
+    return cluster.ClusterEdsClusterConfig(eds_config=ads_source(), service_name=name)
 
 
 def _load_assignment(plan: ClusterPlan) -> endpoint.ClusterLoadAssignment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from projector.envoy import names
 from projector.envoy.defaults import SNIFF_TIMEOUT_MS
-from projector.envoy.messages import address, duration, packed, stats_metadata
+from projector.envoy.messages import address, ads_source, duration, packed, stats_metadata
 from projector.envoy.plans import AccessLogPlan, HttpChainPlan, ListenerPlan, TcpChainPlan
 from projector.envoy.protos import (
     accesslog,
@@ -122,13 +122,10 @@ def _tcp_filter(plan: TcpChainPlan) -> listener.Filter:
 
 def _http_filter(plan: HttpChainPlan) -> listener.Filter:
     # No limit on the first fetch: the listener waits for its routes. With one it would open without any and answer 404.
-    source = core.ConfigSource(
-        ads=core.AggregatedConfigSource(), resource_api_version=core.ApiVersion.V3, initial_fetch_timeout=duration(0)
-    )
     router = hcm.HttpFilter(name="envoy.filters.http.router", typed_config=packed(router_filter.Router()))
     manager = hcm.HttpConnectionManager(
         stat_prefix=plan.stat_prefix,
-        rds=hcm.Rds(config_source=source, route_config_name=plan.routes),
+        rds=hcm.Rds(config_source=ads_source(), route_config_name=plan.routes),
         http_filters=[router],
         tracing=hcm.HttpConnectionManagerTracing(),
         access_log=[] if plan.access_log is None else [_access_log(plan.access_log)],

@@ -13,7 +13,8 @@ from mesh.kinds import VIRTUAL_NODE
 from mesh.state import Resource
 from projector.envoy import names
 from projector.envoy.defaults import EGRESS_CONNECT_TIMEOUT_MS, MAX_UINT32
-from projector.envoy.plans import ClusterPlan, Discovery, HealthCheckPlan, OutlierPlan, PoolPlan, TlsPlan
+from projector.envoy.endpoints import assignment
+from projector.envoy.plans import ClusterPlan, Discovery, Family, HealthCheckPlan, OutlierPlan, PoolPlan, TlsPlan
 from projector.envoy.specs import (
     HTTP2_PROTOCOLS,
     HTTP_PROTOCOLS,
@@ -26,8 +27,8 @@ from projector.envoy.specs import (
     ip_preference,
     listener_timeouts,
 )
-from projector.envoy.tls import SHARE_503, ClientPolicy, client_transport
-from projector.envoy.view import Spec, View
+from projector.envoy.tls import ClientPolicy, client_transport
+from projector.envoy.view import SHARE_503, Spec, View
 
 TARGET_TAG = "TargetVirtualNode"
 
@@ -109,9 +110,7 @@ def _reachable(view: View, node: Resource, listener: Spec, at: Wanted) -> bool:
     if protocol not in at.protocols:
         spoken = "TCP" if at.protocols == (TCP,) else "HTTP"
         view.alarm(node, "spec.listeners[].portMapping.protocol", f"is {protocol}, and a route speaks {spoken} to it")
-    elif "dns" not in discovery:
-        view.alarm(node, "spec.serviceDiscovery.awsCloudMap", f"is not supported yet, {SHARE_503}")
-    elif not header_safe(discovery["dns"]["hostname"]):
+    elif "dns" in discovery and not header_safe(discovery["dns"]["hostname"]):
         view.alarm(node, "spec.serviceDiscovery.dns.hostname", f"is no host name, {SHARE_503}")
     else:
         return True
@@ -119,17 +118,25 @@ def _reachable(view: View, node: Resource, listener: Spec, at: Wanted) -> bool:
 
 
 def _cluster(view: View, node: Resource, listener: Spec, tls: TlsPlan | None) -> ClusterPlan:
-    dns = node.spec["serviceDiscovery"]["dns"]
     port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
-    strict = dns.get("responseType") == "ENDPOINTS"
+    name = _name(view, names.cluster(names.EGRESS, node.key.mesh, node.key.name, protocol, port), tls)
+    discovery, address = Discovery.EDS, None
+    dns = node.spec["serviceDiscovery"].get("dns")
+    if dns is None:
+        if name not in view.assignments:
+            view.assignments[name] = assignment(view, node, name, port)
+    else:
+        strict = dns.get("responseType") == "ENDPOINTS"
+        discovery = Discovery.STRICT_DNS if strict else Discovery.LOGICAL_DNS
+        address = dns_name(dns["hostname"])
     return ClusterPlan(
-        name=_name(view, names.cluster(names.EGRESS, node.key.mesh, node.key.name, protocol, port), tls),
-        discovery=Discovery.STRICT_DNS if strict else Discovery.LOGICAL_DNS,
-        address=dns_name(dns["hostname"]),
+        name=name,
+        discovery=discovery,
+        address=address,
         port=port,
         connect_timeout_ms=EGRESS_CONNECT_TIMEOUT_MS,
         http2=protocol in HTTP2_PROTOCOLS,
-        family=dns_family(ip_preference(view.mesh_spec(), node.spec)),
+        family=Family.AUTO if dns is None else dns_family(ip_preference(view.mesh_spec(), node.spec)),
         tags=((TARGET_TAG, node.key.name),),
         health_check=_health_check(listener.get("healthCheck")),
         outlier=_outlier(listener.get("outlierDetection")),

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import NamedTuple, TypeVar
 
 from mesh.state import Resource
+from projector.envoy.endpoints import service_name
 from projector.envoy.plans import CertificatePlan, HttpChainPlan, TcpChainPlan, TlsPlan, ValidationPlan
 from projector.envoy.specs import HTTP2_PROTOCOLS, TCP, is_address
-from projector.envoy.view import Spec, View
+from projector.envoy.view import SHARE_503, Spec, View
 
 Chain = TypeVar("Chain", HttpChainPlan, TcpChainPlan)
 
-SHARE_503 = "so its share of requests is answered 503"
 _UNSUPPORTED = "and ACM's certificates are not supported yet"
 
 DISABLED, PERMISSIVE = "DISABLED", "PERMISSIVE"
@@ -90,13 +90,14 @@ def chains_over(transport: Transport, chain: Chain) -> tuple[Chain, ...]:
 
 
 def client_transport(view: View, target: Resource, listener: Spec, policy: ClientPolicy | None) -> Transport | None:
-    """How callers reach the `listener` of a target that DNS finds; None (with an alarm) where they must not.
+    """How callers reach the `listener` of a target; None (with an alarm) where they must not.
 
     A policy that is not enforced, and one for other ports, leave it to the server whether TLS is spoken. Then, without
     a policy for the port, anybody's certificate will do: so did App Mesh with files and SDS secrets.
     """
     port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
-    name = target.spec["serviceDiscovery"]["dns"]["hostname"].rstrip(".")
+    discovery = target.spec["serviceDiscovery"]
+    name = discovery["dns"]["hostname"].rstrip(".") if "dns" in discovery else service_name(discovery["awsCloudMap"])
     plan = TlsPlan(_application_protocols(protocol, server=False), server_name=_server_name(name))
     if policy is not None and policy.covers(port) and (policy.enforced or offers_tls(listener)):
         return _by_policy(view, policy, plan, name)

@@ -6,27 +6,36 @@ gives the same. A read of a router or gateway stands for its routes too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mesh.kinds import GATEWAY_ROUTE, KINDS, ROUTE, ResourceKey, mesh_key
+from mesh.registry.state import Instance, RegistryState, ServiceKey
 from mesh.sharing import is_served
 from mesh.state import Resource, State
-from projector.envoy.plans import TlsPlan
+from projector.envoy.plans import AssignmentPlan, TlsPlan
 
 Spec = Mapping[str, Any]
+Dependency = ResourceKey | ServiceKey
+"""What a node may read: a resource of a mesh, or a service of the registry."""
+
+SHARE_503 = "so its share of requests is answered 503"
+"""How most alarms end."""
 
 
 class View:
-    """Reads of one mesh. `reads` and `alarms` grow as the node is planned; so do `transports`, by cluster name."""
+    """Reads of one mesh. `reads` and `alarms` grow as the node is planned; so do, by cluster name, `transports` and
+    `assignments` (of the clusters whose endpoints come from the registry)."""
 
-    def __init__(self, state: State, account: str, mesh: str) -> None:
+    def __init__(self, state: State, account: str, mesh: str, registry: RegistryState) -> None:
         self._state = state
+        self._registry = registry
         self._account = account
         self._mesh = mesh
-        self.reads: set[ResourceKey] = set()
+        self.reads: set[Dependency] = set()
         self.alarms: set[str] = set()
         self.transports: dict[str, list[TlsPlan | None]] = {}
+        self.assignments: dict[str, AssignmentPlan] = {}
 
     def mesh_spec(self) -> Spec:
         """The mesh's spec; empty where it has none."""
@@ -43,6 +52,11 @@ class View:
         self.reads.add(parent)
         keys = (key for key in self._state.referrers.get(parent) or () if dependency_of(key) == parent)
         return [self._state.resources[key] for key in sorted(keys)]
+
+    def discovered(self, service: ServiceKey) -> Sequence[Instance]:
+        """The instances that the registry has of a service, sorted by id; none where it does not know the service."""
+        self.reads.add(service)
+        return self._registry.discovered(service)
 
     def is_served(self, resource: Resource) -> bool:
         """Whether the account that made a node may still run proxies of it."""

@@ -1,26 +1,10 @@
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class HealthStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    UNKNOWN: _ClassVar[HealthStatus]
-    HEALTHY: _ClassVar[HealthStatus]
-    UNHEALTHY: _ClassVar[HealthStatus]
-    DRAINING: _ClassVar[HealthStatus]
-    TIMEOUT: _ClassVar[HealthStatus]
-    DEGRADED: _ClassVar[HealthStatus]
-UNKNOWN: HealthStatus
-HEALTHY: HealthStatus
-UNHEALTHY: HealthStatus
-DRAINING: HealthStatus
-TIMEOUT: HealthStatus
-DEGRADED: HealthStatus
 
 class Any(_message.Message):
     __slots__ = ("type_url", "value")
@@ -146,69 +130,3 @@ class Resource(_message.Message):
     resource: Any
     name: str
     def __init__(self, version: _Optional[str] = ..., resource: _Optional[_Union[Any, _Mapping]] = ..., name: _Optional[str] = ...) -> None: ...
-
-class UInt32Value(_message.Message):
-    __slots__ = ("value",)
-    VALUE_FIELD_NUMBER: _ClassVar[int]
-    value: int
-    def __init__(self, value: _Optional[int] = ...) -> None: ...
-
-class SocketAddress(_message.Message):
-    __slots__ = ("protocol", "address", "port_value")
-    class Protocol(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        TCP: _ClassVar[SocketAddress.Protocol]
-        UDP: _ClassVar[SocketAddress.Protocol]
-    TCP: SocketAddress.Protocol
-    UDP: SocketAddress.Protocol
-    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
-    ADDRESS_FIELD_NUMBER: _ClassVar[int]
-    PORT_VALUE_FIELD_NUMBER: _ClassVar[int]
-    protocol: SocketAddress.Protocol
-    address: str
-    port_value: int
-    def __init__(self, protocol: _Optional[_Union[SocketAddress.Protocol, str]] = ..., address: _Optional[str] = ..., port_value: _Optional[int] = ...) -> None: ...
-
-class Address(_message.Message):
-    __slots__ = ("socket_address",)
-    SOCKET_ADDRESS_FIELD_NUMBER: _ClassVar[int]
-    socket_address: SocketAddress
-    def __init__(self, socket_address: _Optional[_Union[SocketAddress, _Mapping]] = ...) -> None: ...
-
-class Endpoint(_message.Message):
-    __slots__ = ("address", "hostname")
-    ADDRESS_FIELD_NUMBER: _ClassVar[int]
-    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
-    address: Address
-    hostname: str
-    def __init__(self, address: _Optional[_Union[Address, _Mapping]] = ..., hostname: _Optional[str] = ...) -> None: ...
-
-class LbEndpoint(_message.Message):
-    __slots__ = ("endpoint", "health_status", "load_balancing_weight")
-    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
-    HEALTH_STATUS_FIELD_NUMBER: _ClassVar[int]
-    LOAD_BALANCING_WEIGHT_FIELD_NUMBER: _ClassVar[int]
-    endpoint: Endpoint
-    health_status: HealthStatus
-    load_balancing_weight: UInt32Value
-    def __init__(self, endpoint: _Optional[_Union[Endpoint, _Mapping]] = ..., health_status: _Optional[_Union[HealthStatus, str]] = ..., load_balancing_weight: _Optional[_Union[UInt32Value, _Mapping]] = ...) -> None: ...
-
-class LocalityLbEndpoints(_message.Message):
-    __slots__ = ("locality", "lb_endpoints", "load_balancing_weight", "priority")
-    LOCALITY_FIELD_NUMBER: _ClassVar[int]
-    LB_ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
-    LOAD_BALANCING_WEIGHT_FIELD_NUMBER: _ClassVar[int]
-    PRIORITY_FIELD_NUMBER: _ClassVar[int]
-    locality: Locality
-    lb_endpoints: _containers.RepeatedCompositeFieldContainer[LbEndpoint]
-    load_balancing_weight: UInt32Value
-    priority: int
-    def __init__(self, locality: _Optional[_Union[Locality, _Mapping]] = ..., lb_endpoints: _Optional[_Iterable[_Union[LbEndpoint, _Mapping]]] = ..., load_balancing_weight: _Optional[_Union[UInt32Value, _Mapping]] = ..., priority: _Optional[int] = ...) -> None: ...
-
-class ClusterLoadAssignment(_message.Message):
-    __slots__ = ("cluster_name", "endpoints")
-    CLUSTER_NAME_FIELD_NUMBER: _ClassVar[int]
-    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
-    cluster_name: str
-    endpoints: _containers.RepeatedCompositeFieldContainer[LocalityLbEndpoints]
-    def __init__(self, cluster_name: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[LocalityLbEndpoints, _Mapping]]] = ...) -> None: ...

@@ -10,8 +10,9 @@ from mesh.events import RESOURCE_CREATED, RESOURCE_DELETED, RESOURCE_UPDATED, Ev
 from mesh.evolve import evolve
 from mesh.kinds import ResourceKey
 from mesh.position import Position
+from mesh.registry.state import RegistryState
 from mesh.state import State
-from projector.envoy.compiler import Compiler
+from projector.envoy.compiler import NO_REGISTRY, Compiler
 from projector.envoy.render import Renderer
 from projector.snapshot import NodeSnapshot
 
@@ -43,6 +44,16 @@ def node(
         "serviceDiscovery": {"dns": {"hostname": host, **dns}},
         "backends": [{"virtualService": {"virtualServiceName": name}} for name in backends],
     }
+
+
+def cloud_map_node(
+    *listeners: Spec, service: str = "cart", attributes: Mapping[str, str] | None = None, **cloud_map: Any
+) -> dict[str, Any]:
+    """A node that Cloud Map finds, in the namespace `shop.internal`."""
+    wanted = {"namespaceName": "shop.internal", "serviceName": service, **cloud_map}
+    if attributes is not None:
+        wanted["attributes"] = [{"key": name, "value": value} for name, value in attributes.items()]
+    return {"listeners": list(listeners or (listener(),)), "serviceDiscovery": {"awsCloudMap": wanted}}
 
 
 def gateway(*listeners: Spec, **members: Any) -> dict[str, Any]:
@@ -121,9 +132,11 @@ RENDERER = Renderer()
 """Shared by the tests of this room: serialising is most of the time that they take."""
 
 
-def compiled(log: Log, of: NodeId, previous: NodeSnapshot | None = None) -> NodeSnapshot:
+def compiled(
+    log: Log, of: NodeId, previous: NodeSnapshot | None = None, registry: RegistryState = NO_REGISTRY
+) -> NodeSnapshot:
     """The node's snapshot, by a compiler that has seen nothing before."""
-    snapshot = Compiler(RENDERER).compile(log.state, of, previous)
+    snapshot = Compiler(RENDERER).compile(log.state, of, previous, registry=registry)
     assert snapshot is not None
     return snapshot
 

@@ -6,11 +6,12 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from projector.envoy.protos import cluster, listener, route
-from projector.snapshot import TYPE_CLUSTER, TYPE_LISTENER, TYPE_ROUTE, NodeSnapshot, XdsResource
+from projector.envoy.protos import cluster, endpoint, listener, route
+from projector.snapshot import TYPE_CLUSTER, TYPE_ENDPOINT, TYPE_LISTENER, TYPE_ROUTE, NodeSnapshot, XdsResource
 
 _MESSAGES: dict[str, Any] = {
     TYPE_CLUSTER: cluster.Cluster,
+    TYPE_ENDPOINT: endpoint.ClusterLoadAssignment,
     TYPE_LISTENER: listener.Listener,
     TYPE_ROUTE: route.RouteConfiguration,
 }

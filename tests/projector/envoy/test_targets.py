@@ -85,7 +85,6 @@ def test_circuit_breakers_are_wide_open_and_the_target_is_tagged() -> None:
 
 
 ACM = {"mode": "STRICT", "certificate": {"acm": {"certificateArn": "arn:aws:acm:::c"}}}
-CLOUD_MAP = {"awsCloudMap": {"namespaceName": "n", "serviceName": "s"}}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,6 @@ CLOUD_MAP = {"awsCloudMap": {"namespaceName": "n", "serviceName": "s"}}
     [
         ({}, "spec.listeners"),
         ({"listeners": [listener()]}, "spec.serviceDiscovery"),
-        ({"listeners": [listener()], "serviceDiscovery": CLOUD_MAP}, "spec.serviceDiscovery.awsCloudMap"),
         (node(listener(8080, tls=ACM)), "spec.listeners[].tls.certificate"),
         (node(listener(8080, "tcp")), "spec.listeners[].portMapping.protocol"),
         (node(listener(1), listener(2)), "spec.listeners"),
