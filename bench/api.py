@@ -28,7 +28,7 @@ from typing import Any
 
 from bench import figures
 from bench.cluster import MeasuredCluster, measured_cluster
-from bench.etcd import etcd_members, free_ports, until_listening
+from bench.etcd import etcd_members, free_addresses, until_listening
 from bench.log_append import appenders
 from bench.log_append import measured as appended
 from bench.log_observer import LogObserver, etcd_connection
@@ -130,7 +130,7 @@ def load(environment: Mapping[str, str]) -> Iterator[Load]:
 @contextmanager
 def moto(scratch: Path) -> Iterator[str]:
     """moto's server; its url."""
-    [address] = free_ports(1)
+    [address] = free_addresses(1)
     argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", address.rpartition(":")[2]]
     with (scratch / "moto.log").open("wb") as log, subprocess.Popen(argv, stdout=log, stderr=log) as process:
         try:

@@ -20,6 +20,7 @@ from cluster.etcd.connection import EtcdConnection
 from cluster.etcd.connection import TlsFiles as EtcdTls
 from mesh.errors import TimedOut
 from runtime.clock import SystemClock, SystemEntropy
+from runtime.ports import LOOPBACK, free_ports
 from runtime.settings import EtcdMemberSettings, EtcdPeer, TlsFiles
 
 START_TIMEOUT_S = 60.0
@@ -44,7 +45,8 @@ def etcd_members(directory: Path, count: int = 3) -> Iterator[EtcdCluster]:
     binary = server.find_binary()
     version = server.read_version(binary)
     names = [f"etcd-z{number}" for number in range(1, count + 1)]
-    clients, peers, healths = (free_ports(count) for _ in range(3))
+    addresses = free_addresses(3 * count)
+    clients, peers, healths = addresses[::3], addresses[1::3], addresses[2::3]
     root = pki.create_authority(pki.ETCD_ROOT, SystemClock().now_us(), SystemEntropy())
     with ExitStack() as stack:
         for index, name in enumerate(names):
@@ -89,13 +91,9 @@ def _issued(root: pki.Authority, leaf: pki.Leaf, directory: Path, name: str) -> 
     return files
 
 
-def free_ports(count: int) -> list[str]:
+def free_addresses(count: int) -> list[str]:
     """Loopback host:port, that nobody listens on now."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    return [f"{LOOPBACK}:{port}" for port in free_ports(LOOPBACK, count, SystemEntropy())]
 
 
 def until_listening(addresses: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from bench import figures
 from bench.appender import create_keys
-from bench.etcd import EtcdCluster, etcd_members, free_ports
+from bench.etcd import EtcdCluster, etcd_members, free_addresses
 from cluster.etcd.values import Delete, prefix_end
 from eventlog.drivers.etcd import EtcdDriver
 from eventlog.genesis import create_log
@@ -66,7 +66,7 @@ def appenders(kind: str, count: int, cluster: EtcdCluster, scratch: Path) -> Ite
     prefix = _prefix(kind, count)
     if kind == "meshlog":
         asyncio.run(_create(cluster, prefix, scratch / "keks"))
-    peers = free_ports(count)
+    peers = free_addresses(count)
     roles = cluster.roles
     told = {
         "kind": kind,

@@ -139,10 +139,7 @@ def positions_contiguous(log: Sequence[Mapping[str, Any]]) -> Check:
 
 def no_request_failed(report: TrafficReport, at_least: int) -> Check:
     """I3. Every scheduled request has an answer and every answer is good; fewer than `at_least` prove nothing."""
-    problems = [
-        f"request due at {sample.at_s:.3f} s: status {sample.status} {sample.error}".rstrip()
-        for sample in report.failed
-    ]
+    problems = [f"request {line}" for line in report.failures()]
     if len(report.samples) != report.scheduled:
         problems.append(f"{report.scheduled} requests were scheduled, {len(report.samples)} have an outcome")
     if report.scheduled < at_least:

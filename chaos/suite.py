@@ -24,17 +24,18 @@ from pathlib import Path
 from typing import Any
 
 from chaos import checks, faults
-from chaos.cluster import Cluster, appmesh_client, wait_for
-from chaos.envoy import Envoy, free_port
+from chaos.cluster import SETUP_ATTEMPTS, Cluster, appmesh_client, wait_for
+from chaos.envoy import Envoy
 from chaos.example import Canary
 from chaos.traffic import Traffic, TrafficReport, quantiles
 from chaos.upstream import UpstreamProcess
 from chaos.writers import ACKED, Write, Writer
+from runtime.ports import free_port
 
 WRITERS_ROUTER = "written"
 WRITE_STAT_FILTER = "cds|lds|rds|control_plane"
 RECOVERY_BOUND_S = 120.0
-CATCH_UP_S = 20.0
+CATCH_UP_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Report:
     traffic: dict[str, Any] = field(default_factory=dict)
     writes: dict[str, Any] = field(default_factory=dict)
     envoy: dict[str, int] = field(default_factory=dict)
+    envoy_failures: dict[str, int] = field(default_factory=dict)
     host: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -108,7 +110,7 @@ class Suite:
             canary = Canary(f"chaos-{self._seed}", one.port, two.port, gateway_port=free_port())
             environment = self._cluster.environment()
             clients = {url: appmesh_client(url, environment) for url in self._cluster.api_urls()}
-            first = next(iter(clients.values()))
+            first = appmesh_client(next(iter(clients)), environment, attempts=SETUP_ATTEMPTS)
             canary.create(first)
             first.create_virtual_router(meshName=canary.mesh, virtualRouterName=WRITERS_ROUTER, spec={})
             envoy = stack.enter_context(self._envoy(canary))
@@ -139,7 +141,7 @@ class Suite:
         traffic = Traffic("127.0.0.1", canary.gateway_port, rate_per_s=self._pace.rate_per_s).start()
         wait_for(
             lambda: len(traffic.snapshot()) >= self._pace.control_s * self._pace.rate_per_s,
-            self._pace.control_s * 3 + 10.0,
+            self._pace.control_s * 3 + CATCH_UP_S,
             "the control run",
         )
         report = traffic.stop()
@@ -153,7 +155,9 @@ class Suite:
         self._say(f"kill -9 {fault.target}: {', '.join(victim.name for victim in chosen)}")
         self._cluster.kill(chosen)
         down_s = time.monotonic()
-        wait_for(lambda: time.monotonic() - down_s >= self._pace.hold_s, self._pace.hold_s + 5.0, "the dead time")
+        wait_for(
+            lambda: time.monotonic() - down_s >= self._pace.hold_s, self._pace.hold_s + CATCH_UP_S, "the dead time"
+        )
         # A suite in which nobody was acknowledged while something was dead would prove nothing about that time.
         wait_for(lambda: acked_since(writers, down_s), CATCH_UP_S, f"a write acknowledged with {fault.target} dead")
         acked = acked_since(writers, down_s)
@@ -177,6 +181,7 @@ class Suite:
         report.traffic = traffic.summary()
         report.writes = summary_of_writes(writes)
         report.envoy = {name: value for name, value in stats.items() if value}
+        report.envoy_failures = envoy.failures()
         report.checks.extend(
             [
                 checks.no_request_failed(traffic, at_least=int(self._pace.rate_per_s)),
@@ -237,6 +242,8 @@ def table(report: Report) -> str:
         shown = {key: summary.get(key) for key in ("scheduled", "failed", "latency_ms", "late_ms")}
         lines.append(f"  {name}  {json.dumps(shown)}")
     lines.append(f"  writes   {json.dumps(report.writes)}")
+    if report.traffic.get("failed") or report.control.get("failed"):
+        lines.append(f"  Envoy counted  {json.dumps(report.envoy_failures)}")
     for check in report.checks:
         lines.append(f"  {'ok ' if check.ok else 'RED'} {check.invariant:<3} {check.name:<42} {check.detail}")
     lines.append("all checks hold" if report.ok else "CHECKS FAILED")

@@ -14,21 +14,24 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 from chaos.upstream import NAME_HEADER
 
-REQUEST_TIMEOUT_S = 10.0
+REQUEST_TIMEOUT_S = 60.0
 DRAIN_TIMEOUT_S = REQUEST_TIMEOUT_S + 5.0
 NO_STATUS = 0
+BODY_KEPT_BYTES = 300
+FAILURES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One request. `at_s` is its scheduled start (monotonic), `late_ms` how late the generator itself sent it,
-    `latency_ms` from the scheduled start to the last byte, `status` 0 when there was no answer."""
+    `latency_ms` from the scheduled start to the last byte, `status` 0 when there was no answer. `body`: the beginning
+    of an answer that is not a 2xx, in which Envoy says why it gave it."""
 
     at_s: float
     late_ms: float
@@ -36,6 +39,7 @@ class Sample:
     status: int
     upstream: str
     error: str
+    body: str = ""
 
     @property
     def ok(self) -> bool:
@@ -44,11 +48,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class TrafficReport:
-    """What a run saw. `scheduled` is how many requests the schedule asked for; each has exactly one sample."""
+    """What a run saw. `scheduled` is how many requests the schedule asked for; each has exactly one sample. `began_s`:
+    monotonic seconds, as the samples' `at_s`.
+    """
 
     scheduled: int
     seconds: float
     samples: Sequence[Sample] = field(repr=False)
+    began_s: float = 0.0
 
     @property
     def failed(self) -> list[Sample]:
@@ -57,6 +64,14 @@ class TrafficReport:
     def counts(self, since_s: float = float("-inf"), until_s: float = float("inf")) -> Counter[str]:
         """How many requests each upstream answered among those that were due in [since_s, until_s)."""
         return Counter(sample.upstream for sample in self.samples if sample.ok and since_s <= sample.at_s < until_s)
+
+    def failures(self) -> list[str]:
+        """A line for each failed request: when it was due since the traffic began, what became of it and how late."""
+        return [
+            f"due at {sample.at_s - self.began_s:.3f} s, sent {sample.late_ms:.0f} ms late, ended after "
+            f"{sample.latency_ms:.0f} ms: status {sample.status} {sample.error} {sample.body}".rstrip()
+            for sample in self.failed
+        ]
 
     def summary(self) -> dict[str, Any]:
         latencies = [sample.latency_ms for sample in self.samples if sample.ok]
@@ -69,7 +84,7 @@ class TrafficReport:
             "latency_ms": quantiles(latencies),
             "late_ms": quantiles([sample.late_ms for sample in self.samples]),
             "upstreams": dict(sorted(self.counts().items())),
-            "first_failures": [asdict(sample) for sample in self.failed[:5]],
+            "first_failures": self.failures()[:FAILURES_SHOWN],
         }
 
 
@@ -93,8 +108,8 @@ class _Connection:
         self.writer = writer
         self.uses_left = uses_left
 
-    async def ask(self, request: bytes) -> tuple[int, str]:
-        """Send and read one answer with a content-length or chunked body; returns (status, upstream name)."""
+    async def ask(self, request: bytes) -> tuple[int, str, str]:
+        """Send and read one answer with a content-length or chunked body; returns (status, upstream name, body)."""
         self.uses_left -= 1
         self.writer.write(request)
         head = await self.reader.readuntil(b"\r\n\r\n")
@@ -103,15 +118,17 @@ class _Connection:
         headers = {
             name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])
         }
+        body = b""
         if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
             while size := int(await self.reader.readuntil(b"\r\n"), 16):
-                await self.reader.readexactly(size + 2)
+                body += (await self.reader.readexactly(size + 2))[:size]
             await self.reader.readexactly(2)
         else:
-            await self.reader.readexactly(int(headers.get(b"content-length", b"0")))
+            body = await self.reader.readexactly(int(headers.get(b"content-length", b"0")))
         if headers.get(b"connection", b"").lower() == b"close":
             self.uses_left = 0
-        return status, headers.get(NAME_HEADER.encode(), b"").decode()
+        told = body[:BODY_KEPT_BYTES].decode(errors="replace") if status >= 300 else ""
+        return status, headers.get(NAME_HEADER.encode(), b"").decode(), told
 
     @property
     def reusable(self) -> bool:
@@ -149,7 +166,7 @@ class Traffic:
         """Schedule no more, wait for the answers to what was sent, and report."""
         self._stopping.set()
         self._thread.join(DRAIN_TIMEOUT_S)
-        return TrafficReport(self._scheduled, time.monotonic() - self._began_s, self.snapshot())
+        return TrafficReport(self._scheduled, time.monotonic() - self._began_s, self.snapshot(), self._began_s)
 
     def snapshot(self) -> list[Sample]:
         """What was answered so far, in order of answers; safe from any thread while it runs."""
@@ -180,10 +197,10 @@ class Traffic:
 
     async def _one(self, due_s: float) -> None:
         sent_s = time.monotonic()
-        status, upstream, error = NO_STATUS, "", ""
+        status, upstream, error, body = NO_STATUS, "", "", ""
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                status, upstream = await self._exchange()
+                status, upstream, body = await self._exchange()
         except TimeoutError:
             error = f"no answer within {REQUEST_TIMEOUT_S} s"
         except (OSError, asyncio.IncompleteReadError, ValueError) as problem:
@@ -196,10 +213,11 @@ class Traffic:
                 status=status,
                 upstream=upstream,
                 error=error,
+                body=body,
             )
         )
 
-    async def _exchange(self) -> tuple[int, str]:
+    async def _exchange(self) -> tuple[int, str, str]:
         connection = await self._connection()
         try:
             answer = await connection.ask(self._request)
@@ -239,4 +257,4 @@ def ask_many(host: str, port: int, count: int, *, path: str = "/", rate_per_s: f
         while len(traffic.snapshot()) < count and time.monotonic() < deadline_s:
             time.sleep(0.005)
     report = traffic.stop()
-    return TrafficReport(min(report.scheduled, count), report.seconds, report.samples[:count])
+    return TrafficReport(min(report.scheduled, count), report.seconds, report.samples[:count], report.began_s)

@@ -19,7 +19,11 @@ from mesh.errors import Unavailable
 
 NAME_HEADER = "x-upstream"
 MAX_REQUEST_HEAD_BYTES = 64 * 1024
-READY_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 60.0
+BACKLOG = 4096
+"""Connections that wait while the upstream is stalled. A full queue drops them, and the proxy in front, whose time to
+connect is a second, would answer 503 for what is the fault of neither.
+"""
 
 
 def dual_stack_socket(port: int) -> socket.socket:
@@ -27,8 +31,8 @@ def dual_stack_socket(port: int) -> socket.socket:
     alone.
     """
     if socket.has_dualstack_ipv6():
-        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
-    return socket.create_server(("127.0.0.1", port), backlog=512)
+        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+    return socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
 
 
 def _content_length(head: bytes) -> int:
@@ -61,7 +65,10 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, na
 async def serve(name: str, listener: socket.socket) -> None:
     """Answer until cancelled."""
     server = await asyncio.start_server(
-        lambda reader, writer: _answer(reader, writer, name), sock=listener, limit=MAX_REQUEST_HEAD_BYTES
+        lambda reader, writer: _answer(reader, writer, name),
+        sock=listener,
+        limit=MAX_REQUEST_HEAD_BYTES,
+        backlog=BACKLOG,  # asyncio listens anew, with 100 if it is not told
     )
     async with server:
         await server.serve_forever()

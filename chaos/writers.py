@@ -17,7 +17,8 @@ from typing import Any
 
 from botocore import exceptions
 
-GIVE_UP_S = 30.0
+GIVE_UP_S = 60.0
+JOIN_TIMEOUT_S = 60.0
 RETRY_PAUSE_S = 0.05
 MOST_ROUTES = 12
 POSITION_HEADER = "x-meshlog-position"
@@ -86,7 +87,7 @@ class Writer:
     def stop(self) -> list[Write]:
         """Let the call in flight end, and return every write in order."""
         self._stopping.set()
-        self._thread.join(self._give_up_s + 10.0)
+        self._thread.join(self._give_up_s + JOIN_TIMEOUT_S)
         if self.failure is not None:
             raise self.failure
         return list(self._writes)

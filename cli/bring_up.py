@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from cli.credentials import AdminCredentials
 from cli.layout import ROLE_ORDER, ClusterFile, Layout, ProcessEntry
 from cli.plan import Listener, Plan, plan_of, with_etcd, with_peer_ports
-from cli.ports import free_ports
 from cli.probes import Probe, probe_all
 from cli.processes import log_tail, running_pid, start, stop
 from cli.provision import Provisioner
@@ -27,6 +26,7 @@ from mesh.errors import Conflict, TimedOut, Unavailable
 from runtime.clock import Clock, Entropy
 from runtime.key_sources import KeySources
 from runtime.limits import DOWN_ETCD_GRACE_S, DOWN_GRACE_S, PROBE_PAUSE_S
+from runtime.ports import free_ports
 from runtime.settings import EtcdMemberSettings
 from runtime.settings_file import load
 

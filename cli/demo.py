@@ -17,19 +17,21 @@ from types import FrameType
 from typing import Any
 
 import rich_click as click
+from botocore.exceptions import HTTPClientError
 
 from chaos import checks
-from chaos.cluster import Cluster, Process, appmesh_client, wait_for
-from chaos.envoy import Envoy, free_port
+from chaos.cluster import SETUP_ATTEMPTS, Cluster, Process, appmesh_client, wait_for
+from chaos.envoy import Envoy
 from chaos.example import Canary, within_sampling_error
 from chaos.traffic import Traffic, TrafficReport, ask_many
 from chaos.upstream import UpstreamProcess
 from mesh.errors import MeshlogError
 from runtime.clock import Clock, SystemClock
+from runtime.ports import free_port
 
 MESH = "demo"
 REQUESTS = 1_000
-SEEN_TIMEOUT_S = 10.0
+SEEN_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 120.0
 RATE_PER_S = 100.0
 BEFORE_KILL = 150
@@ -77,7 +79,7 @@ class Demo:
         self._title("A mesh, made with plain AWS App Mesh calls")
         environment = self._cluster.environment()
         self._say(f"  endpoint {environment['AWS_ENDPOINT_URL_APP_MESH']}, as printed by `meshlog env`")
-        client = appmesh_client(environment["AWS_ENDPOINT_URL_APP_MESH"], environment)
+        client = appmesh_client(environment["AWS_ENDPOINT_URL_APP_MESH"], environment, SETUP_ATTEMPTS)
         canary.create(client, 90, 10)
         for event in self._cluster.log(MESH):
             self._say(f"  {_line(event)}")
@@ -154,7 +156,11 @@ class Demo:
         def accepted() -> bool:
             try:
                 canary.set_weights(client, 100, 0, clientToken="demo-bad-change")
-            except client.exceptions.ServiceUnavailableException:
+            except (
+                client.exceptions.ServiceUnavailableException,
+                client.exceptions.InternalServerErrorException,
+                HTTPClientError,
+            ):
                 return False
             return True
 

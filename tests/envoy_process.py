@@ -16,8 +16,9 @@ from typing import Any
 
 import grpc
 
-from chaos.envoy import Envoy, find_envoy, free_port
+from chaos.envoy import Envoy, find_envoy
 from projector.snapshot import TYPES, NodeSnapshot
+from runtime.ports import free_port
 from tests.conditions import eventually
 from tests.netns import Namespace
 from xds.wire import discovery_pb2 as wire

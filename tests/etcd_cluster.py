@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from runtime.clock import SystemEntropy
+from runtime.ports import LOOPBACK, free_ports
 from tests.conditions import eventually
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -62,18 +63,6 @@ def etcd_binary() -> Path:
     return path
 
 
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [int(sock.getsockname()[1]) for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()
-
-
 class EtcdCluster:
     """A static cluster of `size` members in zones z1, z2, … Use as a context manager, or `start_all` and `close`."""
 
@@ -81,7 +70,7 @@ class EtcdCluster:
         self._tls = tls
         self._extra = extra
         self._scheme = "https" if tls else "http"
-        ports = iter(free_ports(3 * size))
+        ports = iter(free_ports(LOOPBACK, 3 * size, SystemEntropy()))
         self.members = [
             EtcdProcess(
                 f"m{number}",

@@ -22,8 +22,9 @@ from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
+from runtime.ports import free_port
 from tests.conditions import eventually
-from tests.etcd_cluster import REPOSITORY, free_ports
+from tests.etcd_cluster import REPOSITORY
 
 BUCKET = "meshlog"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test-archiver", "AWS_SECRET_ACCESS_KEY": "a-planted-secret-of-the-archive"}
@@ -34,7 +35,7 @@ class S3Server:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.port = free_ports(1)[0]
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     def url(self, prefix: str, port: int | None = None) -> str:

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from chaos.cluster import appmesh_client
-from chaos.envoy import free_port
 from chaos.writers import ACKED, REFUSED, UNKNOWN, Write, Writer
+from runtime.ports import free_port
 from tests.conditions import eventually
 
 ENVIRONMENT = {"AWS_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK"}

@@ -15,12 +15,12 @@ from cli.credentials import AdminCredentials
 from cli.layout import ROLE_ORDER, ClusterFile, Layout
 from cli.main import main
 from cli.plan import Listener, Plan, plan_of, process_id, with_peer_ports
-from cli.ports import LOWEST, free_ports, usable_range
 from cli.provision import Provisioner
 from cli.serve_upkeep import maintenance_files
 from cluster import pki
 from mesh.errors import SettingsError
 from runtime.clock import SystemClock, SystemEntropy
+from runtime.ports import LOWEST, RANGE_VARIABLE, free_ports, usable_range
 from runtime.settings import ROLES, ApiSettings, Endpoint, EtcdMemberSettings, FrontendSettings, ProjectorSettings
 from runtime.settings_file import load
 from runtime.tls import ServerCertificate
@@ -258,6 +258,21 @@ def test_ports_are_free_distinct_and_not_those_of_outgoing_connections() -> None
     first, last = (int(word) for word in Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     if first > LOWEST + 1000:
         assert not [port for port in ports if first <= port <= last]
+
+
+def test_ports_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RANGE_VARIABLE, "31000-31009")
+    assert usable_range() == (31_000, 31_010)
+    assert set(free_ports("127.0.0.1", 3, ENTROPY)) < set(range(31_000, 31_010))
+    with pytest.raises(SettingsError, match="fewer than 11 free ports"):
+        free_ports("127.0.0.1", 11, ENTROPY)
+
+
+@pytest.mark.parametrize("written", ["31000", "a-b", "31009-31000", "80-90", "31000-70000"])
+def test_a_range_of_ports_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    monkeypatch.setenv(RANGE_VARIABLE, written)
+    with pytest.raises(SettingsError, match="write two ports"):
+        usable_range()
 
 
 def test_an_address_that_is_not_ours_is_refused() -> None:

@@ -31,7 +31,8 @@ from cluster.etcd.values import (
 )
 from mesh.errors import LimitExceeded, NoQuorum, OutcomeUnknown, SettingsError, TimelineMoved
 from runtime.clock import SystemClock, SystemEntropy
-from tests.etcd_cluster import EtcdCluster, EtcdTls, free_ports
+from runtime.ports import free_port
+from tests.etcd_cluster import EtcdCluster, EtcdTls
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +193,7 @@ async def test_a_member_of_another_cluster_stops_the_process(cluster: EtcdCluste
 
 
 async def test_nobody_there_is_no_quorum_within_the_deadline() -> None:
-    nobody = connect([("z1", f"127.0.0.1:{free_ports(1)[0]}")])
+    nobody = connect([("z1", f"127.0.0.1:{free_port()}")])
     began_s = time.monotonic()
     with pytest.raises(NoQuorum):
         await nobody.range(RangeRead(b"k"))

@@ -17,9 +17,10 @@ from cluster import pki
 from cluster.etcd import access, protos, server
 from mesh.errors import NoQuorum, SettingsError
 from runtime.clock import SystemClock, SystemEntropy
+from runtime.ports import LOOPBACK, free_port, free_ports
 from runtime.settings import EtcdMemberSettings, EtcdPeer, TlsFiles
 from tests.conditions import eventually
-from tests.etcd_cluster import etcd_binary, free_ports
+from tests.etcd_cluster import etcd_binary
 
 CLOCK, ENTROPY = SystemClock(), SystemEntropy()
 PREFIX = "/meshlog/"
@@ -50,7 +51,7 @@ class Members:
     def __init__(self, directory: Path, binary: Path) -> None:
         self.directory = directory
         self.root = pki.create_authority(pki.ETCD_ROOT, CLOCK.now_us(), ENTROPY)
-        ports = free_ports(9)
+        ports = free_ports(LOOPBACK, 9, SystemEntropy())
         peers = tuple(EtcdPeer(f"etcd-z{n}", f"127.0.0.1:{ports[3 * n]}") for n in range(3))
         self.settings = [self._settings(n, ports[3 * n : 3 * n + 3], peers) for n in range(3)]
         version = server.read_version(binary)
@@ -223,7 +224,7 @@ def test_no_member_answers(tmp_path: Path) -> None:
     root = pki.create_authority(pki.ETCD_ROOT, CLOCK.now_us(), ENTROPY)
     tls = files(tmp_path, "root")
     pki.save_issued(pki.issue(root, pki.etcd_user_leaf("root"), CLOCK.now_us(), ENTROPY), root, tls)
-    (port,) = free_ports(1)
+    port = free_port()
     with pytest.raises(NoQuorum, match="start them"):
         access.enable_access([f"127.0.0.1:{port}"], tls, PREFIX)
 

@@ -16,9 +16,10 @@ import pytest
 from botocore.config import Config
 
 from chaos.cluster import Cluster
-from chaos.envoy import Envoy, free_port
+from chaos.envoy import Envoy
 from chaos.example import Canary
 from chaos.upstream import UpstreamProcess
+from runtime.ports import free_port
 from tests.e2e import figures
 
 REPOSITORY = Path(__file__).resolve().parents[2]

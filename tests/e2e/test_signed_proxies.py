@@ -12,7 +12,8 @@ import grpc
 import pytest
 
 from chaos.cluster import Cluster, wait_for
-from chaos.envoy import Envoy, free_port
+from chaos.envoy import Envoy
+from runtime.ports import free_port
 from tests.e2e.conftest import Connect
 from tests.xds.signing import AwsIam, signing_channel
 from tests.xds.test_server import first, read, sotw

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from chaos.cluster import Cluster, Process
-from chaos.envoy import Envoy, free_port
+from chaos.envoy import Envoy
 from chaos.example import Canary
 from chaos.traffic import Traffic
 from chaos.upstream import UpstreamProcess
 from cli.layout import Layout
 from runtime.limits import DUTY_LEASE_S
+from runtime.ports import free_port
 from tests.conditions import eventually
 from tests.e2e import figures
 from tests.e2e.conftest import PINNED_ETCD, Connect

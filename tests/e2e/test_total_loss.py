@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from chaos.cluster import Cluster
-from chaos.envoy import Envoy, free_port
+from chaos.envoy import Envoy
 from chaos.example import Canary
 from chaos.traffic import Traffic
 from chaos.upstream import UpstreamProcess
@@ -29,6 +29,7 @@ from cluster.etcd.connection import EtcdConnection, TlsFiles
 from cluster.etcd.values import Put, RangeRead, TxnDone
 from mesh.errors import NoQuorum, SettingsError
 from runtime.clock import SystemClock, SystemEntropy
+from runtime.ports import free_port
 from tests.conditions import eventually
 from tests.e2e import figures
 from tests.e2e.conftest import PINNED_ETCD, Connect

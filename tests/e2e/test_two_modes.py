@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from chaos.cluster import Cluster
-from chaos.envoy import Envoy, free_port
+from chaos.envoy import Envoy
 from chaos.example import Canary
 from chaos.traffic import ask_many
 from chaos.upstream import UpstreamProcess
+from runtime.ports import free_port
 from tests import netns
 from tests.conditions import eventually
 from tests.e2e.conftest import Connect

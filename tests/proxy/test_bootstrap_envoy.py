@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from identity.node_id import parse_node_id
 from proxy import bootstrap
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.files import PRIVATE, PUBLIC, write_atomic
+from runtime.ports import free_port
 from runtime.settings import Endpoint
 from tests.conditions import eventually
 
@@ -32,12 +32,6 @@ NODE = "mesh/shop/virtualGateway/edge"
 ACCOUNT, DOMAIN = "123456789012", "meshlog.local"
 CLOCK, ENTROPY = SystemClock(), SystemEntropy()
 LEAVES_WITHIN_S = 1.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Part:

@@ -37,8 +37,9 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 )
 from envoy_data_plane.google.protobuf import Any as AnyMessage
 
-from chaos.envoy import Envoy, free_port
+from chaos.envoy import Envoy
 from projector.snapshot import ResourceSet, XdsResource, xds_resource
+from runtime.ports import free_port
 from tests.xds.feeds import SERVER_NAME, TRUST_DOMAIN, Certificates
 from tests.xds.transcripts import NODE, NODE_TEXT
 from xds.view import CLUSTER, ENDPOINT, LISTENER, ROUTE

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from chaos.envoy import Envoy, free_port
+from chaos.envoy import Envoy
 from mesh.position import Position
 from projector.snapshot import XdsResource
+from runtime.ports import free_port
 from runtime.tls import server_credentials
 from tests.conditions import await_until
 from tests.xds.envoys import cluster, endpoints, envoy, listener, resource_set, route, traffic, upstream

@@ -22,6 +22,7 @@ from eventlog.keys.sources import open_source
 from eventlog.records import KeyClass
 from runtime.clock import SystemEntropy
 from runtime.key_sources import KeySource
+from runtime.ports import free_port
 from tests.conditions import eventually
 from tests.eventlog.keys.transit import TOKEN
 
@@ -155,13 +156,6 @@ class KmsHouse(House):
 
     def away(self) -> KeyProvider | None:
         return self.at(f"http://127.0.0.1:{free_port()}")
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port
 
 
 @contextmanager
