@@ -8,6 +8,11 @@ from pathlib import Path
 
 import grpc
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes is the machine's affair: no property here is about speed.
+settings.register_profile("meshlog", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("meshlog")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,10 +22,10 @@ from typing import IO
 
 from runtime.clock import SystemEntropy
 from runtime.ports import LOOPBACK, free_ports
-from tests.conditions import eventually
+from tests.conditions import PATIENCE_S, eventually
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = PATIENCE_S
 
 
 @dataclass(frozen=True)

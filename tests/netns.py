@@ -25,7 +25,7 @@ from chaos.upstream import dual_stack_socket
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CHUNK_BYTES = 64 * 1024
-READY_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 60.0
 
 
 def available() -> bool:

@@ -24,7 +24,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(TEXT, VALUES, max_size=5))
 def test_an_object_is_read_as_it_is(value: dict[str, Any]) -> None:
     assert parse_object(json.dumps(value, ensure_ascii=False).encode()) == value

@@ -327,7 +327,7 @@ async def test_a_bug_in_one_command_does_not_stop_the_others(tmp_path: Path) -> 
 FAULTS = st.sampled_from([Fault.NONE, Fault.LOST, Fault.LANDED, Fault.LATE, Fault.REFUSED])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(faults=st.lists(FAULTS, max_size=14), deliveries=st.lists(st.booleans(), max_size=14))
 def test_whatever_becomes_of_the_answers_each_token_is_one_event(
     tmp_path: Path, faults: list[Fault], deliveries: list[bool]

@@ -37,7 +37,7 @@ def eager() -> GroupCommit:
     return GroupCommit(commands_max=3, hand_over_after=1, hand_over_streak=2)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(SCHEDULES, st.integers(1, 3), st.booleans())
 def test_each_token_is_appended_once_and_every_answer_is_true(
     schedule: list[int], servers: int, hands_over: bool

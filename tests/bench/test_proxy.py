@@ -72,7 +72,7 @@ async def test_it_acks_each_response_and_returns_the_one_asked_for(serve: Any) -
         arrival = await proxy.next(ROUTE, "r", since_s=0.0, timeout_s=5.0)
         assert arrival.names == ("r",)
         assert arrival.acked_s >= arrival.arrived_s
-        await await_until(lambda: len(stand_in.requests) >= 6, 5.0, "three ACKs")
+        await await_until(lambda: len(stand_in.requests) >= 6, what="three ACKs")
     subscribed = stand_in.requests[:3]
     assert subscribed[0].node.id == "mesh/m/virtualGateway/g"
     assert [list(request.resource_names_subscribe) for request in subscribed] == [["*"], ["*"], ["r"]]

@@ -40,13 +40,13 @@ def describe(began: int, ended: int, seen: Seen | None) -> Call:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 60), st.sampled_from((0, 5, 25, 80)), st.sampled_from((0.0, 0.1)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_a_correct_mesh_answers_is_linearizable(seed: int, length: int, spread: int, silence: float) -> None:
     assert stuck_at(drawn(seed, length, spread=spread, silence=silence)) is None
 
 
 @given(st.integers(0, 10**6), st.sampled_from((0, 10, 30)), st.sampled_from((0.0, 0.4)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_search_finds_an_order_exactly_where_trying_all_finds_one(seed: int, spread: int, silence: float) -> None:
     calls = drawn(seed, 7, spread=spread, silence=silence)
     for what, told in lies(calls):

@@ -77,7 +77,7 @@ def stand_in(*script: int) -> Iterator[tuple[StandIn, str]]:
 def writes_of(url: str, count: int, give_up_s: float = 10.0) -> list[Write]:
     clients = {"only": appmesh_client(url, ENVIRONMENT)}
     writer = Writer("w", clients, mesh="m", router="r", target="t", seed=3, pause_s=0.0, give_up_s=give_up_s).start()
-    eventually(lambda: len(writer.snapshot()) >= count, timeout_s=20.0, what=f"{count} writes")
+    eventually(lambda: len(writer.snapshot()) >= count, what=f"{count} writes")
     return writer.stop()[:count]
 
 
@@ -120,7 +120,7 @@ def test_a_server_that_is_down_is_retried_elsewhere_and_not_an_error() -> None:
             "up": appmesh_client(url, ENVIRONMENT),
         }
         writer = Writer("w", clients, mesh="m", router="r", target="t", seed=3, pause_s=0.0).start()
-        eventually(lambda: len(writer.snapshot()) >= 8, timeout_s=20.0, what="eight writes")
+        eventually(lambda: len(writer.snapshot()) >= 8, what="eight writes")
         writes = writer.stop()
     assert {write.outcome for write in writes} == {ACKED}
     assert any(write.attempts == 2 for write in writes)

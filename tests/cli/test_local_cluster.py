@@ -21,7 +21,7 @@ import yaml
 from tests.conditions import eventually
 from tests.etcd_cluster import etcd_binary
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 MESHLOG = str(Path(sys.executable).with_name("meshlog"))
 ROLES = ["etcd", "api", "projector", "frontend"]

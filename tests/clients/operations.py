@@ -181,7 +181,7 @@ def provoking(new_directory: Callable[[str], Path]) -> Iterator[list[Part]]:
         break_(broken.server)
         holding = stack.enter_context(ThreadPoolExecutor(1)).submit(hold_the_only_place, slow.server)
         client = client_of(slow.server.url, ADMIN_KEY)
-        eventually(lambda: refused_as(client) == "TooManyRequestsException", 20, "the place being taken")
+        eventually(lambda: refused_as(client) == "TooManyRequestsException", what="the place being taken")
         yield [
             Part(
                 usual.server.url,

@@ -92,7 +92,7 @@ def _deleted_when(part: Part) -> int:
     return order.index(part.title)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_whatever_the_model_allows_comes_back_as_it_was_sent(client: GoClient, data: st.DataObject) -> None:
     """Drawn from the model; each SDK has its own idea of what is absent, empty or zero."""

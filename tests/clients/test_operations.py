@@ -29,8 +29,6 @@ from tests.clients.operations import (
 )
 from tests.clients.servers import api_server
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Part]]:

@@ -28,8 +28,6 @@ sts =
   endpoint_url = {url}
 """
 
-pytestmark = pytest.mark.timeout(300)  # the aws CLI takes a second of one core to start, and is started thirty times
-
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[Cloud]:

@@ -63,7 +63,7 @@ class Members:
             log.close()
         try:
             for settings, process in zip(self.settings, self.processes, strict=True):
-                eventually(lambda s=settings, p=process: self.healthy(s, p), 30, f"{settings.id} is healthy")  # type: ignore[misc]
+                eventually(lambda s=settings, p=process: self.healthy(s, p), what=f"{settings.id} is healthy")  # type: ignore[misc]
         except BaseException:
             self.close()
             raise

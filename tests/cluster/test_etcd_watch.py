@@ -17,7 +17,7 @@ from cluster.etcd.values import KeyEvent, RangeRead, RevisionCompacted, WatchUpd
 from cluster.etcd.watch import Denied, Leave, WatchCursor
 from mesh.errors import OutcomeUnknown, Unavailable
 from runtime.clock import SystemClock, SystemEntropy
-from tests.conditions import await_until
+from tests.conditions import PATIENCE_S, await_until
 from tests.etcd_cluster import EtcdCluster
 
 
@@ -103,11 +103,11 @@ class Watching:
                     self.arrived_s.append(time.monotonic())
 
     async def until(self, count: int) -> list[bytes]:
-        await await_until(lambda: len(self.events) >= count or self._task.done(), 20, f"{count} changes")
+        await await_until(lambda: len(self.events) >= count or self._task.done(), what=f"{count} changes")
         return [each.item.value for each in self.events]
 
     async def until_updates(self, count: int) -> None:
-        await await_until(lambda: self.updates >= count, 20, f"{count} updates")
+        await await_until(lambda: self.updates >= count, what=f"{count} updates")
 
     async def close(self) -> None:
         self._task.cancel()
@@ -144,7 +144,7 @@ async def connection(cluster: EtcdCluster) -> AsyncIterator[EtcdConnection]:
 
 async def put(connection: EtcdConnection, value: bytes) -> None:
     """Put until it is certain: the key is its own value, so twice is as good as once."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 await connection.put(b"w/" + value, value)
@@ -216,7 +216,7 @@ async def test_a_compacted_start_is_told_not_skipped(connection: EtcdConnection)
     now = (await connection.range(RangeRead(b"w/"))).revision
     await put(connection, b"new")
     await connection.write("KV", "Compact", protos.rpc.CompactionRequest(revision=now + 1))
-    async with asyncio.timeout(10), aclosing(connection.watch(b"w/", b"w0", now - 1)) as updates:
+    async with asyncio.timeout(PATIENCE_S), aclosing(connection.watch(b"w/", b"w0", now - 1)) as updates:
         with pytest.raises(RevisionCompacted):
             await anext(updates)
 
@@ -227,7 +227,7 @@ async def test_a_slow_reader_holds_the_watch_back_and_misses_nothing(connection:
     async with aclosing(connection.watch(b"w/", b"w0", revision + 1)) as updates:
         for number in range(400):
             await connection.put(b"w/slow", b"%d" % number)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             async for update in updates:
                 read.extend(each.item.value for each in update.events)
                 if len(read) == 400:
@@ -239,5 +239,5 @@ async def test_a_closed_connection_ends_its_watches(cluster: EtcdCluster) -> Non
     opened = connect(cluster)
     watching = await start_watching(opened)
     opened.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(watching._task, return_exceptions=True)

@@ -14,6 +14,7 @@ from cluster.frontends import FrontendRegistrations
 from cluster.members import list_members
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.supervise import Supervisor
+from tests.conditions import PATIENCE_S
 from tests.etcd_cluster import EtcdCluster
 
 PREFIX = "/meshlog/"
@@ -33,7 +34,7 @@ def projector(store: EtcdConnection, supervisor: Supervisor) -> FrontendRegistra
 
 
 async def until_listed(store: EtcdConnection, expected: list[tuple[str, str]]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while [(found.id, found.address) for found in await list_members(store, PREFIX, "frontend")] != expected:
             pass
 

@@ -18,7 +18,7 @@ from cluster.members import Member, Registration, cluster_level, list_members, m
 from mesh.errors import Damaged, NoQuorum
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.limits import MEMBER_RENEW_S, MEMBER_RETRY_S
-from tests.conditions import await_until
+from tests.conditions import PATIENCE_S, await_until
 from tests.etcd_cluster import EtcdCluster
 
 PREFIX = "/meshlog/"
@@ -202,7 +202,7 @@ async def test_on_real_etcd_a_member_stays_while_it_renews_and_goes_when_it_stop
     listed: list[Member] = []
 
     async def look(count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while len(listed) != count:
                 listed[:] = await list_members(connection, PREFIX)
 

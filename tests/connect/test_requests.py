@@ -63,7 +63,7 @@ NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,12}", fullmatch=True).map(lambda name: 
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=20)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["GET", "PUT", "DELETE", "POST"]),
     st.lists(SEGMENTS, min_size=1, max_size=4),

@@ -31,7 +31,7 @@ ZONES = ("z1", "z2", "z3")
 READY_S = 90.0
 STOP_S = 15.0
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from chaos.envoy import Envoy
 from chaos.example import Canary
 from chaos.upstream import UpstreamProcess
 from runtime.ports import free_port
+from tests.conditions import PATIENCE_S
 from tests.e2e import figures
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -30,9 +31,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(item.fspath).parent == Path(__file__).parent:
             item.add_marker(pytest.mark.e2e)
-            # The first test also pays for the cluster's start.
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(240))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -79,7 +77,7 @@ class Connect:
             region_name=self.environment["AWS_REGION"],
             aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
-            config=Config(connect_timeout=2.0, read_timeout=10.0, **config),
+            config=Config(connect_timeout=PATIENCE_S, read_timeout=PATIENCE_S, **config),
         )
 
 

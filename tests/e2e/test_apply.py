@@ -64,7 +64,7 @@ def test_a_killed_server_costs_nothing_and_counts_nothing_twice(
     with ThreadPoolExecutor(1) as beside:
         applying = beside.submit(cluster.run, "apply", "-f", str(manifest), "-o", "json")
         client = connect(1)
-        eventually(lambda: begun(client), timeout_s=60, what="a start")
+        eventually(lambda: begun(client), what="a start")
         cluster.kill([first])
         assert not applying.done(), "it was killed in the middle"
         done = json.loads(applying.result())

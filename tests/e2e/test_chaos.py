@@ -11,7 +11,7 @@ from chaos.suite import SHORT, Suite, table
 from tests.e2e import figures
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(900)
 def test_every_kind_of_kill_leaves_the_invariants_whole(cluster: Cluster, tmp_path: Path) -> None:
     report = Suite(cluster, seed=20261122, pace=SHORT, scratch=tmp_path, say=print).run()
     figures.report("chaos, writes", **report.writes)

@@ -91,11 +91,11 @@ def load(client: Any) -> Iterator[list[str]]:
     threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
     for thread in threads:
         thread.start()
-    eventually(lambda: failed or len(done) > 10, 60, "some calls")
+    eventually(lambda: failed or len(done) > 10, what="some calls")
     try:
         yield failed
         before = len(done)
-        eventually(lambda: failed or len(done) > before + 10, 60, "more calls")
+        eventually(lambda: failed or len(done) > before + 10, what="more calls")
     finally:
         over.set()
         for thread in threads:

@@ -15,8 +15,8 @@ import pytest
 from tests.conditions import eventually
 
 MESHLOG = str(Path(sys.executable).with_name("meshlog"))
-START_S = 90.0
-CLEAN_S = 60.0
+START_S = 180.0
+CLEAN_S = 120.0
 
 
 def processes_naming(text: str) -> list[str]:
@@ -40,7 +40,6 @@ def scratch() -> Iterator[Path]:
         yield Path(directory)
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_an_interrupted_demo_leaves_nothing_behind(scratch: Path, number: signal.Signals) -> None:
     # Ctrl-C while a zone is dead, SIGTERM while `up` has started etcd and nothing else yet.

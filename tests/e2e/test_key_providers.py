@@ -18,8 +18,6 @@ from tests.etcd_cluster import etcd_binary
 from tests.eventlog.keys.houses import REGION, KmsHouse, VaultHouse, moto_server
 from tests.eventlog.keys.transit import Transit, serving
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def transit() -> Transit:
@@ -87,7 +85,7 @@ def test_what_runs_goes_on_while_the_keys_are_away_and_what_starts_waits_for_the
     transit.answer_with = 503
     own.client().create_virtual_node(meshName="shop", virtualNodeName="sealed-meanwhile", spec={})
     process = restarted(own, "api")
-    eventually(lambda: "Vault sealed" in reason(own, "api"), 60, "the API server waits for Vault, and says so")
+    eventually(lambda: "Vault sealed" in reason(own, "api"), what="the API server waits for Vault, and says so")
     assert not says_ready(process)
     transit.answer_with = None
     own.wait_ready()

@@ -102,7 +102,7 @@ def test_every_class_is_sealed_and_wrapped_by_new_keys(cluster: Cluster, rotated
     sealing = {key["class"]: key["id"] for key in after["data_keys"] if key["sealing"]}
     assert not set(sealing.values()) & set(old)
     public = cluster.data_dir / "archive" / "keys" / f"{sealing['signing']}.pub"
-    eventually(public.exists, 20.0, "the archive signed with the new key")
+    eventually(public.exists, what="the archive signed with the new key")
 
 
 def test_every_record_opens_and_the_replicas_agree(cluster: Cluster, rotated: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ def test_what_status_calls_unused_may_go_and_a_new_process_still_reads_everythin
     def agree() -> bool:
         return checks.hashes_equal(cluster.status()["processes"], position).ok
 
-    eventually(agree, 20.0, "equal state hashes at the log's end")
+    eventually(agree, what="equal state hashes at the log's end")
     assert not [kek for kek in keys_status(cluster)["key_encryption_keys"] if not kek["data_keys"]]
 
 

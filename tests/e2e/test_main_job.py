@@ -14,7 +14,6 @@ from tests.e2e.conftest import Gateway
 
 REQUESTS = 1_000
 CHANGES = 20
-GENEROUS_S = 5.0
 
 
 def only_upstream(traffic: Traffic, name: str, since_s: float = float("-inf")) -> bool:
@@ -36,13 +35,13 @@ def test_twenty_changes_are_each_seen_by_traffic(gateway: Gateway) -> None:
     seen_ms: list[float] = []
     settled_ms: list[float] = []
     with Traffic("127.0.0.1", gateway.port, rate_per_s=250.0) as traffic:
-        eventually(lambda: only_upstream(traffic, "v1"), GENEROUS_S, "traffic to v1 alone")
+        eventually(lambda: only_upstream(traffic, "v1"), what="traffic to v1 alone")
         for change in range(CHANGES):
             new, old, weights = ("v2", "v1", (0, 100)) if change % 2 == 0 else ("v1", "v2", (100, 0))
             sent_s = time.monotonic()
             gateway.canary.set_weights(gateway.client, *weights)
             answered_s = time.monotonic()
-            eventually(partial(only_upstream, traffic, new, sent_s), GENEROUS_S, f"change {change} in traffic")
+            eventually(partial(only_upstream, traffic, new, sent_s), what=f"change {change} in traffic")
             samples = [sample for sample in traffic.snapshot() if sample.at_s >= sent_s]
             # A change may be in the traffic before the API's answer is at the client.
             first_new_s = min(sample.at_s for sample in samples if sample.upstream == new)
@@ -60,14 +59,14 @@ def test_a_rollback_restores_the_weights_and_the_log_says_who_and_what(cluster: 
     good = gateway.canary.set_weights(gateway.client, 100, 0)
     position = good["ResponseMetadata"]["HTTPHeaders"]["x-meshlog-position"]
     gateway.canary.set_weights(gateway.client, 0, 100)
-    eventually(lambda: ask_many("127.0.0.1", gateway.port, 20).counts() == {"v2": 20}, GENEROUS_S, "the bad change")
+    eventually(lambda: ask_many("127.0.0.1", gateway.port, 20).counts() == {"v2": 20}, what="the bad change")
 
     dry = cluster.run("rollback", "--mesh", mesh, "--to", position.rpartition(".")[2], "--dry-run")
     assert gateway.canary.route in dry
     assert ask_many("127.0.0.1", gateway.port, 20).counts() == {"v2": 20}, "a dry run must change nothing"
 
     cluster.run("rollback", "--mesh", mesh, "--to", position.rpartition(".")[2], "--yes")
-    eventually(lambda: ask_many("127.0.0.1", gateway.port, 20).counts() == {"v1": 20}, GENEROUS_S, "the rollback")
+    eventually(lambda: ask_many("127.0.0.1", gateway.port, 20).counts() == {"v1": 20}, what="the rollback")
 
     described = gateway.client.describe_route(
         meshName=mesh, virtualRouterName=gateway.canary.router, routeName=gateway.canary.route

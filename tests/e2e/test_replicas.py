@@ -50,7 +50,7 @@ async def snapshots_of(cluster: Cluster, projector: Process, nodes: list[NodeId]
         tasks.start(feed.run(), "feed")
         for node in nodes:
             feed.watch(node, lambda update: newest.__setitem__(update.node, update))
-        await await_until(lambda: feed.ready, 10.0, f"a feed from {projector.name}")
+        await await_until(lambda: feed.ready, what=f"a feed from {projector.name}")
         confirmation = await feed.confirm(10.0)
         assert confirmation.ok
         assert feed.projector == (projector.zone, projector.address), "the feed left the projector under test"
@@ -88,7 +88,7 @@ def test_a_fresh_projector_equals_an_old_one_to_the_byte(cluster: Cluster, nodes
     def agree() -> bool:
         return checks.hashes_equal(cluster.status()["processes"], end).ok
 
-    eventually(agree, 20.0, "equal state hashes")
+    eventually(agree, what="equal state hashes")
     by_old = asyncio.run(snapshots_of(cluster, old, nodes))
     by_young = asyncio.run(snapshots_of(cluster, young, nodes))
 

@@ -14,6 +14,7 @@ import pytest
 
 from chaos.cluster import Cluster, appmesh_client
 from mesh.errors import MeshlogError
+from tests.conditions import PATIENCE_S
 from tests.e2e.conftest import Connect
 from xds.server import METHOD_SOTW
 from xds.wire.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
@@ -93,14 +94,14 @@ async def test_a_consumers_proxy_is_served_until_the_share_ends(
     tenant.run(*bootstrap)
     frontend = cluster.processes("frontend")[0].address
     call, channel = await stream(tmp_path, frontend, node)
-    async with channel, asyncio.timeout(30):
+    async with channel, asyncio.timeout(PATIENCE_S):
         answer = await call.read()
         assert answer is not grpc.aio.EOF
         assert len(answer.resources) >= 1
         cluster.run("mesh", "unshare", MESH, "--all", "--yes")
         assert "no longer shared" in await refusal(call)
     call, channel = await stream(tmp_path, frontend, node)
-    async with channel, asyncio.timeout(30):  # its certificate is good, and gives it nothing
+    async with channel, asyncio.timeout(PATIENCE_S):  # its certificate is good, and gives it nothing
         assert "no longer shared" in await refusal(call)
     owner.delete_virtual_node(meshName=MESH, virtualNodeName=NODE)
     owner.delete_mesh(meshName=MESH)

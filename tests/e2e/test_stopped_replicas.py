@@ -27,8 +27,6 @@ from tests.e2e import figures
 from tests.e2e.conftest import PINNED_ETCD, Connect
 from tests.poison import append_poison
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def stoppable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -68,13 +66,13 @@ def test_traffic_goes_on_while_every_replica_stands_before_a_record_that_nobody_
     stoppable: Cluster, canary: Canary, traffic: Traffic
 ) -> None:
     poison = asyncio.run(append_poison(Layout(stoppable.data_dir), canary.mesh))
-    eventually(lambda: none_ready(stoppable, "api", "projector"), 30.0, "every API server and projector stops")
+    eventually(lambda: none_ready(stoppable, "api", "projector"), what="every API server and projector stops")
     # The Envoy's own frontend dies as well: what takes over has the last good state, too.
     frontends = stoppable.processes("frontend")
     for frontend in frontends:
         stoppable.kill([frontend])
         stoppable.restart([frontend])
-        eventually(lambda: len(traffic.recent(40)) == 40, 10.0, "requests flow")
+        eventually(lambda: len(traffic.recent(40)) == 40, what="requests flow")
     stoppable.run("quarantine", str(poison.position), "--reason", "nobody can fold it", timeout_s=120.0)
     stoppable.wait_ready()
     canary.set_weights(Connect(stoppable)(), 0, 100)
@@ -107,7 +105,7 @@ def test_a_duty_holder_that_slept_through_its_lease_does_no_harm_when_it_wakes(
     stoppable: Cluster, canary: Canary, traffic: Traffic
 ) -> None:
     zones = stoppable.zones()
-    sleeper = eventually(lambda: shipper(stoppable, zones), 30.0, "somebody ships the log")
+    sleeper = eventually(lambda: shipper(stoppable, zones), what="somebody ships the log")
     assert sleeper is not None
     assert sleeper.pid is not None
     zones.remove(sleeper.zone)
@@ -124,7 +122,7 @@ def test_a_duty_holder_that_slept_through_its_lease_does_no_harm_when_it_wakes(
     finally:
         os.kill(sleeper.pid, signal.SIGCONT)
     client.create_virtual_router(meshName=canary.mesh, virtualRouterName="once-it-woke", spec={"listeners": []})
-    eventually(lambda: archived(stoppable, "once-it-woke"), 30.0, "the log is shipped on")
+    eventually(lambda: archived(stoppable, "once-it-woke"), what="the log is shipped on")
     stoppable.wait_ready()
     still = shipper(stoppable, stoppable.zones())
     assert still is not None

@@ -111,7 +111,7 @@ def test_every_etcd_member_and_disk_gone_at_once(doomed: Cluster, tmp_path: Path
             with Traffic("127.0.0.1", canary.gateway_port, rate_per_s=50) as traffic:
                 for writer in writers:
                     writer.start()
-                eventually(lambda: len(acknowledged(writers[0].snapshot())) >= 12, 20.0, "writes go on")
+                eventually(lambda: len(acknowledged(writers[0].snapshot())) >= 12, what="writes go on")
                 lost_s = lose_every_etcd(doomed)
                 runner.run("lost-cluster", doomed.data_dir, timeout_s=240)
                 report = report_of(doomed)

@@ -41,7 +41,7 @@ class Twin:
 
     def wait_live(self) -> None:
         self._envoy.wait_live()
-        eventually(lambda: not ask_many("127.0.0.1", self.port, 1).failed, 10.0, f"an answer through {self.mode}")
+        eventually(lambda: not ask_many("127.0.0.1", self.port, 1).failed, what=f"an answer through {self.mode}")
 
     def only_v2(self) -> bool:
         return ask_many("127.0.0.1", self.port, 20).counts() == {"v2": 20}
@@ -105,8 +105,8 @@ def test_both_have_the_same_config_at_first_and_after_a_change(
 
     canary.set_weights(connect(), 0, 100)
     for twin in (delta, sotw):
-        eventually(twin.only_v2, 10.0, f"the change through {twin.mode}")
-    eventually(lambda: delta.resources() == sotw.resources() != before, 10.0, "one new config in both")
+        eventually(twin.only_v2, what=f"the change through {twin.mode}")
+    eventually(lambda: delta.resources() == sotw.resources() != before, what="one new config in both")
 
 
 def test_they_really_speak_two_protocols(twins: tuple[Canary, list[Twin]]) -> None:

@@ -27,6 +27,7 @@ from eventlog.driver import (
 from eventlog.frames import encode_frame
 from eventlog.records import HeadRef, genesis_head
 from mesh.position import Position
+from tests.conditions import PATIENCE_S
 
 Drivers = Callable[[], LogDriver]
 Compact = Callable[[], Awaitable[None]]
@@ -61,7 +62,7 @@ async def commit(driver: LogDriver, expected: HeadRef, *stored: bytes) -> HeadRe
 async def take(driver: LogDriver, from_revision: int, count: int) -> list[WatchBatch]:
     """The next `count` changes (signs of life left out)."""
     taken: list[WatchBatch] = []
-    async with asyncio.timeout(20), aclosing(driver.watch(from_revision)) as changes:
+    async with asyncio.timeout(PATIENCE_S), aclosing(driver.watch(from_revision)) as changes:
         async for change in changes:
             if change.frames or change.head or change.head_deleted:
                 taken.append(change)

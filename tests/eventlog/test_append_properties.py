@@ -131,7 +131,7 @@ async def scenario(faults: list[Fault], yields: list[int], callers: int) -> tupl
     return Counter(record.request_id for record in records), answered, log
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(FAULTS, YIELDS, st.integers(1, 5))
 def test_each_token_is_appended_once(faults: list[Fault], yields: list[int], callers: int) -> None:
     async def run() -> None:

@@ -61,7 +61,7 @@ def sealed(data: Any, seed: str = "s") -> tuple[Record, dict[str, bytes]]:
     return record_of(None)._replace(blob=blob.ref), dict(blob.parts)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.dictionaries(st.text(max_size=9), st.recursive(st.integers() | st.text() | st.none(), st.lists, max_leaves=9))
 )

@@ -59,7 +59,7 @@ class Server:
                 if record.request_id == name:
                     return record.position.position
             if head is None:
-                await await_until(lambda: self.head is not None, 20, "a head")
+                await await_until(lambda: self.head is not None, what="a head")
                 continue
             try:
                 new = new_record()._replace(request_id=name)
@@ -69,7 +69,7 @@ class Server:
             if isinstance(done, Appended):
                 return done.records[0].position.position
             reached = done.head.head.position
-            await await_until(lambda at=reached: len(self.records) >= at, 20, "the fold catching up")  # type: ignore[misc]
+            await await_until(lambda at=reached: len(self.records) >= at, what="the fold catching up")  # type: ignore[misc]
 
     async def close(self) -> None:
         self.following.cancel()
@@ -88,14 +88,16 @@ async def test_calls_through_killed_members_are_in_the_log_once(cluster: EtcdClu
 
     working = [asyncio.ensure_future(callers(server, number)) for number, server in enumerate(servers)]
     for victim in ("leader", "follower"):
-        await await_until(lambda: len(servers[0].records) > 10, 30, "some calls answered")
+        await await_until(lambda: len(servers[0].records) > 10, what="some calls answered")
         leader = await asyncio.to_thread(cluster.leader)
         index = leader if victim == "leader" else (leader + 1) % 3
         cluster.kill(index)
         await asyncio.to_thread(cluster.start, index)
     answers = await asyncio.gather(*working)
     total = CALLS // 2 * 3 + CALLS // 2
-    await await_until(lambda: all(len(server.records) == total for server in servers), 20, "every follower at the head")
+    await await_until(
+        lambda: all(len(server.records) == total for server in servers), what="every follower at the head"
+    )
 
     assert not any(server.following.done() for server in servers)
     assert servers[0].records == servers[1].records == servers[2].records

@@ -15,6 +15,7 @@ from eventlog.keys.wrapping import draw_data_key, wrap_data_key
 from eventlog.records import Head, KeyClass, Record, encode_head, genesis_head
 from mesh.errors import Damaged, IntegrityError, MissingKey, TimelineMoved, WrongKey
 from mesh.position import Position
+from tests.conditions import PATIENCE_S
 from tests.eventlog.logs import (
     BOTH,
     CONFIG_ONLY,
@@ -57,14 +58,14 @@ class Following:
         self._grew.set()
 
     async def until(self, count: int) -> list[str]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while len(self.seen) < count and self.failure is None:
                 self._grew.clear()
                 await self._grew.wait()
         return [record.request_id for record in self.seen]
 
     async def until_ended(self) -> BaseException:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await self._task
         assert self.failure is not None
         return self.failure

@@ -39,7 +39,7 @@ def stored_records(found: list[StoredFrame]) -> list[bytes]:
     return [record for frame in found for record in decode_frame(frame.value, frame.last)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_whatever_is_trimmed_and_archived_the_records_are_those_that_were_written(data: st.DataObject) -> None:
     async def scenario() -> None:
@@ -65,7 +65,7 @@ def test_whatever_is_trimmed_and_archived_the_records_are_those_that_were_writte
     asyncio.run(scenario())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_over_restores_the_timeline_is_what_each_epoch_was_based_on(data: st.DataObject) -> None:
     async def scenario() -> None:

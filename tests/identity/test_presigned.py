@@ -18,7 +18,7 @@ from tests.identity.test_sigv4 import lookup, refusal
 values = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(query=st.dictionaries(values, values, max_size=4))
 def test_what_botocore_presigns_is_verified_and_the_call_is_what_it_was(query: dict[str, str]) -> None:
     said = "&".join(f"{quote(name, safe='-._~')}={quote(value, safe='-._~')}" for name, value in query.items())

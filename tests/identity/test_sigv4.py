@@ -32,7 +32,7 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_siz
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     segments=st.lists(names, min_size=1, max_size=5),
     query=st.lists(st.tuples(names, st.text(st.characters(codec="utf-8"), max_size=8)), max_size=4),

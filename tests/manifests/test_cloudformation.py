@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.session import Session
 from botocore.validate import ParamValidator
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests import cloudformation
@@ -563,7 +563,7 @@ RESOURCE = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(
     template=st.fixed_dictionaries(
         {"Resources": st.dictionaries(st.sampled_from("ABC"), RESOURCE, min_size=1) | ANYTHING},
@@ -618,7 +618,7 @@ def in_cloudformation(value: Any, as_text: bool) -> Any:
     return str(value).lower() if as_text and isinstance(value, int) else value
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8)
 @given(data=st.data(), as_text=st.booleans())
 @pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind is not MESH], ids=lambda kind: kind.name)
 def test_every_property_of_the_model_arrives(kind: Any, data: st.DataObject, as_text: bool) -> None:

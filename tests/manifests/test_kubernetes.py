@@ -7,7 +7,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.document import Desired, Manifest, Reading
@@ -432,7 +432,6 @@ _OBJECTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(_OBJECTS, max_size=4))
 def test_any_objects_are_read_or_told(objects: list[dict[str, Any]]) -> None:
     found = read([Document(value, "f", 1) for value in objects], Reading(ACCOUNT, "r", mesh="m", live={}))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.comparison import same_spec
@@ -406,7 +406,6 @@ def _meshes(draw: st.DrawFn) -> Specs:
     return specs
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(before=_meshes(), after=_meshes(), shuffle=st.randoms(use_true_random=False))
 def test_any_mesh_becomes_any_other(before: Specs, after: Specs, shuffle: Any) -> None:
     wanted = desired(after)

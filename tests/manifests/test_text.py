@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.text import UnreadableError, documents, line_of, repeated_key
@@ -102,13 +102,11 @@ _JSON = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text(), _JSON, max_size=4) | st.lists(_JSON, max_size=4))
 def test_json_is_read_as_the_standard_reader_reads_it(value: object) -> None:
     assert [document.value for document in documents(json.dumps(value, indent=1), "f")] == [value]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

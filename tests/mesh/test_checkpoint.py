@@ -100,7 +100,7 @@ def history(seed: int, steps: int) -> World:
     return world
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32))
 def test_folding_all_equals_folding_a_checkpoint_and_the_tail_at_every_cut(
     seed: int, monkeypatch: pytest.MonkeyPatch
@@ -117,7 +117,7 @@ def test_folding_all_equals_folding_a_checkpoint_and_the_tail_at_every_cut(
         assert_same(opened, world.state)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32))
 def test_a_checkpoint_of_a_checkpoint_is_the_same_document(seed: int) -> None:
     state = history(seed, 30).state

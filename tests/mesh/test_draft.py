@@ -91,7 +91,7 @@ def cuts(events: list[Event], states: list[State]) -> Iterator[tuple[State, list
             yield states[start], events[start:end], states[end]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(script=steps, slow=st.booleans())
 def test_a_bulk_fold_is_the_fold_at_every_cut(script: list[Step], slow: bool, small_windows: None) -> None:
     world = history(script)
@@ -125,7 +125,7 @@ JUNK: tuple[Any, ...] = (None, 7, "x", [], {}, {"a": 1}, [["x"]], 1.5, {"weighte
 """JSON-like, as the data of every record that opens."""
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(script=steps, data=st.data())
 def test_what_one_fold_refuses_the_other_refuses_and_leaves_no_trace(script: list[Step], data: st.DataObject) -> None:
     events = [plain(event) for event in history(script).events]

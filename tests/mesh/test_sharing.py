@@ -387,7 +387,7 @@ def attempt(world: World, command: Command, account: str) -> tuple[tuple[NewEven
 
 
 @given(st.lists(st.tuples(st.sampled_from(COMMANDS), st.sampled_from((OWNER, CONSUMER, STRANGER))), max_size=40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_nothing_that_anybody_tries_reaches_what_is_not_theirs(tried: list[tuple[Command, str]]) -> None:
     world = World()
     world.create(MESH, {})

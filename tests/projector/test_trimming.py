@@ -27,6 +27,7 @@ from projector.replica import Replica
 from projector.reproduction import Reproduction
 from projector.trimming import Facts, TrimDuty, trim_target
 from runtime.settings import DutySettings
+from tests.conditions import PATIENCE_S
 from tests.mesh.worlds import key, node_spec
 from tests.projector.logs import BOTH, CLOCK, ENTROPY, MemoryLog
 
@@ -207,7 +208,7 @@ async def test_the_duty_makes_them_as_the_log_grows_and_deletes_old_ones(cluster
     task = asyncio.ensure_future(duty.work(cluster.log.store.grant("checkpoint")))
     try:
         seen: set[Position] = set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while len(seen) < 5:
                 await cluster.write(5)
                 before = seen.copy()

@@ -14,7 +14,7 @@ from tests.cli.test_local_cluster import Commands
 from tests.conditions import eventually
 from tests.runbooks import runner
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 LISTENER = {"portMapping": {"port": 8080, "protocol": "http"}}
 ROUTE = {"meshName": "shop", "virtualRouterName": "cart", "routeName": "all"}
@@ -92,4 +92,4 @@ def test_what_changed_who_changed_it_put_it_back(cluster: Commands) -> None:
     assert names == ["cart"]
     with pytest.raises(bob.exceptions.ClientError, match="is disabled"):
         bob.list_meshes()
-    eventually(lambda: cluster.data("status")["ready"], 20, "the cluster is well")
+    eventually(lambda: cluster.data("status")["ready"], what="the cluster is well")

@@ -16,7 +16,7 @@ from tests.conditions import eventually
 from tests.poison import append_poison
 from tests.runbooks import runner
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 NODE = {
     "listeners": [{"portMapping": {"port": 8080, "protocol": "http"}}],

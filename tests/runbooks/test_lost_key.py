@@ -23,7 +23,7 @@ from tests.conditions import eventually
 from tests.etcd_cluster import etcd_binary
 from tests.runbooks import runner
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture

@@ -89,15 +89,15 @@ def test_a_lost_member_is_replaced_while_writes_go_on(cluster: Commands) -> None
     client.create_mesh(meshName="kept")
     lost = rows(cluster, "etcd")["z1"]
     with Writes(client) as writes:
-        eventually(lambda: len(writes.done) > 20, 30, "writes")
+        eventually(lambda: len(writes.done) > 20, what="writes")
         os.kill(lost["pid"], signal.SIGKILL)
         shutil.rmtree(cluster.data_dir / "zones" / "z1" / "etcd" / "state")
         lost_s = time.monotonic()
-        eventually(lambda: writes.since(lost_s + 3.0) > 10, 30, "writes without the member")
+        eventually(lambda: writes.since(lost_s + 3.0) > 10, what="writes without the member")
         quiet_s = time.monotonic()
         runner.run("lost-member", cluster.data_dir, {"ZONE": "z1"}, timeout_s=200)
         whole_s = time.monotonic()
-        eventually(lambda: writes.since(whole_s) > 20, 30, "writes with the new member")
+        eventually(lambda: writes.since(whole_s) > 20, what="writes with the new member")
     assert [failure for at_s, failure in writes.failed if at_s > quiet_s] == []
     listed = cluster.data("etcd", "members")
     assert [(row["zone"], row["name"], row["kind"]) for row in listed] == [

@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.position import Position
@@ -173,7 +173,7 @@ def play(mode: str, worlds_to_come: list[str], choices: list[int]) -> Network:
 
 
 @pytest.mark.parametrize("mode", ["sotw", "delta"])
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=EXAMPLES)
 @given(st.lists(worlds(), min_size=1, max_size=5), worlds(bad=False), st.lists(st.integers(0, 255), max_size=150))
 def test_the_proxy_ends_with_the_last_state_and_never_lacks_what_it_uses(
     mode: str, worlds_to_come: list[str], last: str, choices: list[int]

@@ -16,7 +16,7 @@ from mesh.position import Position
 from projector.snapshot import XdsResource
 from runtime.ports import free_port
 from runtime.tls import server_credentials
-from tests.conditions import await_until
+from tests.conditions import PATIENCE_S, await_until
 from tests.xds.envoys import cluster, endpoints, envoy, listener, resource_set, route, traffic, upstream
 from tests.xds.feeds import Running, serving
 from xds.freshness import NodeMemory
@@ -147,7 +147,7 @@ async def test_a_changed_cluster_with_unchanged_endpoints_and_a_changed_listener
         await it.settled(it.put(*it.world()))
         await asyncio.to_thread(it.proxy.wait_live, it.port)
         async with traffic(it.port) as load:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE_S):
                 await it.settled(it.put(*it.world(timeout_ms=2000)))
             await it.assert_nothing_refused_nor_warming()
             changed = [*it.world(timeout_ms=2000)[:2], listener("in", it.port, "routes", "other"), it.world()[3]]

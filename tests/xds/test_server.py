@@ -14,7 +14,7 @@ from cryptography import x509
 from identity.node_id import NodeId
 from mesh.position import Position
 from runtime.clock import SystemClock
-from tests.conditions import await_until
+from tests.conditions import PATIENCE_S, await_until
 from tests.xds.feeds import TRUST_DOMAIN, FakeFeed, Root, Running, serving
 from tests.xds.transcripts import LONG, NODE, NODE_TEXT, snapshot
 from xds.admission import Admission
@@ -61,7 +61,7 @@ def first(kind: str, node: str = NODE_TEXT) -> DiscoveryRequest:
 
 
 async def read(call: Any) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         return await call.read()
 
 
@@ -271,7 +271,7 @@ async def test_a_proxy_that_takes_no_bytes_is_cut_off_and_others_are_served(tmp_
             await await_until(lambda: len(frontend.server.proxies) == 1)
             await other.write(first("lds"))
             assert [item.value for item in (await read(other)).resources] == [b"L=1"]
-            await await_until(lambda: [proxy.mode for proxy in frontend.server.proxies] == ["sotw"], timeout_s=20)
+            await await_until(lambda: [proxy.mode for proxy in frontend.server.proxies] == ["sotw"])
             await other.done_writing()
             assert await other.code() == grpc.StatusCode.OK
         assert frontend.count("meshlog_xds_streams_closed_total", mode="sotw", code="DEADLINE_EXCEEDED") == 1
@@ -286,7 +286,7 @@ async def test_a_connection_comes_to_its_age_and_the_proxy_may_dial_again(tmp_pa
                 call = sotw(channel)
                 await call.write(first("cds"))
                 assert len((await read(call)).resources) == 2
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(PATIENCE_S):
                     assert await call.code() == grpc.StatusCode.UNAVAILABLE
         await await_until(lambda: len(frontend.server.proxies) == 0)
         assert frontend.feed.watches == 0

@@ -15,7 +15,7 @@ from identity.proxy_wire import Granted, Presented, Refused
 from mesh.errors import Unavailable
 from runtime.clock import SystemClock
 from runtime.limits import UNVERIFIED_SOURCE_BURST
-from tests.conditions import await_until
+from tests.conditions import PATIENCE_S, await_until
 from tests.xds.feeds import Running, serving
 from tests.xds.test_server import delta, first, read, sotw
 from tests.xds.transcripts import LONG, NODE, NODE_TEXT, snapshot
@@ -84,7 +84,7 @@ async def settled(call: Any) -> None:
 
 
 async def ended(call: Any) -> tuple[grpc.StatusCode, str]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         return await call.code(), await call.details()
 
 
@@ -231,7 +231,7 @@ async def test_who_opens_no_stream_is_not_kept(tmp_path: Path, gate: FakeGate) -
     async with serving(tmp_path, signing=Signing(gate, ("frontend.meshlog",)), options=options) as frontend:
         async with frontend.certificates.channel(frontend.server.signed_port, anonymous=True) as channel:
             await channel.channel_ready()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
     assert dict(server_options())[IDLE] > 1000
 

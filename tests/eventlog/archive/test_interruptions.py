@@ -133,7 +133,7 @@ def test_a_read_that_fails_or_dies_changes_nothing() -> None:
     asyncio.run(scenario())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(fates=st.lists(st.sampled_from([Fate.WELL] * 6 + list(Fate)), min_size=100, max_size=100))
 def test_interrupted_again_and_again_nothing_is_lost_or_doubled(fates: list[Fate]) -> None:
     async def scenario() -> None:

@@ -21,7 +21,7 @@ from tests.eventlog.archive.archives import Archived, make_archived
 from tests.eventlog.logs import BOTH
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=7), limit=st.integers(1, 3))
 def test_page_by_page_every_frame_is_proven_once_and_whole(sizes: list[int], limit: int) -> None:
     async def scenario() -> None:

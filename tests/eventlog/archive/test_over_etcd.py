@@ -90,7 +90,7 @@ async def test_a_busy_log_is_archived_within_a_second_over_a_hand_over(
 
     async def archived_in(at: Head) -> float:
         began_s = clock.monotonic_s()
-        await await_until(lambda: at.at in [archiver.status.position for archiver, _ in servers], 20.0, f"{at.at}")
+        await await_until(lambda: at.at in [archiver.status.position for archiver, _ in servers], what=f"{at.at}")
         return clock.monotonic_s() - began_s
 
     servers = [server("api-1")]

@@ -122,7 +122,7 @@ def test_what_went_is_named_as_gone() -> None:
     asyncio.run(scenario())
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_an_interrupted_retention_leaves_a_readable_archive(data: st.DataObject) -> None:
     async def scenario() -> None:

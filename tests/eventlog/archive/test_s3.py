@@ -71,7 +71,7 @@ async def ship(archived: Archived, store: ObjectStore, rounds: int) -> None:
             await archived.append(records=1 + number % 3)
             if number == 3:
                 await archived.checkpoint()
-            await await_until(lambda: is_marked(archived), 60.0, "the archive's mark in etcd")
+            await await_until(lambda: is_marked(archived), what="the archive's mark in etcd")
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):

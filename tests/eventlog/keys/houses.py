@@ -165,7 +165,7 @@ def moto_server(log: Path) -> Iterator[str]:
     argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with log.open("wb") as output, subprocess.Popen(argv, stdout=output, stderr=output) as process:
         try:
-            eventually(lambda: _answers(port, process), 30, "moto's server")
+            eventually(lambda: _answers(port, process), what="moto's server")
             yield f"http://127.0.0.1:{port}"
         finally:
             process.kill()
@@ -184,7 +184,7 @@ def transit_binary(program: str, log: Path) -> Iterator[str]:
     environ = {"TRANSIT_TOKEN": TOKEN, "TRANSIT_LISTEN": f"127.0.0.1:{port}"}
     with log.open("wb") as output, subprocess.Popen([program], stdout=output, stderr=output, env=environ) as process:
         try:
-            eventually(lambda: _answers(port, process), 30, "the Transit engine")
+            eventually(lambda: _answers(port, process), what="the Transit engine")
             yield f"http://127.0.0.1:{port}"
         finally:
             process.kill()

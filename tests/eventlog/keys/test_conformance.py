@@ -10,6 +10,7 @@ from eventlog.keys.provider import ProviderGroup, WrappedKey
 from eventlog.keys.wrapping import draw_data_key, parse_wrapped, unwrap_data_key, wrap_data_key
 from eventlog.records import KeyClass
 from mesh.errors import Damaged, IntegrityError, MeshlogError, MissingKey, Unavailable
+from tests.conditions import PATIENCE_S
 from tests.eventlog.keys.houses import ENTROPY, FileHouse, House
 from tests.eventlog.logs import START_US
 
@@ -115,7 +116,7 @@ async def test_a_house_that_is_away_is_waited_for_and_said_so(house: House) -> N
     if away is None:  # a file is there or it is not
         return
     for call in (away.wrap(MATERIAL, CONTEXT), away.unwrap(wrapped, CONTEXT)):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(Unavailable, match="try again") as refused:
                 await call
         assert "class 'config'" in refused.value.message

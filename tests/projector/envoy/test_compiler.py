@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from identity.node_id import NodeId
@@ -277,7 +277,7 @@ def changes() -> st.SearchStrategy[tuple[Any, dict[str, Any]]]:
     )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(st.lists(changes(), min_size=1, max_size=15))
 def test_after_any_changes_the_memo_tells_what_a_fresh_compiler_tells_and_nobody_is_forgotten(
     made: list[tuple[Any, dict[str, Any]]],

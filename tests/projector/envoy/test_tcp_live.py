@@ -146,7 +146,7 @@ def test_a_tcp_listener_hands_the_application_its_connections_and_no_more_than_i
         log.create(key("virtualNode", "db"), node(listener(app, "tcp", **limits), host="db.internal"))
         with running(namespace, compiled(log, node_id("db")), tmp_path):
             port = namespace.expose(app, SERVICE)
-            first = eventually(lambda: taken(port), 20.0, "the application's greeting")
+            first = eventually(lambda: taken(port), what="the application's greeting")
             assert first is not None
             with first:
                 assert greeting(port) == "", "a second connection at once is over the limit"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from projector.feed.confirms import Confirms
@@ -87,7 +87,6 @@ def test_questions_under_way_are_bounded(confirms: Confirms) -> None:
     assert asked <= FEED_CONFIRMS_MAX
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["call", "tick", "answer", "refuse", "change"]), max_size=60))
 def test_every_caller_is_answered_by_a_question_sent_after_he_called(steps: list[str]) -> None:
     confirms, now_s = Confirms(), 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from projector.feed.failover import Dial, Drop, Failover, FailoverAction, Prepare, Promote
@@ -251,7 +251,6 @@ def test_what_is_said_of_a_link_that_is_gone_is_not_heard() -> None:
 EVENTS = st.sampled_from(["kill", "start", "deafen", "hear", "age", "freshen", "wait"])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(EVENTS, st.sampled_from(["h:1", "e:1", "w:1"])), max_size=25))
 def test_as_soon_as_one_projector_is_well_it_is_found(events: list[tuple[str, str]]) -> None:
     sky = Sky()

@@ -230,7 +230,7 @@ async def test_a_frontend_goes_home_without_a_gap() -> None:
         await await_until(lambda: c.listening in ("b", "c"))
         await c.projectors["a"].start()
         away = c.projectors[c.listening or ""]
-        await await_until(lambda: c.listening == "a", timeout_s=60.0)
+        await await_until(lambda: c.listening == "a")
         await await_until(lambda: not away.registry.connected)
         assert c.projectors["a"].registry.connected == {"frontend-a": "a"}
         assert len(ear.updates) == 1
@@ -242,7 +242,7 @@ async def test_a_stale_projector_is_left_for_a_fresh_one() -> None:
         c.client.watch(CART, ear)
         await await_until(lambda: c.listening == "a")
         c.sources["a"].confirmed_age_s = 60.0
-        await await_until(lambda: c.listening in ("b", "c"), timeout_s=60.0)
+        await await_until(lambda: c.listening in ("b", "c"))
         assert len(ear.updates) == 1
         assert c.client.age_s < 60.0
 

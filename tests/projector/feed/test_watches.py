@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from projector.feed.following import View
@@ -101,7 +101,6 @@ def test_a_listener_that_fails_does_not_cost_the_others_their_news(watches: Watc
     assert ear.heard == [(3, {"x": "x="})]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 20), st.sampled_from(["", "a", "b", "gone"])), max_size=30))
 def test_positions_never_go_back_and_content_follows(offers: list[tuple[int, str]]) -> None:
     watches, ear = Watches(), Ear()

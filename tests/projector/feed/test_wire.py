@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from identity.node_id import NodeId
@@ -57,19 +57,16 @@ projector_frames = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(frontend_frames)
 def test_what_a_frontend_writes_is_read_back(frame: FrontendHello) -> None:
     assert decode_from_frontend(encode(frame)) == frame
 
 
-@settings(deadline=None)
 @given(projector_frames)
 def test_what_a_projector_writes_is_read_back(frame: ProjectorHello) -> None:
     assert decode_from_projector(encode(frame)) == frame
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_refused_and_nothing_else_happens(packed: bytes) -> None:
     for decode in (decode_from_frontend, decode_from_projector):
@@ -77,7 +74,6 @@ def test_arbitrary_bytes_are_refused_and_nothing_else_happens(packed: bytes) -> 
             decode(packed)
 
 
-@settings(deadline=None)
 @given(frontend_frames, st.data())
 def test_a_damaged_frame_is_read_or_refused(frame: FrontendHello, data: st.DataObject) -> None:
     packed = bytearray(encode(frame))
