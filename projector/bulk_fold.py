@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Generic
 
 from eventlog.records import Record
-from mesh.draft import Draft
 from mesh.errors import TimelineMoved
 from mesh.events import Event, Token
+from mesh.fold import Drafted, Fold, S
 from mesh.position import Position
-from mesh.state import State
 from runtime.collector import CollectionPause
 from runtime.limits import FOLD_EVENTS_TOLD, FREEZE_FROM_ITEMS
 
@@ -35,11 +35,12 @@ def event_of(record: Record) -> Event:
     )
 
 
-class BulkFold:
+class BulkFold(Generic[S]):
     """One draft at a time. `going` from `begin` to `end`."""
 
-    def __init__(self) -> None:
-        self._draft: Draft | None = None
+    def __init__(self, fold: Fold[S]) -> None:
+        self._fold = fold
+        self._draft: Drafted[S] | None = None
         self._last: deque[Record] = deque(maxlen=FOLD_EVENTS_TOLD)
         self._pause = CollectionPause()
 
@@ -47,9 +48,9 @@ class BulkFold:
     def going(self) -> bool:
         return self._draft is not None
 
-    def begin(self, base: State) -> None:
+    def begin(self, base: S) -> None:
         """Fold onto `base`, whatever went on before."""
-        self._draft = Draft(base)
+        self._draft = self._fold.draft(base)
         self._last.clear()
         self._pause.begin()
 
@@ -70,13 +71,13 @@ class BulkFold:
         assert self._draft is not None  # noqa: S101 - begun
         return self._draft.position
 
-    def end(self) -> tuple[State, Sequence[Event]]:
+    def end(self) -> tuple[S, Sequence[Event]]:
         """The state, and the last of the events that led to it."""
         assert self._draft is not None  # noqa: S101 - begun
         state, events = self._draft.state(), [event_of(record) for record in self._last]
         self._draft = None
         self._last.clear()
-        self._pause.end(much=len(state.tokens) + len(state.resources) >= FREEZE_FROM_ITEMS)
+        self._pause.end(much=self._fold.items(state) >= FREEZE_FROM_ITEMS)
         return state, events
 
     def stop(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol
 
 import structlog
 
@@ -27,10 +27,9 @@ from eventlog.driver import Fence, LogDriver
 from eventlog.keys.keyring import Keyring
 from eventlog.records import Head, HeadRef, KeyClass
 from eventlog.signing import signing_key
-from mesh.checkpoint import to_documents
 from mesh.errors import Damaged
+from mesh.fold import Fold, S, S_co
 from mesh.position import ORIGIN, Position
-from mesh.state import State, state_hash
 from runtime.clock import Clock, Entropy
 from runtime.limits import CHECKPOINT_GAP_S, CHECKPOINT_LOOK_S, CHECKPOINTS_KEPT
 from runtime.settings import DutySettings
@@ -38,11 +37,11 @@ from runtime.settings import DutySettings
 log = structlog.get_logger(__name__)
 
 
-class Folded(Protocol):
+class Folded(Protocol[S_co]):
     """What is used of `projector.replica.Replica`."""
 
     @property
-    def state(self) -> State: ...
+    def state(self) -> S_co: ...
 
     @property
     def head_ref(self) -> HeadRef: ...
@@ -75,12 +74,13 @@ def is_due(last: LastCheckpoint, position: Position, now_us: int, settings: Duty
     return many or (since_s >= settings.checkpoint_every_s and last.made_us > 0)
 
 
-class CheckpointDuty:
+class CheckpointDuty(Generic[S]):
     """Makes checkpoints of one replica's state. `work` is for `cluster.duties.run_duty`."""
 
     def __init__(
         self,
-        replica: Folded,
+        fold: Fold[S],
+        replica: Folded[S],
         driver: LogDriver,
         keyring: Keyring,
         settings: DutySettings,
@@ -89,6 +89,7 @@ class CheckpointDuty:
         clock: Clock,
         entropy: Entropy,
     ) -> None:
+        self._fold = fold
         self._replica, self._driver, self._keyring, self._settings = replica, driver, keyring, settings
         self._member_id, self._clock, self._entropy = member_id, clock, entropy
 
@@ -104,17 +105,17 @@ class CheckpointDuty:
                 await self.tidy(fence)
             await self._clock.sleep(CHECKPOINT_LOOK_S)
 
-    async def make(self, state: State, head: Head, fence: Fence) -> None:
+    async def make(self, state: S, head: Head, fence: Fence) -> None:
         """Seal and store `state`, which is the fold up to `head`."""
         signer = await signing_key(self._driver, self._keyring, head.log_id, self._clock, self._entropy)
         config, secrets = await self._keyring.sealing_keys(head.log_id, KeyClass.SECRETS)
         assert secrets is not None  # noqa: S101 - asked for
-        place = CheckpointPlace(head, state.position, state.time_us, state.level, state_hash(state))
+        place = CheckpointPlace(head, state.position, state.time_us, state.level, self._fold.state_hash(state))
         now_us = self._clock.now_us()
         # Seconds for a large state; it is immutable, so a thread may look at it.
         sealed = await asyncio.to_thread(
             lambda: seal_checkpoint(
-                to_documents(state),
+                self._fold.to_documents(state),
                 place,
                 (config, secrets),
                 signer,

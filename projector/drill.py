@@ -11,7 +11,7 @@ import datetime
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge
@@ -23,7 +23,7 @@ from eventlog.fenced import write_fenced
 from eventlog.keys.provider import KeyProvider
 from eventlog.records import KeyClass
 from mesh.errors import Damaged, MeshlogError, Unavailable
-from mesh.state import State, state_hash
+from mesh.fold import Fold, S, S_co
 from projector.refold import open_archive, refold
 from runtime.clock import Clock
 from runtime.limits import (
@@ -54,11 +54,11 @@ class DrillResult:
     by: str
 
 
-class Folded(Protocol):
+class Folded(Protocol[S_co]):
     """What a drill needs of `projector.replica.Replica`."""
 
     @property
-    def state(self) -> State: ...
+    def state(self) -> S_co: ...
 
     @property
     def ready(self) -> bool: ...
@@ -111,20 +111,22 @@ def due_in_s(last: DrillResult | None, now_us: int, interval_s: float) -> float:
     return max(0.0, last.time_us / 1e6 + after_s - now_us / 1e6)
 
 
-class Drill:
+class Drill(Generic[S]):
     """`run` is a duty's work."""
 
     def __init__(
         self,
+        fold: Fold[S],
         store: ObjectStore,
         providers: Mapping[KeyClass, KeyProvider],
         driver: LogDriver,
-        replica: Folded,
+        replica: Folded[S],
         clock: Clock,
         *,
         holder_id: str,
         interval_s: float,
     ) -> None:
+        self._fold = fold
         self._store = store
         self._providers = providers
         self._driver = driver
@@ -160,11 +162,11 @@ class Drill:
             reason=reason,
             records=records,
             seconds=round(self._clock.monotonic_s() - begun_s, 3),
-            state_hash=state_hash(state),
+            state_hash=self._fold.state_hash(state),
             by=self._holder_id,
         )
 
-    async def _compare(self, state: State) -> int:
+    async def _compare(self, state: S) -> int:
         await self._archive_reaches(state)
         archive = await open_archive(self._store, self._providers)
         slice_s = self._clock.monotonic_s()
@@ -175,16 +177,15 @@ class Drill:
                 await self._clock.sleep(self._clock.monotonic_s() - slice_s)
                 slice_s = self._clock.monotonic_s()
 
-        folded = await refold(archive, state.position, from_nothing=True, breathe=breathe)
-        same = state_hash(folded.state) == state_hash(state) and folded.state.access_keys == state.access_keys
-        if not same:
+        folded = await refold(self._fold, archive, state.position, from_nothing=True, breathe=breathe)
+        if not self._fold.same(folded.state, state):
             raise Damaged(
                 f"The archive in {self._store.place} folds to another state than the log's own at {state.position}: "
                 "do not trust it; run `meshlog backup verify` and `meshlog fsck`"
             )
         return folded.records
 
-    async def _archive_reaches(self, state: State) -> None:
+    async def _archive_reaches(self, state: S) -> None:
         deadline_s = self._clock.monotonic_s() + DRILL_ARCHIVE_WAIT_S
         while True:
             index = await ArchiveReader(self._store).load_if_any()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from eventlog.driver import LogDriver
 from eventlog.keys.keyring import Keyring
@@ -11,12 +11,13 @@ from eventlog.quarantine import Quarantined, read_stored
 from eventlog.records import Record
 from eventlog.sealing import open_record
 from mesh.errors import Conflict, IntegrityError, NotFound, NotReady
+from mesh.fold import S
 from mesh.position import Position
 from projector.replica import Replica
 from runtime.limits import EXAMINE_DEADLINE_S
 from runtime.supervise import Supervisor
 
-MakeReplica = Callable[[tuple[Quarantined, ...]], Replica]
+MakeReplica: TypeAlias = Callable[[tuple[Quarantined, ...]], Replica[S]]
 """A replica that takes these records as quarantined, whatever the log says."""
 
 
@@ -33,7 +34,7 @@ class Examined(NamedTuple):
     next: str | None
 
 
-async def examine(driver: LogDriver, keyring: Keyring, replica: MakeReplica, position: Position) -> Examined:
+async def examine(driver: LogDriver, keyring: Keyring, replica: MakeReplica[S], position: Position) -> Examined:
     """Look at the record at `position`. NotFound, Conflict (it is quarantined already, or another one stops the
     fold), NoQuorum."""
     head = await driver.read_head()
@@ -57,7 +58,7 @@ async def examine(driver: LogDriver, keyring: Keyring, replica: MakeReplica, pos
     return Examined(named, record, stops, await _fold(replica((named,))))
 
 
-async def _fold(replica: Replica) -> str | None:
+async def _fold(replica: Replica[S]) -> str | None:
     """Fold up to the head; what stopped it, if anything did."""
     async with Supervisor() as tasks:
         tasks.start(replica.run(), "replica")

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 from eventlog.archive.index import ArchiveIndex
 from eventlog.archive.manifest import CheckpointRef, EpochClaim, claim_name
@@ -30,11 +30,9 @@ from eventlog.quarantine import Quarantined, quarantined_by, stand_in
 from eventlog.records import Head, KeyClass, Record
 from eventlog.sealing import open_envelope, open_record
 from eventlog.signing import known_signers
-from mesh.checkpoint import from_documents
-from mesh.draft import Draft
 from mesh.errors import Damaged, IntegrityError, NotFound, Poison
+from mesh.fold import Drafted, Fold, S, Timed
 from mesh.position import Position
-from mesh.state import State, state_hash
 from projector.beginning import TakenOut
 
 Progress = Callable[[int, int], None]
@@ -59,10 +57,10 @@ class OpenArchive:
         return self.reader.index
 
 
-class Refolded(NamedTuple):
+class Refolded(NamedTuple, Generic[S]):
     """A state from the archive, the point of the log that it is the fold of, and how many records were folded."""
 
-    state: State
+    state: S
     head: Head
     records: int
 
@@ -91,20 +89,21 @@ async def open_archive(store: ObjectStore, providers: Mapping[KeyClass, KeyProvi
 
 
 async def refold(
+    log_fold: Fold[S],
     archive: OpenArchive,
     upto: Position,
     *,
     from_nothing: bool = False,
     progress: Progress | None = None,
     breathe: Breathe | None = None,
-) -> Refolded:
+) -> Refolded[S]:
     """The state after `upto`: from the newest checkpoint before it or, `from_nothing`, from all that is kept."""
     quarantined: dict[Position, Quarantined] = {}
     while True:
         base = archive.index.base.at if from_nothing else _before(upto, quarantined)
-        state, head = await beginning(archive, base)
+        state, head = await beginning(log_fold, archive, base)
         check_sound(head, quarantined)
-        draft, count, whole = Draft(state), 0, upto.position - head.position
+        draft, count, whole = log_fold.draft(state), 0, upto.position - head.position
         try:
             async with aclosing(read_records(archive, head, upto, quarantined)) as records:
                 async for record, reached in records:
@@ -128,7 +127,9 @@ def check_sound(head: Head, quarantined: Mapping[Position, Quarantined]) -> None
         raise Damaged(f"The archive begins at {head.at} with a state that the quarantined record {void.position} is in")
 
 
-async def fold(archive: OpenArchive, draft: Draft, record: Record, quarantined: dict[Position, Quarantined]) -> None:
+async def fold(
+    archive: OpenArchive, draft: Drafted[Timed], record: Record, quarantined: dict[Position, Quarantined]
+) -> None:
     """Fold a record as replicas do: poison that is quarantined anywhere in the archive is passed over.
 
     `quarantined` is what is known of, and grows. Raises Poison and TakenOut.
@@ -227,25 +228,25 @@ async def opened(archive: OpenArchive, chained: ChainedRecord, parts_of: PartsOf
     return await fetch(record, log_id, parts_of or archive.reader.blob_parts, archive.keyring)
 
 
-async def beginning(archive: OpenArchive, upto: Position) -> tuple[State, Head]:
+async def beginning(log_fold: Fold[S], archive: OpenArchive, upto: Position) -> tuple[S, Head]:
     """The newest checkpoint of a state at `upto` or before, or a log's beginning."""
     index = archive.index
     ref = await archive.reader.checkpoint_before(upto)
     if ref is not None:
-        return await open_state(archive, ref)
+        return await open_state(log_fold, archive, ref)
     if index.base.position:
         raise NotFound(
             f"The archive begins at {index.base.at} and has no checkpoint at {upto} or before: name a later moment"
         )
-    return State(), index.base
+    return log_fold.initial(), index.base
 
 
-async def open_state(archive: OpenArchive, ref: CheckpointRef) -> tuple[State, Head]:
+async def open_state(log_fold: Fold[S], archive: OpenArchive, ref: CheckpointRef) -> tuple[S, Head]:
     """An archived checkpoint's state, compared with the hash that its manifest signs, and where to go on after it."""
     manifest, parts = await archive.reader.checkpoint(ref)
     opened = open_checkpoint(manifest, partial(_part, parts), archive.keyring, known_signers(archive.keyring))
-    state = from_documents(opened.config, opened.secrets)
-    if opened.manifest.at.at != ref.at or state_hash(state) != opened.manifest.state_hash:
+    state = log_fold.from_documents(opened.config, opened.secrets)
+    if opened.manifest.at.at != ref.at or log_fold.state_hash(state) != opened.manifest.state_hash:
         raise Damaged(f"The archive's checkpoint at {ref.at} does not hold the state that its manifest names")
     return state, opened.manifest.at
 

@@ -1,4 +1,4 @@
-"""The one log follower: proven records in, the cluster's state out. API servers and projectors each run one.
+"""The one log follower: proven records in, the log's state out. API servers and projectors each run one for each log.
 
 It begins with a checkpoint, follows, turns records into events, folds them and tells who waits or listens. On an
 IntegrityError it halts: the last good state stays, nothing more is folded or confirmed, and `halted` says where and
@@ -15,7 +15,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import structlog
 
@@ -24,9 +24,8 @@ from eventlog.quarantine import RECORD_QUARANTINED, Quarantined, quarantined_by
 from eventlog.records import Head, HeadRef, Record
 from mesh.errors import IntegrityError, LogTrimmed, MeshlogError, NotReady, TimelineMoved, Unavailable
 from mesh.events import Event
-from mesh.evolve import evolve
+from mesh.fold import Fold, S
 from mesh.position import Position
-from mesh.state import State
 from projector.beginning import Begin, TakenOut, from_nothing, no_way_on
 from projector.bulk_fold import BulkFold, event_of
 from projector.replica_ports import FoldListener, HeadReader, LogFollower, are_all
@@ -40,30 +39,32 @@ log = structlog.get_logger(__name__)
 __all__ = ["FoldListener", "HeadReader", "LogFollower", "Replica", "are_all", "event_of"]
 
 
-class _Expected(NamedTuple):
+class _Expected(NamedTuple, Generic[S]):
     """What the fold of a frame will be, if it comes to be appended."""
 
     head: Head
-    base: State
+    base: S
     events: tuple[Event, ...]
-    after: State
+    after: S
 
 
-class Replica:
+class Replica(Generic[S]):
     """The fold of one log, in memory. `run` belongs under the role's Supervisor, the rest in the same loop."""
 
     def __init__(
         self,
+        fold: Fold[S],
         follower: LogFollower,
         confirmer: HeadReader,
         clock: Clock,
-        begin: Begin = from_nothing,
+        begin: Begin[S] | None = None,
         *,
         quarantined: Iterable[Quarantined] = (),
     ) -> None:
-        self._follower, self._confirmer, self._clock, self._begin = follower, confirmer, clock, begin
-        self._state = State()
-        self._bulk = BulkFold()
+        self._log_fold, self._follower, self._confirmer, self._clock = fold, follower, confirmer, clock
+        self._begin = begin or from_nothing(fold)
+        self._state = fold.initial()
+        self._bulk = BulkFold(fold)
         self._after: Head | None = None
         self._quarantined = {named.position: named for named in quarantined}
         self._passed_over: tuple[str, ...] = ()
@@ -72,13 +73,13 @@ class Replica:
         self._caught_up = False
         self._halted: str | None = None
         self._confirmed_begun_s = -math.inf
-        self._listeners: dict[int, FoldListener] = {}
+        self._listeners: dict[int, FoldListener[S]] = {}
         self._waiters = Waiters()
-        self._expected: _Expected | None = None
+        self._expected: _Expected[S] | None = None
         self._keys = itertools.count()
 
     @property
-    def state(self) -> State:
+    def state(self) -> S:
         """The fold so far. Immutable: keep it as long as you like."""
         return self._state
 
@@ -119,7 +120,7 @@ class Replica:
         """Seconds since the beginning of the newest quorum read whose head is folded; infinite before the first."""
         return self._clock.monotonic_s() - self._confirmed_begun_s
 
-    def subscribe(self, listener: FoldListener) -> Callable[[], None]:
+    def subscribe(self, listener: FoldListener[S]) -> Callable[[], None]:
         """Call `listener` after each fold; returns what ends that."""
         key = next(self._keys)
         self._listeners[key] = listener
@@ -153,7 +154,7 @@ class Replica:
             except (TakenOut, IntegrityError) as stopped:
                 trouble = stopped
 
-    def expect(self, head: Head, base: State, events: Sequence[Event], after: State) -> None:
+    def expect(self, head: Head, base: S, events: Sequence[Event], after: S) -> None:
         """Tell what a frame that is about to be appended will fold to: `events`, up to `head`, lead `base` to `after`.
 
         Whoever brings that frame, an own `advance` or the watch, is then spared the folding. The head's hash covers
@@ -345,7 +346,7 @@ class Replica:
                     raise TimelineMoved(f"the log goes from {state.position} to {record.position}: run `meshlog fsck`")
                 self._check_quarantine(record)
                 event = event_of(record)
-                state = evolve(state, event)
+                state = self._log_fold.evolve(state, event)
                 events.append(event)
             if head.head.at > state.position:
                 raise TimelineMoved(f"the log goes from {state.position} to {head.head.at}: run `meshlog fsck`")
@@ -367,7 +368,7 @@ class Replica:
             raise TimelineMoved(f"the log's head moved back from {known.head.at} to {head.at}: run `meshlog fsck`")
         self._check_same(head)
 
-    def _publish(self, before: State, events: Sequence[Event]) -> None:
+    def _publish(self, before: S, events: Sequence[Event]) -> None:
         for listener in list(self._listeners.values()):
             try:
                 listener(before, self._state, events)

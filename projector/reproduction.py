@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import structlog
 
@@ -17,8 +17,8 @@ from eventlog.checkpoints import list_checkpoints, manifest_name, parse_manifest
 from eventlog.driver import LogDriver
 from mesh.errors import Damaged, Unavailable
 from mesh.events import Event
+from mesh.fold import Fold, S
 from mesh.position import Position
-from mesh.state import State, state_hash
 from runtime.clock import Clock
 from runtime.limits import CHECKPOINTS_KEPT, REPRODUCE_LOOK_S, STATE_HASHES_KEPT
 
@@ -37,14 +37,17 @@ class Reproduced(NamedTuple):
         return f"{self.at}:{self.state_hash}"
 
 
-class Reproduction:
+class Reproduction(Generic[S]):
     """A fold listener (`replica.subscribe(reproduction.folded)`), and a task that looks for new checkpoints.
 
     `newest` goes into the members record, as `str(reproduction)`; `disagreement` says what differs, None while nothing
     does.
     """
 
-    def __init__(self, driver: LogDriver, signers: Signers, clock: Clock, kept: int = STATE_HASHES_KEPT) -> None:
+    def __init__(
+        self, fold: Fold[S], driver: LogDriver, signers: Signers, clock: Clock, kept: int = STATE_HASHES_KEPT
+    ) -> None:
+        self._fold = fold
         self._driver, self._signers, self._clock, self._kept = driver, signers, clock, kept
         self._hashes: OrderedDict[Position, str] = OrderedDict()
         self._looked_at = Position(0, 0)
@@ -54,9 +57,9 @@ class Reproduction:
     def __str__(self) -> str:
         return " ".join(map(str, self.newest))
 
-    def folded(self, before: State, after: State, events: Sequence[Event]) -> None:  # noqa: ARG002 - a listener's shape
+    def folded(self, before: S, after: S, events: Sequence[Event]) -> None:  # noqa: ARG002 - a listener's shape
         """Remember what the log's frames lead to: live, each fold is one frame."""
-        self._hashes[after.position] = state_hash(after)
+        self._hashes[after.position] = self._fold.state_hash(after)
         while len(self._hashes) > self._kept:
             self._hashes.popitem(last=False)
 

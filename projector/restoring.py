@@ -25,10 +25,9 @@ from eventlog.records import Head, HeadRef, KeyClass, NewRecord
 from eventlog.restore import Journal
 from eventlog.signing import SigningKey, signing_key
 from eventlog.writer import LogWriter
-from mesh.checkpoint import to_documents
 from mesh.errors import Conflict, Damaged, NoQuorum, OutcomeUnknown, Unavailable
 from mesh.events import LOG_RESTORED, NARROWING_TYPES, RESTRICTING_TYPES, SCHEMAS
-from mesh.state import State, state_hash
+from mesh.fold import Fold, S
 from runtime.clock import Clock, Entropy
 from runtime.limits import CHECKPOINT_TXN_PARTS, FOLLOW_RETRY_S, RESTORE_WRITE_S
 
@@ -60,7 +59,7 @@ class LogRestore:
                 f"{taken.base.at}: let that one finish, or move {name} away if it was given up before it wrote anything"
             )
 
-    async def write(self, driver: LogDriver, state: State, data_keys: Mapping[str, bytes]) -> None:
+    async def write(self, fold: Fold[S], driver: LogDriver, state: S, data_keys: Mapping[str, bytes]) -> None:
         """Write data keys, a checkpoint of `state` and, last and create-only, the head; nothing if the head is there.
 
         `data_keys`: wrapped, by id; empty: new ones are drawn. Conflict if the store holds another log; NoQuorum.
@@ -72,9 +71,9 @@ class LogRestore:
         signer = await signing_key(driver, keyring, head.log_id, clock, self.entropy)
         config, secrets = await keyring.sealing_keys(head.log_id, KeyClass.SECRETS)
         assert secrets is not None  # noqa: S101 - asked for
-        place = CheckpointPlace(head, state.position, state.time_us, state.level, state_hash(state))
+        place = CheckpointPlace(head, state.position, state.time_us, state.level, fold.state_hash(state))
         sealing = partial(seal_checkpoint, created_us=clock.now_us(), entropy=self.entropy)
-        sealed = await asyncio.to_thread(lambda: sealing(to_documents(state), place, (config, secrets), signer))
+        sealed = await asyncio.to_thread(lambda: sealing(fold.to_documents(state), place, (config, secrets), signer))
         names = [(part_name(head.at, number), part) for number, part in enumerate(sealed.parts.values())]
         for start in range(0, len(names), CHECKPOINT_TXN_PARTS):
             await _put(driver, dict(names[start : start + CHECKPOINT_TXN_PARTS]), clock)

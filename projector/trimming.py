@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import structlog
 
@@ -34,10 +34,9 @@ from eventlog.checkpoints import (
 from eventlog.driver import Fence, HeadMoved, LogDriver
 from eventlog.fenced import settled
 from eventlog.keys.keyring import Keyring
-from mesh.checkpoint import from_documents
 from mesh.errors import Damaged
+from mesh.fold import Fold, S
 from mesh.position import Position
-from mesh.state import state_hash
 from projector.reproduction import Reproduced
 from runtime.clock import Clock
 from runtime.limits import BLOB_TXN_PARTS, TRIM_LOOK_S, TRIM_STEP_EVENTS
@@ -73,11 +72,12 @@ def reproduced_by_another(manifest: CheckpointManifest, members: Iterable[Member
     return any(claim in member.reproduced.split() and member.id != manifest.made_by for member in members)
 
 
-class TrimDuty:
+class TrimDuty(Generic[S]):
     """Trims one log. `work` is for `cluster.duties.run_duty`; `trimmed` is how far it has come."""
 
     def __init__(
         self,
+        fold: Fold[S],
         driver: LogDriver,
         keyring: Keyring,
         members: Callable[[], Awaitable[Sequence[Member]]],
@@ -86,6 +86,7 @@ class TrimDuty:
         keep_events: int,
         clock: Clock,
     ) -> None:
+        self._fold = fold
         self._driver, self._keyring, self._members, self._pressed = driver, keyring, members, pressed
         self._keep_events, self._clock = keep_events, clock
         self._sound: set[Position] = set()
@@ -161,12 +162,12 @@ class TrimDuty:
             opened = await read_checkpoint(self._driver, self._keyring, at)
             if opened is None:
                 return False
-            state = await asyncio.to_thread(lambda: from_documents(opened.config, opened.secrets))
+            state = await asyncio.to_thread(lambda: self._fold.from_documents(opened.config, opened.secrets))
         except Damaged as damage:
             log.error("a checkpoint cannot be trimmed under", at=str(at), error=damage.message)  # noqa: TRY400
             self._refused.add(at)
             return False
-        if state_hash(state) != opened.manifest.state_hash:
+        if self._fold.state_hash(state) != opened.manifest.state_hash:
             log.error("a checkpoint does not hold the state that it names", at=str(at))
             self._refused.add(at)
             return False

@@ -16,10 +16,9 @@ from eventlog.checkpoints import parse_manifest
 from eventlog.keys.provider import KeyProvider
 from eventlog.quarantine import Quarantined
 from eventlog.records import KeyClass
-from mesh.draft import Draft
 from mesh.errors import Damaged
+from mesh.fold import Fold, S
 from mesh.position import Position
-from mesh.state import state_hash
 from projector.beginning import TakenOut
 from projector.refold import (
     OpenArchive,
@@ -45,7 +44,10 @@ class Verified(NamedTuple):
 
 
 async def verify_archive(
-    store: ObjectStore, providers: Mapping[KeyClass, KeyProvider], progress: Progress | None = None
+    log_fold: Fold[S],
+    store: ObjectStore,
+    providers: Mapping[KeyClass, KeyProvider],
+    progress: Progress | None = None,
 ) -> Verified:
     """With keys: the fold of all that is kept passes through the state of every checkpoint on the way.
 
@@ -56,12 +58,12 @@ async def verify_archive(
     kept: dict[Position, str] = {}
     refs = await archive.reader.checkpoints()
     for ref in refs:
-        state, _ = await open_state(archive, ref)
-        kept[ref.state_at] = state_hash(state)
+        state, _ = await open_state(log_fold, archive, ref)
+        kept[ref.state_at] = log_fold.state_hash(state)
     quarantined: dict[Position, Quarantined] = {}
     while True:
         try:
-            count, folded = await _fold_all(archive, kept, quarantined, progress)
+            count, folded = await _fold_all(log_fold, archive, kept, quarantined, progress)
             break
         except TakenOut as out:
             quarantined[out.named.position] = out.named
@@ -70,26 +72,27 @@ async def verify_archive(
 
 
 async def _fold_all(
+    log_fold: Fold[S],
     archive: OpenArchive,
     kept: Mapping[Position, str],
     quarantined: dict[Position, Quarantined],
     progress: Progress | None,
 ) -> tuple[int, str]:
     """How many records were folded, and the hash of the state that they come to; on the way, those of checkpoints."""
-    state, head = await beginning(archive, archive.index.base.at)
+    state, head = await beginning(log_fold, archive, archive.index.base.at)
     check_sound(head, quarantined)
-    draft, count, whole = Draft(state), 0, archive.index.head.position - archive.index.base.position
+    draft, count, whole = log_fold.draft(state), 0, archive.index.head.position - archive.index.base.position
     async with aclosing(read_records(archive, head, archive.index.head.at, quarantined)) as records:
         async for record, _ in records:
             await fold(archive, draft, record, quarantined)
             at = draft.position
             void = any(named.voids(at) for named in quarantined.values())
-            if at in kept and not void and kept[at] != state_hash(draft.state()):
+            if at in kept and not void and kept[at] != log_fold.state_hash(draft.state()):
                 raise Damaged(f"The checkpoint at {at} is not the fold of the records before it")
             count += 1
             if progress is not None:
                 progress(count, whole)
-    return count, state_hash(draft.state())
+    return count, log_fold.state_hash(draft.state())
 
 
 async def verify_without_keys(store: ObjectStore, progress: Progress | None = None) -> Verified:
