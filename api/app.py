@@ -34,6 +34,7 @@ from api.calls import (
     encode_unknown_operation,
 )
 from api.commands import CommandService
+from api.domain import MESH_DOMAIN
 from api.events import EventsApi
 from api.iam import IamApi
 from api.key_use import KeyUse
@@ -219,11 +220,12 @@ def _text(value: bytes) -> str:
 def create_app(ports: ApiPorts) -> Starlette:
     """The whole app. Its lifespan runs the command service; `app.state.edge` and `app.state.commands` are its parts."""
     commands = CommandService(
+        MESH_DOMAIN,
         ports.replica,
         ports.writer,
         ports.clock,
         ports.entropy,
-        ports.command_deadline_s,
+        deadline_s=ports.command_deadline_s,
         peers=ports.peers,
         members=ports.members,
     )

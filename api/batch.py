@@ -8,42 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
+from api.domain import C, Decision, Domain, R, Remembered
 from api.outcomes import Decided, Origin, Outcome, Refusal, Ticket, Verdict, failed, final
 from eventlog.records import HeadRef, KeyClass, NewRecord, TokenMark
 from eventlog.sealing import encode_data, place_record
-from mesh.decide import Decision, decide
 from mesh.errors import CallerError, MeshlogError
-from mesh.events import SCHEMAS, SECRET_TYPES, Event
-from mesh.evolve import evolve
+from mesh.events import Event
+from mesh.fold import S
 from mesh.position import Position
-from mesh.state import State, TokenEntry
 from projector.bulk_fold import event_of
 from runtime.limits import INLINE_RECORD_BYTES, RECORD_OVERHEAD_BYTES
 
 
-class Accepted(NamedTuple):
+class Accepted(NamedTuple, Generic[S, C, R]):
     """Its events are in the frame, the last one at `last`. `earlier_doubt`: as it was before this attempt."""
 
-    ticket: Ticket
-    decided: Decided
+    ticket: Ticket[S, C, R]
+    decided: Decided[S]
     last: Position
     earlier_doubt: Position | None
 
 
-class Refused(NamedTuple):
+class Refused(NamedTuple, Generic[S, C, R]):
     """It waits for what it was decided on."""
 
-    ticket: Ticket
-    refusal: Refusal
+    ticket: Ticket[S, C, R]
+    refusal: Refusal[S, R]
 
 
-class Repeated(NamedTuple):
+class Repeated(NamedTuple, Generic[S, C, R]):
     """Its token is in an event of the same frame."""
 
-    ticket: Ticket
-    entry: TokenEntry
+    ticket: Ticket[S, C, R]
+    entry: Remembered[R]
 
 
 class Place(Enum):
@@ -53,16 +52,17 @@ class Place(Enum):
     NO_ROOM = "it does not fit into this frame any more"
 
 
-class Batch:
+class Batch(Generic[S, C, R]):
     """Commands decided on `base`, the fold up to `head`; `after` is what they lead to, `records` what is to be written.
 
     `members` is whoever gets an answer when it is known what became of the frame.
     """
 
-    def __init__(self, base: State, head: HeadRef, wall_us: int) -> None:
+    def __init__(self, domain: Domain[S, C, R], base: S, head: HeadRef, wall_us: int) -> None:
+        self._domain = domain
         self.base, self.head, self.wall_us = base, head, wall_us
         self.after = base
-        self.members: list[Accepted | Refused | Repeated] = []
+        self.members: list[Accepted[S, C, R] | Refused[S, C, R] | Repeated[S, C, R]] = []
         self.records: list[NewRecord] = []
         self.events: list[Event] = []
         self.size_bytes = 0
@@ -73,21 +73,21 @@ class Batch:
         return self.head.head.at
 
     @property
-    def tickets(self) -> list[Ticket]:
+    def tickets(self) -> list[Ticket[S, C, R]]:
         return [member.ticket for member in self.members]
 
     @property
-    def accepted(self) -> list[Accepted]:
+    def accepted(self) -> list[Accepted[S, C, R]]:
         return [member for member in self.members if isinstance(member, Accepted)]
 
-    def add(self, ticket: Ticket, bytes_max: int) -> Verdict | Place:
+    def add(self, ticket: Ticket[S, C, R], bytes_max: int) -> Verdict[S, R] | Place:
         """Decide one more command; the answer, if the log up to `head` already bears it out."""
         if ticket.doubt is not None and self.at > ticket.doubt:
             ticket.doubt = None  # it is not in the log if its token is not: that head cannot come back
         if ticket.done_elsewhere:
             ticket.elsewhere = ticket.done_elsewhere = False  # likewise: what came of it is folded
         try:
-            decision = decide(self.after, ticket.command, ticket.context)
+            decision = self._domain.decide(self.after, ticket.command, ticket.context)
             if decision.replay is not None:
                 return self._repeat(ticket, decision.replay)
             if not decision.events:
@@ -100,17 +100,17 @@ class Batch:
         except Exception as error:  # a bug in one command is that command's alone
             return error
 
-    def _accept(self, ticket: Ticket, decision: Decision, bytes_max: int) -> Place:
-        records = _records(decision, ticket.origin)
+    def _accept(self, ticket: Ticket[S, C, R], decision: Decision[R], bytes_max: int) -> Place:
+        records = _records(self._domain, decision, ticket.origin)
         size_bytes = sum(map(_size_bytes, records))
         if self.records and self.size_bytes + size_bytes > bytes_max:
             return Place.NO_ROOM
-        decided = Decided(self.after, decision.events)
+        decided = Decided(self.after, tuple(decision.events))
         # Also the proof that every replica can fold it: what cannot be folded must never get into the log.
         events = self._events(records)
         after = self.after
         for event in events:
-            after = evolve(after, event)
+            after = self._domain.fold.evolve(after, event)
         self.after = after
         self.records += records
         self.events += events
@@ -119,21 +119,24 @@ class Batch:
         ticket.doubt = self.at
         return Place.TAKEN
 
-    def _repeat(self, ticket: Ticket, entry: TokenEntry) -> Verdict | Place:
+    def _repeat(self, ticket: Ticket[S, C, R], entry: Remembered[R]) -> Verdict[S, R] | Place:
         if entry.position <= self.at:
             return Outcome(entry.position, entry.outcome, replayed=True)
         self.members.append(Repeated(ticket, entry))
         return Place.TAKEN
 
-    def _refuse(self, ticket: Ticket, error: CallerError | None) -> Verdict | Place:
+    def _refuse(self, ticket: Ticket[S, C, R], error: CallerError | None) -> Verdict[S, R] | Place:
         if self.records:
-            refusal = Refusal(error, self.after, self.after.position)
+            refusal = Refusal(error or self._unchanged(self.after, ticket), self.after.position)
         else:
-            refusal = Refusal(error, self.base, self.at)
+            refusal = Refusal(error or self._unchanged(self.base, ticket), self.at)
             if ticket.confirmed is not None and ticket.confirmed <= self.at:
                 return final(refusal, ticket)
         self.members.append(Refused(ticket, refusal))
         return Place.TAKEN
+
+    def _unchanged(self, state: S, ticket: Ticket[S, C, R]) -> Outcome[S, R]:
+        return Outcome(state.position, self._domain.unchanged(state, ticket.command), written=False)
 
     def _events(self, records: Iterable[NewRecord]) -> list[Event]:
         """The records as every replica will fold them: at their very positions and times."""
@@ -153,21 +156,21 @@ def data_bytes(data: Any) -> int:
     return len(encode_data(data))
 
 
-def _records(decision: Decision, origin: Origin) -> list[NewRecord]:
+def _records(domain: Domain[S, C, R], decision: Decision[R], origin: Origin) -> list[NewRecord]:
     """The decided events as records; the token marks the last, so that it is known when all are."""
     last = len(decision.events) - 1
     mark = TokenMark(origin.token.digest, origin.token.body)
     return [
         NewRecord(
             type=event.type,
-            schema=SCHEMAS[event.type],
+            schema=domain.schemas[event.type],
             account=origin.account,
             actor=origin.principal,
             source_ip=origin.source_ip,
             request_id=origin.request_id,
             token=mark if index == last else None,
             data=event.data,
-            key_class=KeyClass.SECRETS if event.type in SECRET_TYPES else KeyClass.CONFIG,
+            key_class=KeyClass.SECRETS if event.type in domain.secret_types else KeyClass.CONFIG,
         )
         for index, event in enumerate(decision.events)
     ]

@@ -13,16 +13,19 @@ waits, one thing at a time, and brings the answers home. What must never happen:
 from __future__ import annotations
 
 import asyncio
+from typing import Generic
 
 import structlog
 
+from api.domain import C, Domain, R
 from api.group_commit import Append, GroupCommit, HandOver
 from api.outcomes import ConfirmFirst, Decided, Origin, Outcome, Ticket, Verdict, too_late
 from api.ports import Declined, MembersSource, Peers, Replica, Writer
 from eventlog.writer import Appended, LostRace
-from mesh.commands import Command, Context, Create
+from mesh.commands import Context
 from mesh.errors import LevelTooLow, MeshlogError, NotReady, OutcomeUnknown, Unavailable
 from mesh.events import LEVEL
+from mesh.fold import S
 from runtime.clock import Clock, Entropy
 from runtime.limits import (
     COMMAND_BACKOFF_MAX_S,
@@ -39,25 +42,26 @@ __all__ = ["CommandService", "Decided", "Origin", "Outcome"]
 log = structlog.get_logger(__name__)
 
 
-class CommandService:
-    """The writer of one API server. `run` is the worker, to be supervised; `submit` is for callers."""
+class CommandService(Generic[S, C, R]):
+    """The writer of one log in one API server. `run` is the worker, to be supervised; `submit` is for callers."""
 
     def __init__(
         self,
-        replica: Replica,
+        domain: Domain[S, C, R],
+        replica: Replica[S],
         writer: Writer,
         clock: Clock,
         entropy: Entropy,
-        deadline_s: float = COMMAND_DEADLINE_S,
         *,
-        peers: Peers | None = None,
+        deadline_s: float = COMMAND_DEADLINE_S,
+        peers: Peers[S, C, R] | None = None,
         members: MembersSource | None = None,
     ) -> None:
-        self._members = members
+        self._domain, self._members = domain, members
         self._replica, self._writer, self._peers = replica, writer, peers
         self._clock, self._entropy, self._deadline_s = clock, entropy, deadline_s
-        self._group = GroupCommit()
-        self._callers: dict[Ticket, asyncio.Future[Verdict]] = {}
+        self._group = GroupCommit(domain)
+        self._callers: dict[Ticket[S, C, R], asyncio.Future[Verdict[S, R]]] = {}
         self._wake = asyncio.Event()
         self._won_s: float | None = None
 
@@ -68,8 +72,8 @@ class CommandService:
         return self._won_s is not None and now_s - self._won_s < RECENT_WIN_S and not self._group.losses
 
     async def submit(
-        self, command: Command, origin: Origin, *, within_s: float | None = None, may_hand_over: bool = True
-    ) -> Outcome:
+        self, command: C, origin: Origin, *, within_s: float | None = None, may_hand_over: bool = True
+    ) -> Outcome[S, R]:
         """Do `command` once; raises what `decide` raises, TooManyRequests, Unavailable, or OutcomeUnknown."""
         within_s = self._deadline_s if within_s is None else within_s
         try:
@@ -86,19 +90,19 @@ class CommandService:
         return min((int(member.get("level", 1)) for member in await self._members()), default=1)
 
     async def _submit(
-        self, command: Command, origin: Origin, within_s: float, *, may_hand_over: bool, level: int = 1
-    ) -> Outcome:
+        self, command: C, origin: Origin, within_s: float, *, may_hand_over: bool, level: int = 1
+    ) -> Outcome[S, R]:
         context = Context(
             account=origin.account,
             principal=origin.principal,
             operation=origin.operation,
             token=origin.token,
-            uid=self._entropy.uuid() if isinstance(command, Create) else "",
+            uid=self._entropy.uuid() if self._domain.draws_uid(command) else "",
             now_us=self._clock.now_us(),
             level=level,
             allowed=origin.allowed,
         )
-        ticket = Ticket(command, origin, context, self._clock.monotonic_s() + within_s, may_hand_over)
+        ticket: Ticket[S, C, R] = Ticket(command, origin, context, self._clock.monotonic_s() + within_s, may_hand_over)
         try:
             async with asyncio.timeout(within_s):
                 self._group.submit(ticket)
@@ -115,8 +119,8 @@ class CommandService:
             raise verdict
         return verdict
 
-    async def _verdict(self, ticket: Ticket) -> Verdict:
-        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+    async def _verdict(self, ticket: Ticket[S, C, R]) -> Verdict[S, R]:
+        future: asyncio.Future[Verdict[S, R]] = asyncio.get_running_loop().create_future()
         self._callers[ticket] = future
         self._deliver()
         self._wake.set()
@@ -185,7 +189,7 @@ class CommandService:
         self._group.settled()
         return True
 
-    async def _append(self, todo: Append) -> None:
+    async def _append(self, todo: Append[S]) -> None:
         group = self._group
         try:
             sealed = await self._writer.seal(todo.head, todo.records, todo.base.time_us, todo.wall_us)
@@ -228,7 +232,7 @@ class CommandService:
         ceiling_s = COMMAND_BACKOFF_S * 2.0 ** min(self._group.losses - 1, 16)
         await self._clock.sleep(min(COMMAND_BACKOFF_MAX_S, ceiling_s) * self._entropy.jitter())
 
-    async def _hand_over(self, todo: HandOver) -> None:
+    async def _hand_over(self, todo: HandOver[S, C, R]) -> None:
         """Give a batch away, for half of the time that its most urgent command has left at most: then it is ours."""
         assert self._peers is not None  # noqa: S101 - asked before
         left_s = min(ticket.deadline_s for ticket in todo.tickets) - self._clock.monotonic_s()

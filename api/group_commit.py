@@ -21,16 +21,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 from api.batch import Accepted, Batch, Place, Refused, Repeated, data_bytes
+from api.domain import C, Domain, R
 from api.outcomes import ConfirmFirst, Outcome, Ticket, Verdict, failed, final, outrun, stopping, unknown
 from eventlog.records import HeadRef, NewRecord
 from mesh.commands import Create, Delete, TagResource, UntagResource, Update
 from mesh.errors import CallerError, MeshlogError, TooManyRequests
 from mesh.events import Event
+from mesh.fold import S
 from mesh.position import Position
-from mesh.state import State
 from runtime.limits import (
     COMMAND_ATTEMPTS_MAX,
     COMMAND_QUEUE_MAX,
@@ -45,7 +46,7 @@ TRANSFERABLE = (Create, Update, Delete, TagResource, UntagResource)
 """Commands that another server may be handed: plain values without secrets."""
 
 
-class Append(NamedTuple):
+class Append(NamedTuple, Generic[S]):
     """Append `records` as one frame right after `head`, with times from `base` and `wall_us`.
 
     `base` is the state at `head`, `after` the one that the records, as `events`, lead to.
@@ -54,22 +55,23 @@ class Append(NamedTuple):
     head: HeadRef
     records: tuple[NewRecord, ...]
     wall_us: int
-    base: State
+    base: S
     events: tuple[Event, ...]
-    after: State
+    after: S
 
 
-class HandOver(NamedTuple):
+class HandOver(NamedTuple, Generic[S, C, R]):
     """Give these to a server that has won lately."""
 
-    tickets: tuple[Ticket, ...]
+    tickets: tuple[Ticket[S, C, R], ...]
 
 
-class GroupCommit:
+class GroupCommit(Generic[S, C, R]):
     """One server's commands on their way into the log."""
 
     def __init__(
         self,
+        domain: Domain[S, C, R],
         *,
         commands_max: int = GROUP_COMMANDS_MAX,
         bytes_max: int = MAX_FRAME_BYTES,
@@ -78,13 +80,14 @@ class GroupCommit:
         hand_over_after: int = HAND_OVER_AFTER_LOSSES,
         hand_over_streak: int = HAND_OVER_STREAK,
     ) -> None:
+        self._domain = domain
         self._commands_max, self._bytes_max = commands_max, bytes_max
         self._queue_max, self._attempts_max, self._hand_over_after = queue_max, attempts_max, hand_over_after
         self._streak_max, self._streak = hand_over_streak, 0
-        self._queue: deque[Ticket] = deque()
-        self._flight: Batch | None = None
-        self._away: tuple[Ticket, ...] = ()
-        self._answers: list[tuple[Ticket, Verdict]] = []
+        self._queue: deque[Ticket[S, C, R]] = deque()
+        self._flight: Batch[S, C, R] | None = None
+        self._away: tuple[Ticket[S, C, R], ...] = ()
+        self._answers: list[tuple[Ticket[S, C, R], Verdict[S, R]]] = []
         self._accept_max = commands_max
         self._stopped = False
         self.unsettled = False
@@ -97,14 +100,14 @@ class GroupCommit:
         """Whether there is something to plan."""
         return bool(self._queue)
 
-    def take_answers(self) -> list[tuple[Ticket, Verdict]]:
+    def take_answers(self) -> list[tuple[Ticket[S, C, R], Verdict[S, R]]]:
         """The answers since the last call. An answer to an abandoned ticket is nobody's."""
         answers, self._answers = self._answers, []
         return answers
 
     # --- commands in
 
-    def submit(self, ticket: Ticket) -> None:
+    def submit(self, ticket: Ticket[S, C, R]) -> None:
         """Take a command in; TooManyRequests when too many wait."""
         if self._stopped:
             raise stopping(ticket)
@@ -114,13 +117,13 @@ class GroupCommit:
             )
         self._queue.append(ticket)
 
-    def abandon(self, ticket: Ticket) -> None:
+    def abandon(self, ticket: Ticket[S, C, R]) -> None:
         """Nobody waits for it any more. What is on its way, or may be, goes on."""
         ticket.abandoned = True
         if ticket.doubt is None and ticket in self._queue:
             self._queue.remove(ticket)
 
-    def confirmed(self, ticket: Ticket, position: Position) -> None:
+    def confirmed(self, ticket: Ticket[S, C, R], position: Position) -> None:
         """After ConfirmFirst: the log had reached `position`, by a quorum read begun since then, and it is folded."""
         ticket.confirmed = position
         refusal, ticket.refusal = ticket.refusal, None
@@ -133,7 +136,9 @@ class GroupCommit:
 
     # --- what to do next
 
-    def plan(self, state: State, head: HeadRef, wall_us: int, *, peers: bool = False) -> Append | HandOver | None:
+    def plan(
+        self, state: S, head: HeadRef, wall_us: int, *, peers: bool = False
+    ) -> Append[S] | HandOver[S, C, R] | None:
         """Decide what waits, on `state`, the fold up to `head`; None when nothing of it is to be written.
 
         `peers`: another server could be handed a batch.
@@ -148,7 +153,7 @@ class GroupCommit:
             if not back and self._choose(state, head.head.at):
                 return HandOver(self._away)
             count = min(count, back) if back else count
-        batch = Batch(state, head, wall_us)
+        batch = Batch(self._domain, state, head, wall_us)
         accepted = 0
         for _ in range(count):
             if accepted >= self._accept_max:
@@ -185,7 +190,7 @@ class GroupCommit:
         for member in batch.members:
             match member:
                 case Accepted(ticket, decided, last, _):
-                    kept = batch.after.tokens.get(ticket.origin.token.digest)
+                    kept = self._domain.remembered(batch.after, ticket.origin.token.digest)
                     self._answer(ticket, Outcome(last, kept.outcome if kept else None, decided=decided))
                 case Repeated(ticket, entry):
                     self._answer(ticket, Outcome(entry.position, entry.outcome, replayed=True))
@@ -284,18 +289,20 @@ class GroupCommit:
         """The other server was given them and gave no answer: it may yet write them."""
         self._back(losses=0)
 
-    def _choose(self, state: State, at: Position) -> bool:
+    def _choose(self, state: S, at: Position) -> bool:
         """Put aside what another server is to be given.
 
         Not while an append of our own may yet land, and not by whom others have given theirs: no two wait in a circle.
         """
         if any(ticket.doubt == at or not ticket.may_hand_over for ticket in self._queue):
             return False
-        left: list[Ticket] = []
-        chosen: list[Ticket] = []
+        left: list[Ticket[S, C, R]] = []
+        chosen: list[Ticket[S, C, R]] = []
         size_bytes = 0
         for ticket in self._queue:
-            wanted = len(chosen) < self._commands_max and ticket.origin.token.digest not in state.tokens
+            wanted = (
+                len(chosen) < self._commands_max and self._domain.remembered(state, ticket.origin.token.digest) is None
+            )
             more_bytes = _movable_bytes(ticket) if wanted else None
             if more_bytes is None or (chosen and size_bytes + more_bytes > self._bytes_max):
                 left.append(ticket)
@@ -313,19 +320,19 @@ class GroupCommit:
 
     # --- inside
 
-    def _landed(self) -> Batch:
+    def _landed(self) -> Batch[S, C, R]:
         batch, self._flight = self._flight, None
         assert batch is not None, "there is no append under way"  # noqa: S101
         return batch
 
-    def _requeue(self, tickets: Iterable[Ticket]) -> None:
+    def _requeue(self, tickets: Iterable[Ticket[S, C, R]]) -> None:
         self._queue.extendleft(reversed([*tickets]))
 
-    def _answer(self, ticket: Ticket, verdict: Verdict) -> None:
+    def _answer(self, ticket: Ticket[S, C, R], verdict: Verdict[S, R]) -> None:
         self._answers.append((ticket, verdict))
 
 
-def _movable_bytes(ticket: Ticket) -> int | None:
+def _movable_bytes(ticket: Ticket[S, C, R]) -> int | None:
     """About what the command takes on its way to another server; None if it has to stay."""
     command = ticket.command
     if ticket.abandoned or ticket.elsewhere or not isinstance(command, TRANSFERABLE):
@@ -337,7 +344,7 @@ def _movable_bytes(ticket: Ticket) -> int | None:
         return None  # it will be refused here
 
 
-def _restore_doubt(batch: Batch) -> None:
+def _restore_doubt(batch: Batch[S, C, R]) -> None:
     """This attempt is certainly not in the log; an earlier one may be."""
     for member in batch.accepted:
         member.ticket.doubt = member.earlier_doubt

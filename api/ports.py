@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from api.domain import C, R
 from api.key_sightings import KeySightings
 from api.outcomes import Ticket
 from api.recent import RecentEvents
@@ -23,6 +24,7 @@ from eventlog.sealing import KeyFinder
 from eventlog.writer import Appended, LostRace, SealedAppend
 from identity.node_id import NodeId
 from mesh.events import Event
+from mesh.fold import S
 from mesh.position import Position
 from mesh.state import State
 from runtime.clock import Clock, Entropy
@@ -30,11 +32,11 @@ from runtime.limits import COMMAND_DEADLINE_S, READ_DEADLINE_S
 from runtime.settings import LimitSettings
 
 
-class Replica(Protocol):
-    """The fold of the log in this process. `state` and `head_ref` belong together: read both without awaiting."""
+class Replica(Protocol[S]):
+    """The fold of a log in this process. `state` and `head_ref` belong together: read both without awaiting."""
 
     @property
-    def state(self) -> State: ...
+    def state(self) -> S: ...
 
     @property
     def head_ref(self) -> HeadRef:
@@ -62,7 +64,7 @@ class Replica(Protocol):
         """Return when `position` is folded; NotReady when it is not in time, or the replica has halted."""
         ...
 
-    def expect(self, head: Head, base: State, events: Sequence[Event], after: State) -> None:
+    def expect(self, head: Head, base: S, events: Sequence[Event], after: S) -> None:
         """Say what the fold of a frame will be that is about to be appended: `events` lead from `base` to `after`."""
         ...
 
@@ -88,7 +90,7 @@ class Declined(NamedTuple):
     """Nobody took a batch, and nobody will write anything of it."""
 
 
-class Peers(Protocol):
+class Peers(Protocol[S, C, R]):
     """The other API servers, as takers of batches."""
 
     @property
@@ -96,7 +98,7 @@ class Peers(Protocol):
         """Whether one could be asked now."""
         ...
 
-    async def hand_over(self, tickets: Sequence[Ticket], timeout_s: float) -> Position | Declined:
+    async def hand_over(self, tickets: Sequence[Ticket[S, C, R]], timeout_s: float) -> Position | Declined:
         """Let a recent winner do these commands. Gives the position up to which the log has all that came of them.
 
         Unavailable when that is not known: they may yet be written.

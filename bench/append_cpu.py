@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from api.batch import Batch
+from api.domain import MESH_DOMAIN
 from api.outcomes import Origin, Ticket
 from bench.appender import ACCOUNT, PRINCIPAL, create_keys, node_spec
 from eventlog.drivers.memory import MemoryDriver, MemoryStore
@@ -48,7 +49,7 @@ async def _steps(scratch: Path) -> dict[str, float]:
     await keyring.load(head.head.log_id)
     writer = LogWriter(driver, keyring, clock, entropy)
     keys = [ResourceKey(ACCOUNT, "bench", "virtualNode", "", f"a0-{number}") for number in range(GROUP_COMMANDS_MAX)]
-    made = Batch(State(), head, clock.now_us())
+    made = Batch(MESH_DOMAIN, State(), head, clock.now_us())
     for number, command in enumerate(
         [Create(mesh_key(ACCOUNT, "bench"), {}), *(Create(key, node_spec("a0", 0)) for key in keys)]
     ):
@@ -60,7 +61,7 @@ async def _steps(scratch: Path) -> dict[str, float]:
             _ticket(Update(key, node_spec("a0", frame), checked=True), 1_000 * (frame + 1) + at)
             for at, key in enumerate(keys)
         ]
-        batch = Batch(state, point, clock.now_us())
+        batch = Batch(MESH_DOMAIN, state, point, clock.now_us())
         spent["decide"] += _timed(lambda: [decide(state, one.command, one.context) for one in tickets])  # noqa: B023
         spent["decide_and_fold"] += _timed(lambda: [batch.add(one, 2**30) for one in tickets])  # noqa: B023
         began_s = time.process_time()

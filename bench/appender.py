@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from api.commands import CommandService, Origin
+from api.domain import MESH_DOMAIN
 from api.outcomes import Ticket
 from api.peers import Peers, PeerServer
 from api.ports import Declined
@@ -37,6 +38,7 @@ from eventlog.records import Head, HeadRef, KeyClass, genesis_head
 from eventlog.writer import LogWriter
 from mesh.commands import Command, Create, Update, idempotency_token
 from mesh.errors import Unavailable
+from mesh.fold import MESH_FOLD
 from mesh.kinds import ResourceKey, mesh_key
 from mesh.position import Position
 from projector.replica import Replica
@@ -220,11 +222,13 @@ async def meshlog(
     head = await driver.read_head()
     assert head is not None
     await keyring.load(head.head.log_id)
-    replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
+    replica = Replica(MESH_FOLD, Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
     files = RoleTls(**{name: Path(path) for name, path in told["role_tls"].items()})
     peers = CountingPeers(lambda: channel_credentials(files), clock)
     await peers.know(told["peers"])
-    service = CommandService(replica, LogWriter(driver, keyring, clock, entropy), clock, entropy, peers=peers)
+    service = CommandService(
+        MESH_DOMAIN, replica, LogWriter(driver, keyring, clock, entropy), clock, entropy, peers=peers
+    )
     taker = PeerServer(service, DOMAIN)
     await taker.start(told["peer"], server_credentials(files))
     stack.push_async_callback(taker.stop, 0)

@@ -33,6 +33,7 @@ from eventlog.keys.keyring import Keyring
 from eventlog.reads import HeadConfirmer
 from eventlog.records import Head, KeyClass, encode_head
 from mesh.draft import Draft
+from mesh.fold import MESH_FOLD
 from mesh.state import State
 from projector.checkpointing import CheckpointDuty
 from projector.replica import Replica
@@ -94,8 +95,10 @@ async def _write(etcd: EtcdCluster, keys: Path, events: int) -> dict[str, Any]:
         at = made.head
     await _put(connection, [*puts, Put(f"{DEFAULT_PREFIX}head".encode(), encode_head(at))])
     assert checkpoint is not None
-    replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
-    duty = CheckpointDuty(replica, driver, keyring, DutySettings(), member_id="bench", clock=clock, entropy=entropy)
+    replica = Replica(MESH_FOLD, Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
+    duty = CheckpointDuty(
+        MESH_FOLD, replica, driver, keyring, DutySettings(), member_id="bench", clock=clock, entropy=entropy
+    )
     began_s = time.perf_counter()
     await duty.make(draft.state(), checkpoint, await _fence(driver, "checkpoint"))
     sizes = await driver.list_entries("checkpoint/")

@@ -29,6 +29,7 @@ from eventlog.reads import HeadConfirmer
 from eventlog.records import Head, KeyClass, encode_head, genesis_head
 from eventlog.sealing import ENVELOPE, RECORD_FORMAT, DataKey, derive, open_envelope
 from mesh.draft import Draft
+from mesh.fold import MESH_FOLD
 from mesh.position import Position
 from mesh.state import State, state_hash
 from projector.replica import Replica
@@ -169,7 +170,7 @@ async def _replayed(made: Sequence[StoredFrame], key: DataKey) -> dict[str, Any]
     head = Head(LOG_ID, 1, made[-1].last.position, hashlib.sha256(stored).digest())
     store.head = Entry(encode_head(head), store.revision)
     driver, clock = MemoryDriver(store), SystemClock()
-    replica = Replica(Follower(driver, _OneKey(key), clock, SystemEntropy()), HeadConfirmer(driver), clock)
+    replica = Replica(MESH_FOLD, Follower(driver, _OneKey(key), clock, SystemEntropy()), HeadConfirmer(driver), clock)
     began_s = time.process_time()
     async with Supervisor() as tasks:
         tasks.start(replica.run(), "replica")

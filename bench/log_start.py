@@ -16,6 +16,7 @@ from eventlog.drivers.etcd import EtcdDriver
 from eventlog.follower import Follower
 from eventlog.keys.keyring import Keyring
 from eventlog.reads import HeadConfirmer
+from mesh.fold import MESH_FOLD
 from mesh.position import Position
 from mesh.state import state_hash
 from projector.beginning import Beginning, Usable, from_checkpoints
@@ -41,11 +42,11 @@ async def start(told: dict[str, Any]) -> dict[str, Any]:
     loaded: list[Beginning] = []
 
     async def begin(usable: Usable) -> Beginning:
-        loaded.append(await from_checkpoints(driver, keyring)(usable))
+        loaded.append(await from_checkpoints(MESH_FOLD, driver, keyring)(usable))
         marks.append(time.perf_counter())
         return loaded[0]
 
-    replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock, begin)
+    replica = Replica(MESH_FOLD, Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock, begin)
     async with Supervisor() as tasks:
         tasks.start(replica.run(), "replica")
         await replica.wait_for(head.head.at, None)

@@ -11,6 +11,7 @@ from api.history import iso
 from cli.layout import Layout
 from cli.output import columns
 from eventlog.restore import Journal
+from mesh.fold import MESH_FOLD
 from runtime.key_sources import KeySources
 
 _LISTED = 40
@@ -169,7 +170,7 @@ async def verified(
         if without_keys:
             found = await verify_without_keys(store, progress)
         else:
-            found = await verify_archive(store, archive_providers(layout, keys, keks), progress)
+            found = await verify_archive(MESH_FOLD, store, archive_providers(layout, keys, keks), progress)
     except (IntegrityError, NotFound) as failure:
         return document | {"clean": False, "findings": [failure.message]}
     return document | found._asdict() | {"head": str(found.head)}

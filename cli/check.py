@@ -14,6 +14,7 @@ from cli.layout import Layout
 from cli.options import data_dir_option
 from cli.output import note, output_option, print_data
 from mesh.errors import Damaged, MeshlogError, NotReady, SettingsError
+from mesh.fold import MESH_FOLD
 from runtime.clock import SystemClock, SystemEntropy
 
 if TYPE_CHECKING:
@@ -110,10 +111,10 @@ async def _check(layout: Layout, archive: str | None, prove: _Proof | None, *, w
                 await keyring.load(head.head.log_id)
             promised = await archive_mark(driver)
             found = await fsck_archive(
-                open_store(url), keyring, _progress("archive"), fold=StateFold(), promised=promised
+                open_store(url), keyring, _progress("archive"), fold=StateFold(MESH_FOLD), promised=promised
             )
         report = await check_log(
-            driver, keyring, _progress("etcd"), fold=StateFold(), archived=found.head if found else None
+            driver, keyring, _progress("etcd"), fold=StateFold(MESH_FOLD), archived=found.head if found else None
         )
         report.archive = found
         if prove is not None and keyring is not None and report.clean:

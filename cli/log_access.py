@@ -20,6 +20,7 @@ from eventlog.reads import HeadConfirmer
 from eventlog.records import KeyClass
 from eventlog.signing import known_signers
 from mesh.events import LEVEL
+from mesh.fold import MESH_FOLD
 from projector.beginning import from_checkpoints
 from projector.replica import Replica
 from projector.reproduction import Reproduction
@@ -66,8 +67,8 @@ def open_log(settings: LogSettings, clock: Clock, entropy: Entropy) -> LogAccess
     def follower() -> Follower:
         return Follower(driver, keyring, clock, entropy)
 
-    replica = Replica(follower(), HeadConfirmer(driver), clock, from_checkpoints(driver, keyring))
-    reproduction = Reproduction(driver, lambda: known_signers(keyring), clock)
+    replica = Replica(MESH_FOLD, follower(), HeadConfirmer(driver), clock, from_checkpoints(MESH_FOLD, driver, keyring))
+    reproduction = Reproduction(MESH_FOLD, driver, lambda: known_signers(keyring), clock)
     replica.subscribe(reproduction.folded)
     return LogAccess(connection, driver, providers, keyring, replica, follower, reproduction)
 

@@ -12,6 +12,7 @@ from cli.layout import Layout
 from cli.options import data_dir_option
 from cli.output import note, output_option, print_data
 from mesh.errors import Conflict, SettingsError
+from mesh.fold import MESH_FOLD
 from mesh.position import Position
 
 if TYPE_CHECKING:
@@ -74,10 +75,11 @@ async def _quarantine(layout: Layout, named: re.Match[str], reason: str, *, forc
             driver,
             keyring,
             lambda known: Replica(
+                MESH_FOLD,
                 Follower(driver, keyring, clock, entropy),
                 HeadConfirmer(driver),
                 clock,
-                from_checkpoints(driver, keyring),
+                from_checkpoints(MESH_FOLD, driver, keyring),
                 quarantined=known,
             ),
             position,

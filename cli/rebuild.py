@@ -31,6 +31,7 @@ from eventlog.drivers.etcd import EtcdDriver
 from eventlog.restore import Journal, Kind, Step, encode_journal
 from eventlog.signing import signing_key
 from mesh.errors import TimedOut, Unavailable
+from mesh.fold import MESH_FOLD
 from mesh.state import State
 from projector.restoring import LogRestore, first_records
 from runtime.clock import Clock, Entropy
@@ -167,7 +168,7 @@ class Rebuild:
         archive, journal = self._prepared.archive, self._prepared.journal
         keys = {} if journal.kind is Kind.CLONE else archive.data_keys
         async with _Driver(self._layout, self._cluster, self._clock, self._entropy) as driver:
-            await self._log().write(driver, self._prepared.state.state, keys)
+            await self._log().write(MESH_FOLD, driver, self._prepared.state.state, keys)
 
     async def _announce(self) -> None:
         journal, state = self._prepared.journal, self._prepared.state.state

@@ -25,6 +25,7 @@ from eventlog.records import Head, KeyClass
 from eventlog.restore import LATEST, Journal, Kind, Witness, check_target, loss, new_epoch
 from mesh.errors import Conflict, MeshlogError, MissingKey, Unavailable
 from mesh.events import RESTRICTING_TYPES, Event
+from mesh.fold import MESH_FOLD
 from mesh.position import Position
 from projector.refold import OpenArchive, Progress, Refolded, open_archive, opened, read_records, refold
 from projector.replica import event_of
@@ -96,7 +97,7 @@ class Preparation:
         index = archive.index
         target = await self._target(archive, wish.to)
         check_target(wish.to, target, index.first, index.head.at)
-        state = await refold(archive, target, progress=self._progress)
+        state = await refold(MESH_FOLD, archive, target, progress=self._progress)
         archived = await self._beyond(archive, state.head)
         witnesses = [*known, *await asyncio.to_thread(self._witnesses, index.head.at)]
         if living is not None:
@@ -124,7 +125,7 @@ class Preparation:
         """What a restore under way goes on with."""
         archive = await self._open()
         at = Position(journal.base.epoch, journal.base.position)
-        state = await refold(archive, at, progress=self._progress)
+        state = await refold(MESH_FOLD, archive, at, progress=self._progress)
         return Prepared(journal=journal, archive=archive, state=state)
 
     async def _open(self) -> OpenArchive:

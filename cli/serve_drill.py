@@ -16,6 +16,7 @@ from eventlog.driver import Fence, LogDriver
 from eventlog.keys.provider import KeyProvider
 from eventlog.records import KeyClass
 from mesh.errors import Unavailable
+from mesh.fold import MESH_FOLD
 from projector.drill import Drill, DrillMetrics, DrillResult, last_result, status_document
 from projector.replica import Replica
 from runtime.clock import Clock
@@ -43,11 +44,12 @@ def make_drill(
     metrics = DrillMetrics()
     store = open_store(settings.archive)
     drill = Drill(
+        MESH_FOLD,
         store,
         providers,
         driver,
         replica,
-        clock,
+        clock=clock,
         holder_id=settings.id,
         interval_s=(settings.duties or DutySettings()).drill_every_s,
     )

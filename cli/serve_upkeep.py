@@ -27,6 +27,7 @@ from eventlog.keys.keyring import Keyring
 from eventlog.records import HeadRef, NewRecord
 from eventlog.writer import LogWriter, SealedAppend
 from mesh.errors import MeshlogError, NotReady, Unavailable
+from mesh.fold import MESH_FOLD
 from projector.checkpointing import CheckpointDuty
 from projector.replica import Replica
 from projector.reproduction import Reproduction
@@ -86,6 +87,7 @@ class Upkeep:
         if self._maintaining is not None:
             self._maintenance = Maintenance(self._maintaining, duties.keep_revisions_s, settings.quota_bytes, clock)
         self._checkpoints = CheckpointDuty(
+            MESH_FOLD,
             parts.replica,
             parts.driver,
             parts.keyring,
@@ -95,6 +97,7 @@ class Upkeep:
             entropy=entropy,
         )
         self._trim = TrimDuty(
+            MESH_FOLD,
             parts.driver,
             parts.keyring,
             self._list_members,

@@ -1,6 +1,6 @@
-"""What a log adds up to, whichever log it is: the functions that replicas, checkpoints, archives and restores need of it.
+"""What a log adds up to, whichever log it is: what replicas, checkpoints, archives and restores need of it.
 
-Two logs are folded by the same code: that of the meshes (`MESH`), and the registry's (`mesh.registry.fold`). A `Fold`
+Two logs are folded by the same code: that of the meshes (`MESH_FOLD`), and the registry's. A `Fold`
 says how each begins, goes on, is hashed and is written down; nothing above asks which one it has.
 """
 
@@ -103,7 +103,7 @@ def _same(one: State, other: State) -> bool:
     return state.state_hash(one) == state.state_hash(other) and one.access_keys == other.access_keys
 
 
-MESH: Fold[State] = Fold(
+MESH_FOLD: Fold[State] = Fold(
     name="mesh",
     initial=State,
     evolve=evolve.evolve,

@@ -121,8 +121,8 @@ class Drill(Generic[S]):
         providers: Mapping[KeyClass, KeyProvider],
         driver: LogDriver,
         replica: Folded[S],
-        clock: Clock,
         *,
+        clock: Clock,
         holder_id: str,
         interval_s: float,
     ) -> None:

@@ -35,6 +35,7 @@ from eventlog.writer import LogWriter
 from identity.node_id import NodeId
 from mesh.errors import BadRequest
 from mesh.events import LEVEL
+from mesh.fold import MESH_FOLD
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.http_connection import HttpBounds
@@ -199,7 +200,7 @@ async def _server(
         await driver.read_head()  # NoQuorum where the store is cut off
         return [{"role": "api", "id": server_id, "zone": "a", "level": LEVEL, "keks": holdings(providers)}, *others]
 
-    replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
+    replica = Replica(MESH_FOLD, Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
     recent = RecentEvents()
     replica.subscribe(recent.folded)
 

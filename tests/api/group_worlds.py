@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from api.domain import MESH_DOMAIN, Domain
 from api.group_commit import Append, GroupCommit, HandOver
 from api.outcomes import ConfirmFirst, Origin, Outcome, Ticket, Verdict, too_late
 from eventlog.records import HeadRef, genesis_head
@@ -42,6 +43,9 @@ COMMANDS: tuple[Command, ...] = (
 
 RARELY = 24
 """One in so many steps is a misfortune."""
+
+
+Make = Callable[[Domain], GroupCommit]
 
 
 class Silence(Exception):  # noqa: N818 - what a caller hears of a killed server
@@ -120,9 +124,9 @@ class Server:
 class World:
     """`steps()` is what can happen now."""
 
-    def __init__(self, servers: int, make: Callable[[], GroupCommit]) -> None:
+    def __init__(self, servers: int, make: Make) -> None:
         self.log, self._make = Log(), make
-        self.servers = [Server(make(), 0) for _ in range(servers)]
+        self.servers = [Server(make(MESH_DOMAIN), 0) for _ in range(servers)]
         self.late: list[Append] = []
         self.calls: list[Call] = []
         self.by_request: dict[str, Call] = {}
@@ -305,7 +309,7 @@ class World:
         for call in server.calls.values():
             if call.answer is None:
                 self._answer(call, Silence())
-        self.servers[self.servers.index(server)] = Server(self._make(), len(self.log))
+        self.servers[self.servers.index(server)] = Server(self._make(MESH_DOMAIN), len(self.log))
         for other in self.servers:
             if other.host is server:
                 self._hand_over_breaks(other)

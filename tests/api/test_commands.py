@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.commands import CommandService, Origin, Outcome
+from api.domain import MESH_DOMAIN
 from eventlog.driver import AppendTxn
 from eventlog.drivers.memory import Fault, MemoryDriver, MemoryStore
 from eventlog.follower import AtHand, FollowBatch, Follower
@@ -36,6 +37,7 @@ from mesh.errors import (
     Unavailable,
 )
 from mesh.evolve import evolve
+from mesh.fold import MESH_FOLD
 from mesh.kinds import mesh_key
 from mesh.position import Position
 from mesh.state import State, state_hash
@@ -111,9 +113,9 @@ async def world(
         made = []
         for _ in range(writers):
             follower = GatedFollower(Follower(driver, keyring, clock, entropy))
-            replica = Replica(follower, HeadConfirmer(driver), clock)
+            replica = Replica(MESH_FOLD, follower, HeadConfirmer(driver), clock)
             log_writer = LogWriter(driver, keyring, clock, entropy, deadline_s=append_s)
-            service = CommandService(replica, log_writer, clock, entropy, deadline_s)
+            service = CommandService(MESH_DOMAIN, replica, log_writer, clock, entropy, deadline_s=deadline_s)
             supervisor.start(replica.run(), "replica")
             supervisor.start(service.run(), "commands")
             made.append(Writer(service, replica, follower))

@@ -7,7 +7,6 @@ its checkers can fail is shown with mutants of the machine, each of which some s
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.batch import Batch, Place
+from api.domain import MESH_DOMAIN, Domain
 from api.group_commit import Append, GroupCommit, HandOver
 from api.outcomes import Origin, Outcome, Ticket
 from eventlog.drivers.memory import MemoryDriver
@@ -26,15 +26,15 @@ from mesh.position import Position
 from mesh.state import State
 from runtime.clock import SystemClock, SystemEntropy
 from tests.api.group_mutants import RejectsFromOldState, RejectsFromSpeculativeState
-from tests.api.group_worlds import ACCOUNT, MESH, NODE, OTHER, PRINCIPAL, Bug, World
+from tests.api.group_worlds import ACCOUNT, MESH, NODE, OTHER, PRINCIPAL, Bug, Make, World
 from tests.projector.logs import BOTH, MemoryLog
 
 SCHEDULES = st.lists(st.integers(0, 2**16), min_size=10, max_size=70)
 
 
-def eager() -> GroupCommit:
+def eager(domain: Domain) -> GroupCommit:
     """Hands over after its first lost race, and takes few commands at a time, so that little happens to much."""
-    return GroupCommit(commands_max=3, hand_over_after=1, hand_over_streak=2)
+    return GroupCommit(domain, commands_max=3, hand_over_after=1, hand_over_streak=2)
 
 
 @settings(max_examples=250)
@@ -113,7 +113,7 @@ MUTANTS = [
 ]
 
 
-def caught(make: Callable[[], GroupCommit], seeds: int = 1500) -> str | None:
+def caught(make: Make, seeds: int = 1500) -> str | None:
     """What the first schedule that gives a machine away says."""
     for seed in range(seeds):
         draws = random.Random(seed)  # noqa: S311 - reproducible
@@ -126,7 +126,7 @@ def caught(make: Callable[[], GroupCommit], seeds: int = 1500) -> str | None:
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_machine_that_does_what_must_never_happen_is_caught(mutant: type[GroupCommit]) -> None:
-    assert caught(lambda: mutant(commands_max=3, hand_over_after=1, hand_over_streak=2)) is not None
+    assert caught(lambda domain: mutant(domain, commands_max=3, hand_over_after=1, hand_over_streak=2)) is not None
 
 
 @pytest.mark.parametrize("make", [GroupCommit, _ForgetsDoubtOnceTheCallerIsGone])
@@ -174,7 +174,7 @@ def test_one_bad_command_in_a_frame_is_found_and_the_others_are_written(error: E
 
 
 def test_a_frame_is_bounded_by_its_bytes_and_by_its_commands() -> None:
-    world = World(1, lambda: GroupCommit(commands_max=3, bytes_max=6_000))
+    world = World(1, lambda domain: GroupCommit(domain, commands_max=3, bytes_max=6_000))
     (server,) = world.servers
     world.call(0, Create(MESH, {}))
     world.plan(server)
@@ -191,7 +191,7 @@ def test_a_frame_is_bounded_by_its_bytes_and_by_its_commands() -> None:
 
 
 def test_what_is_alone_and_too_large_for_the_estimate_is_tried_all_the_same() -> None:
-    world = World(1, lambda: GroupCommit(bytes_max=100))
+    world = World(1, lambda domain: GroupCommit(domain, bytes_max=100))
     call = world.call(0, Create(MESH, {}))
     world.run([], calls=1)
     assert isinstance(call.answer, Outcome)
@@ -225,7 +225,7 @@ def test_who_is_back_from_another_server_is_in_doubt_until_it_is_decided_here_an
 
 
 def test_an_outcome_that_stays_unknown_does_not_hold_the_others_up_for_ever() -> None:
-    world = World(1, lambda: GroupCommit(attempts_max=3))
+    world = World(1, lambda domain: GroupCommit(domain, attempts_max=3))
     (server,) = world.servers
     call = world.call(0, Create(MESH, {}))
     for _ in range(3):
@@ -250,7 +250,7 @@ async def test_the_size_that_a_frame_is_planned_by_is_at_least_what_is_sealed(tm
         IssueProxyIdentity(NODE, "ab" * 20, 2**60),
     ]
     assert log.head is not None
-    batch = Batch(State(), log.head, 1)
+    batch = Batch(MESH_DOMAIN, State(), log.head, 1)
     for number, command in enumerate(commands):
         token = idempotency_token(ACCOUNT, PRINCIPAL, "op", str(number), {})
         origin = Origin(ACCOUNT, PRINCIPAL, "2001:db8::1", f"rq-{number}" + "x" * 40, "op", token)

@@ -16,6 +16,7 @@ import grpc
 import pytest
 
 from api.commands import CommandService, Origin, Outcome
+from api.domain import MESH_DOMAIN
 from api.peer_wire import METHOD, HandedBatch, HandedCommand, encode_batch
 from api.peers import ROLES_ALLOWED, Peers, PeerServer
 from eventlog.drivers.memory import Fault, MemoryDriver, MemoryStore
@@ -25,6 +26,7 @@ from eventlog.records import HeadRef, NewRecord, Record
 from eventlog.writer import Appended, LogWriter, LostRace, SealedAppend
 from mesh.commands import Command, Create, Delete, IssueProxyIdentity, Update, idempotency_token
 from mesh.errors import BadRequest, Conflict, NotFound, OutcomeUnknown, Unavailable
+from mesh.fold import MESH_FOLD
 from mesh.kinds import ResourceKey, mesh_key
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
@@ -103,10 +105,10 @@ async def pair(directory: Path) -> AsyncIterator[Pair]:
         for _ in range(2):
             driver = MemoryDriver(store)
             keyring = await open_keyring(driver, providers)
-            replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
+            replica = Replica(MESH_FOLD, Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
             writer = LosingWriter(LogWriter(driver, keyring, clock, entropy, deadline_s=0.2), driver)
             peers = Peers(certificates.role("api").dialling, clock)
-            service = CommandService(replica, writer, clock, entropy, 5.0, peers=peers)
+            service = CommandService(MESH_DOMAIN, replica, writer, clock, entropy, deadline_s=5.0, peers=peers)
             taker = PeerServer(service, certificates.DOMAIN)
             port = await taker.start("127.0.0.1:0", certificates.role("api").serving())
             supervisor.start(replica.run(), "replica")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from api.domain import MESH_DOMAIN
 from api.group_commit import Append, GroupCommit, HandOver
 from api.outcomes import Outcome
 from chaos.callers import Caller, prepare
@@ -88,7 +89,7 @@ class _AcknowledgesBeforeCommit(GroupCommit):
 
 def with_machine(machine: type[GroupCommit]) -> Callable[[Server], None]:
     def change(server: Server) -> None:
-        server.app.state.commands._group = machine()
+        server.app.state.commands._group = machine(MESH_DOMAIN)
 
     return change
 
@@ -130,7 +131,7 @@ def takes_silence_for_failure(server: Server) -> None:
             self.refused(NoQuorum("nothing was written"))
 
     commands.submit = forgetful
-    commands._group = TakesUnknownForFailed()
+    commands._group = TakesUnknownForFailed(MESH_DOMAIN)
 
 
 MUTANTS = {

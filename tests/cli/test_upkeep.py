@@ -21,6 +21,7 @@ from eventlog.keys.keyring import Keyring
 from eventlog.reads import HeadConfirmer
 from eventlog.records import HeadRef
 from mesh.errors import NotReady
+from mesh.fold import MESH_FOLD
 from projector.replica import Replica
 from projector.reproduction import Reproduction
 from runtime.clock import SystemClock, SystemEntropy
@@ -87,8 +88,8 @@ async def test_a_server_whose_clock_is_off_writes_nothing_until_it_is_set(
     driver = EtcdDriver(connection, PREFIX)
     head: HeadRef = (await create_log(driver, BOTH, clock, entropy)).head
     keyring = Keyring(driver, BOTH)
-    replica = Replica(Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
-    parts = UpkeepParts(connection, driver, keyring, replica, Reproduction(driver, lambda: None, clock))
+    replica = Replica(MESH_FOLD, Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
+    parts = UpkeepParts(connection, driver, keyring, replica, Reproduction(MESH_FOLD, driver, lambda: None, clock))
     upkeep = Upkeep(settings(tmp_path, connection.members[0].address), parts, clock, entropy)
     writer, check = upkeep.writer(), upkeep.checks()["clock"]
 

@@ -19,6 +19,7 @@ from mesh.commands import Command, Context, Create, CreateAccessKey, Delete, Upd
 from mesh.decide import decide
 from mesh.events import SCHEMAS, SECRET_TYPES, Token
 from mesh.evolve import evolve
+from mesh.fold import MESH_FOLD
 from mesh.kinds import ResourceKey
 from mesh.position import Position
 from mesh.state import State
@@ -67,15 +68,22 @@ class MemoryLog:
 
     def replica(self, classes: tuple[KeyClass, ...] = CONFIG_ONLY) -> Replica:
         driver = MemoryDriver(self.store)
-        begin = from_checkpoints(driver, self.keyring(classes))
-        return Replica(self.follower(classes), HeadConfirmer(driver), CLOCK, begin)
+        begin = from_checkpoints(MESH_FOLD, driver, self.keyring(classes))
+        return Replica(MESH_FOLD, self.follower(classes), HeadConfirmer(driver), CLOCK, begin)
 
     async def checkpoint(self, state: State | None = None) -> Position:
         """Store a checkpoint of the fold so far; gives the point that it is at."""
         assert self.head is not None
         driver = MemoryDriver(self.store)
         duty = CheckpointDuty(
-            self.replica(BOTH), driver, self.keyring(BOTH), DutySettings(), member_id="m", clock=CLOCK, entropy=ENTROPY
+            MESH_FOLD,
+            self.replica(BOTH),
+            driver,
+            self.keyring(BOTH),
+            DutySettings(),
+            member_id="m",
+            clock=CLOCK,
+            entropy=ENTROPY,
         )
         await duty.make(state or self.state, self.head.head, self.store.grant("checkpoint"))
         return self.head.head.at

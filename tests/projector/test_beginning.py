@@ -15,6 +15,7 @@ from eventlog.follower import Follower
 from eventlog.reads import HeadConfirmer
 from mesh.errors import NoQuorum
 from mesh.events import Event
+from mesh.fold import MESH_FOLD
 from mesh.position import Position
 from mesh.state import State, state_hash
 from projector.beginning import from_checkpoints
@@ -148,8 +149,8 @@ class CutOff(MemoryDriver):
 def cut_off(log: MemoryLog) -> tuple[Replica, CutOff]:
     driver = CutOff(log.store)
     follower = Follower(driver, log.keyring(CONFIG_ONLY), CLOCK, ENTROPY)
-    begin = from_checkpoints(driver, log.keyring(CONFIG_ONLY))
-    return Replica(follower, HeadConfirmer(driver), CLOCK, begin), driver
+    begin = from_checkpoints(MESH_FOLD, driver, log.keyring(CONFIG_ONLY))
+    return Replica(MESH_FOLD, follower, HeadConfirmer(driver), CLOCK, begin), driver
 
 
 async def test_a_log_that_was_trimmed_under_a_replica_makes_it_begin_anew(log: MemoryLog) -> None:

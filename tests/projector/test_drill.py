@@ -13,6 +13,7 @@ from eventlog.archive.memory import MemoryObjectStore
 from eventlog.driver import Fence
 from eventlog.drivers.memory import MemoryDriver
 from mesh.errors import Damaged
+from mesh.fold import MESH_FOLD
 from mesh.state import State, state_hash
 from projector.drill import (
     ENTRY,
@@ -63,11 +64,12 @@ async def shop_log(directory: Path) -> MemoryLog:
 
 def drill(log: MemoryLog, objects: MemoryObjectStore, state: State | None = None) -> Drill:
     return Drill(
+        MESH_FOLD,
         objects,
         log.providers(BOTH),
         MemoryDriver(log.store),
         Held(state or log.state),
-        CLOCK,
+        clock=CLOCK,
         holder_id="api-z1",
         interval_s=DAY_S,
     )

@@ -26,6 +26,7 @@ from eventlog.keys.keyring import Keyring
 from eventlog.reads import HeadConfirmer
 from eventlog.records import HeadRef, NewRecord, TokenMark
 from eventlog.writer import Appended, LogWriter
+from mesh.fold import MESH_FOLD
 from mesh.position import Position
 from projector.checkpointing import CheckpointDuty
 from projector.replica import Replica
@@ -66,8 +67,10 @@ class Process:
     def __init__(self, connection: EtcdConnection, prefix: str, name: str) -> None:
         self.name, self.driver = name, EtcdDriver(connection, prefix)
         self.keyring = Keyring(self.driver, BOTH)
-        self.replica = Replica(Follower(self.driver, self.keyring, CLOCK, ENTROPY), HeadConfirmer(self.driver), CLOCK)
-        self.reproduction = Reproduction(self.driver, lambda: None, CLOCK)
+        self.replica = Replica(
+            MESH_FOLD, Follower(self.driver, self.keyring, CLOCK, ENTROPY), HeadConfirmer(self.driver), CLOCK
+        )
+        self.reproduction = Reproduction(MESH_FOLD, self.driver, lambda: None, CLOCK)
         self.replica.subscribe(self.reproduction.folded)
 
     def member(self) -> Member:
@@ -100,9 +103,16 @@ async def test_etcd_stays_small_whatever_the_history(connection: EtcdConnection)
         return [maker.member(), other.member()]
 
     checkpoints = CheckpointDuty(
-        maker.replica, maker.driver, maker.keyring, SETTINGS, member_id=maker.name, clock=CLOCK, entropy=ENTROPY
+        MESH_FOLD,
+        maker.replica,
+        maker.driver,
+        maker.keyring,
+        SETTINGS,
+        member_id=maker.name,
+        clock=CLOCK,
+        entropy=ENTROPY,
     )
-    trim = TrimDuty(maker.driver, maker.keyring, members, lambda: False, keep_events=KEEP, clock=CLOCK)
+    trim = TrimDuty(MESH_FOLD, maker.driver, maker.keyring, members, lambda: False, keep_events=KEEP, clock=CLOCK)
     archiver = Archiver(
         MemoryObjectStore(), maker.driver, maker.keyring, CLOCK, ENTROPY, holder_id="api-z1", retention_us=0
     )

@@ -21,6 +21,7 @@ from mesh import events
 from mesh.errors import Conflict, NotFound, NotReady
 from mesh.events import RESOURCE_UPDATED
 from mesh.evolve import evolve
+from mesh.fold import MESH_FOLD
 from mesh.position import Position
 from mesh.state import State, state_hash
 from projector.beginning import from_checkpoints
@@ -233,8 +234,8 @@ async def look(log: MemoryLog, position: Position) -> Examined:
     driver = MemoryDriver(log.store)
 
     def replica(known: tuple[Quarantined, ...]) -> Replica:
-        begin = from_checkpoints(driver, log.keyring(BOTH))
-        return Replica(log.follower(BOTH), HeadConfirmer(driver), CLOCK, begin, quarantined=known)
+        begin = from_checkpoints(MESH_FOLD, driver, log.keyring(BOTH))
+        return Replica(MESH_FOLD, log.follower(BOTH), HeadConfirmer(driver), CLOCK, begin, quarantined=known)
 
     return await examine(driver, log.keyring(BOTH), replica, position)
 
@@ -284,13 +285,13 @@ async def test_an_archive_with_quarantined_poison_verifies_and_refolds(log: Memo
     pass_over(log, at, by)
     await log.update_resource(NODE, node_spec(8081))
     archive = await archived(log)
-    verified = await verify_archive(archive, log.providers(BOTH))
+    verified = await verify_archive(MESH_FOLD, archive, log.providers(BOTH))
     assert verified.state_hash == state_hash(log.state)
     opened = await open_archive(archive, log.providers(BOTH))
     for from_nothing in (False, True):
-        whole = await refold(opened, log.state.position, from_nothing=from_nothing)
+        whole = await refold(MESH_FOLD, opened, log.state.position, from_nothing=from_nothing)
         assert state_hash(whole.state) == state_hash(log.state)
-        there = await refold(opened, at, from_nothing=from_nothing)
+        there = await refold(MESH_FOLD, opened, at, from_nothing=from_nothing)
         assert there.state.position == at
         assert there.state.resources == before.resources, "also at the record itself, before the word was given"
 
@@ -305,12 +306,14 @@ async def test_an_archive_forgets_a_healthy_record_that_was_quarantined(log: Mem
     for record in (stand_in(Quarantined(done.records[0].position, 0, by.head.head.at)), *by.records):
         base = evolve(base, event_of(record))
     archive = await archived(log)
-    verified = await verify_archive(archive, log.providers(BOTH))
+    verified = await verify_archive(MESH_FOLD, archive, log.providers(BOTH))
     assert verified.state_hash == state_hash(base)
     opened = await open_archive(archive, log.providers(BOTH))
     for from_nothing in (False, True):
-        assert state_hash((await refold(opened, base.position, from_nothing=from_nothing)).state) == state_hash(base)
-    then = await refold(opened, counted.position)
+        assert state_hash(
+            (await refold(MESH_FOLD, opened, base.position, from_nothing=from_nothing)).state
+        ) == state_hash(base)
+    then = await refold(MESH_FOLD, opened, counted.position)
     assert state_hash(then.state) == state_hash(counted), "what it was then, it was"
 
 

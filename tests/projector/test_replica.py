@@ -14,6 +14,7 @@ from eventlog.quarantine import Quarantined
 from eventlog.records import Head, HeadRef
 from mesh.errors import NoQuorum, NotReady, Poison, TimelineMoved
 from mesh.events import Event
+from mesh.fold import MESH_FOLD
 from mesh.position import Position
 from mesh.state import State, state_hash
 from projector.replica import Replica
@@ -246,7 +247,7 @@ async def test_a_head_that_moved_back_or_changed_halts(log: MemoryLog) -> None:
     here = appended.head.head
     for other in (here._replace(position=1), here._replace(hash=b"x" * 32)):
         confirmer = ToldHead(here)
-        replica = Replica(ToldFollower(whole), confirmer, CLOCK)
+        replica = Replica(MESH_FOLD, ToldFollower(whole), confirmer, CLOCK)
         async with running(replica):
             assert await replica.confirmed(60.0) == Position(1, 2)
             confirmer.head = other
@@ -261,7 +262,7 @@ async def test_another_record_at_a_position_that_this_process_appended_halts(log
     appended = await log.create_resource(MESH, {})
     other = appended.head.head._replace(hash=b"x" * 32)
     watched = FollowBatch(appended.records, HeadRef(other, appended.head.mod_revision), caught_up=True)
-    replica = Replica(ToldFollower(watched), ToldHead(other), CLOCK)
+    replica = Replica(MESH_FOLD, ToldFollower(watched), ToldHead(other), CLOCK)
     assert replica.advance(appended.records, appended.head)
     async with running(replica):
         await await_until(lambda: replica.halted is not None)
@@ -272,7 +273,9 @@ async def test_records_that_are_not_contiguous_halt(log: MemoryLog) -> None:
     await log.create_resource(MESH, {})
     await log.create_resource(*SHOP[1])
     (whole,) = [batch async for batch in _first(log.follower().follow(None))]
-    replica = Replica(ToldFollower(whole._replace(records=whole.records[1:])), ToldHead(whole.head.head), CLOCK)
+    replica = Replica(
+        MESH_FOLD, ToldFollower(whole._replace(records=whole.records[1:])), ToldHead(whole.head.head), CLOCK
+    )
     async with running(replica):
         await await_until(lambda: replica.halted is not None)
     assert replica.position == Position(1, 0)

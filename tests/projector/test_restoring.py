@@ -38,6 +38,7 @@ from mesh.commands import (
 from mesh.errors import Conflict, Damaged, IntegrityError, MissingKey, NotFound, TimelineMoved
 from mesh.events import LOG_RESTORED
 from mesh.evolve import evolve
+from mesh.fold import MESH_FOLD
 from mesh.position import ORIGIN, Position
 from mesh.state import State, state_hash
 from projector.refold import OpenArchive, Refolded, open_archive, refold
@@ -117,7 +118,7 @@ class Restored:
         await self.steps.claim(objects, self.archive.index.newest, signer)
 
     async def write(self) -> None:
-        await self.steps.write(self.driver, self.refolded.state, self.archive.data_keys)
+        await self.steps.write(MESH_FOLD, self.driver, self.refolded.state, self.archive.data_keys)
 
     async def announce(self) -> None:
         await self.steps.announce(self.driver, self.records, self.refolded.state.time_us)
@@ -134,7 +135,7 @@ async def open_for(log: MemoryLog, objects: MemoryObjectStore) -> OpenArchive:
 
 async def restored(log: MemoryLog, objects: MemoryObjectStore, at: Position, **fields: Any) -> Restored:
     archive = await open_for(log, objects)
-    refolded = await refold(archive, at)
+    refolded = await refold(MESH_FOLD, archive, at)
     return Restored(archive, refolded, dict(log.providers(BOTH)), journal_for(archive, refolded, **fields))
 
 
@@ -156,7 +157,7 @@ async def folded_by_a_role(one: Restored) -> State:
 async def test_a_restore_to_any_position_is_the_fold_of_that_prefix(tmp_path: Path) -> None:
     log = await busy_log(tmp_path, 2_000)
     objects, states = await archived(log), await oracle(log)
-    assert (await verify_archive(objects, log.providers(BOTH))).state_hash == state_hash(states[-1])
+    assert (await verify_archive(MESH_FOLD, objects, log.providers(BOTH))).state_hash == state_hash(states[-1])
     for number in (0, 1, 2, *range(97, 2_000, 211), len(states) - 1):
         copy = MemoryObjectStore()
         copy.objects = dict(objects.objects)
@@ -178,8 +179,8 @@ async def test_a_restored_log_is_archived_and_restored_again_and_numbers_go_on(t
     await ship(one.store, Keyring(one.driver, one.providers), objects)
     archive = await open_for(log, objects)
     assert (archive.index.epoch, archive.index.head.at) == (2, Position(2, 21))
-    assert (await refold(archive, Position(1, 20))).state == states[20]
-    assert (await refold(archive, Position(1, 7), from_nothing=True)).state == states[7]
+    assert (await refold(MESH_FOLD, archive, Position(1, 20))).state == states[20]
+    assert (await refold(MESH_FOLD, archive, Position(1, 7), from_nothing=True)).state == states[7]
     again = await restored(log, objects, Position(2, 21))
     await again.all(objects)
     now = await folded_by_a_role(again)
@@ -193,7 +194,7 @@ async def test_what_was_left_behind_is_not_on_the_timeline_any_more(tmp_path: Pa
     one = await restored(log, objects, Position(1, 20))
     await one.claim(objects)
     with pytest.raises(TimelineMoved):
-        await refold(await open_for(log, objects), Position(1, 21))
+        await refold(MESH_FOLD, await open_for(log, objects), Position(1, 21))
     older = await ArchiveReader(objects).load(epoch=1)
     assert older.head.position == log.state.position.position, "it is kept all the same"
 
@@ -371,14 +372,14 @@ async def test_a_clone_has_a_log_of_its_own_and_keys_of_its_own(tmp_path: Path) 
     )
     one.providers = own
     untouched = dict(objects.objects)
-    await one.steps.write(one.driver, one.refolded.state, {})
+    await one.steps.write(MESH_FOLD, one.driver, one.refolded.state, {})
     await one.announce()
     now = await folded_by_a_role(one)
     assert now.resources == states[12].resources
     assert set(await one.driver.list_data_keys()).isdisjoint(await MemoryDriver(log.store).list_data_keys())
     theirs = MemoryObjectStore()
     await ship(one.store, Keyring(one.driver, own), theirs)
-    found = await verify_archive(theirs, own)
+    found = await verify_archive(MESH_FOLD, theirs, own)
     assert (found.head, found.state_hash) == (now.position, state_hash(now))
     assert objects.objects == untouched
     with pytest.raises(IntegrityError):
@@ -409,7 +410,7 @@ async def test_without_the_key_nothing_is_restored(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError):
         await open_archive(objects, wrong)
     with pytest.raises(MissingKey):
-        await refold(await open_archive(objects, {}), Position(1, 5))
+        await refold(MESH_FOLD, await open_archive(objects, {}), Position(1, 5))
 
 
 async def test_every_object_that_is_damaged_or_gone_is_noticed(tmp_path: Path) -> None:
@@ -425,9 +426,9 @@ async def test_every_object_that_is_damaged_or_gone_is_noticed(tmp_path: Path) -
             else:
                 objects.objects[name] = damaged
             with pytest.raises((IntegrityError, NotFound)):
-                await verify_archive(objects, log.providers(BOTH))
+                await verify_archive(MESH_FOLD, objects, log.providers(BOTH))
             objects.objects[name] = sound
-    await verify_archive(objects, log.providers(BOTH))
+    await verify_archive(MESH_FOLD, objects, log.providers(BOTH))
 
 
 async def test_the_first_record_says_what_was_restored(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from eventlog.signing import signing_key
 from mesh.checkpoint import to_documents
 from mesh.events import RESOURCE_CREATED, RESOURCE_UPDATED, SCHEMAS
 from mesh.evolve import evolve
+from mesh.fold import MESH_FOLD
 from mesh.kinds import mesh_key
 from mesh.state import State, state_hash
 from projector.replica import event_of
@@ -63,7 +64,7 @@ async def put_checkpoint(log: Log, state: State) -> None:
 
 
 async def check(log: Log) -> FsckReport:
-    return await fsck(log.driver, Keyring(log.driver, BOTH), fold=StateFold())
+    return await fsck(log.driver, Keyring(log.driver, BOTH), fold=StateFold(MESH_FOLD))
 
 
 async def test_a_checkpoint_of_the_fold_is_sound() -> None:

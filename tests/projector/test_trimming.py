@@ -20,6 +20,7 @@ from eventlog.checkpoints import list_checkpoints, manifest_name, newest_checkpo
 from eventlog.driver import Entry
 from eventlog.drivers.memory import MemoryDriver
 from mesh.checkpoint import from_documents
+from mesh.fold import MESH_FOLD
 from mesh.position import Position
 from mesh.state import state_hash
 from projector.checkpointing import CheckpointDuty, LastCheckpoint, is_due
@@ -105,7 +106,7 @@ class Process:
         self.log, self.name, self.driver = log, name, MemoryDriver(log.store)
         self.keyring = log.keyring(BOTH)
         self.replica: Replica = log.replica(BOTH)
-        self.reproduction = Reproduction(self.driver, lambda: None, CLOCK)
+        self.reproduction = Reproduction(MESH_FOLD, self.driver, lambda: None, CLOCK)
         self.replica.subscribe(self.reproduction.folded)
 
     def member(self) -> Member:
@@ -133,11 +134,24 @@ class Cluster:
         self.log, self.first, self.second = log, first, second
         maker = first
         self.checkpoints = CheckpointDuty(
-            maker.replica, maker.driver, maker.keyring, SETTINGS, member_id=maker.name, clock=CLOCK, entropy=ENTROPY
+            MESH_FOLD,
+            maker.replica,
+            maker.driver,
+            maker.keyring,
+            SETTINGS,
+            member_id=maker.name,
+            clock=CLOCK,
+            entropy=ENTROPY,
         )
         self.short_of_space = False
         self.trim = TrimDuty(
-            maker.driver, maker.keyring, self.members, lambda: self.short_of_space, keep_events=2, clock=CLOCK
+            MESH_FOLD,
+            maker.driver,
+            maker.keyring,
+            self.members,
+            lambda: self.short_of_space,
+            keep_events=2,
+            clock=CLOCK,
         )
 
     async def members(self) -> Sequence[Member]:
@@ -201,7 +215,14 @@ async def test_the_duty_makes_them_as_the_log_grows_and_deletes_old_ones(cluster
     settings = DutySettings(checkpoint_events=5, checkpoint_every_s=0, keep_events=2)
     maker = cluster.first
     duty = CheckpointDuty(
-        maker.replica, maker.driver, maker.keyring, settings, member_id="api-z1", clock=CLOCK, entropy=ENTROPY
+        MESH_FOLD,
+        maker.replica,
+        maker.driver,
+        maker.keyring,
+        settings,
+        member_id="api-z1",
+        clock=CLOCK,
+        entropy=ENTROPY,
     )
     orphan = part_name(at(3), 0)
     cluster.log.store.entries[orphan] = Entry(b"of one that was never finished", 1)
