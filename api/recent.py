@@ -13,6 +13,9 @@ from typing import Any
 
 from mesh.events import (
     ACCESS_KEY_CREATED,
+    AUTHORITY_KEY_KEPT,
+    CERTIFICATE_IMPORTED,
+    CERTIFICATE_ISSUED,
     MESH_ROLLED_BACK,
     RESOURCE_CREATED,
     RESOURCE_UPDATED,
@@ -68,5 +71,8 @@ _SLIM: Mapping[str, Callable[[Data], Data]] = {
     RESOURCE_CREATED: _without("spec"),
     RESOURCE_UPDATED: _without("spec"),
     ACCESS_KEY_CREATED: _without("secret"),
+    AUTHORITY_KEY_KEPT: _without("secret"),
+    CERTIFICATE_ISSUED: _without("secret", "chain"),
+    CERTIFICATE_IMPORTED: _without("secret", "chain"),
     MESH_ROLLED_BACK: _rolled_back,
 }

@@ -23,6 +23,15 @@ from mesh.events import (
     ACCESS_KEY_ENABLED,
     ACCESS_KEYS_USED,
     ACCOUNT_CREATED,
+    AUTHORITY_CREATED,
+    AUTHORITY_KEY_KEPT,
+    AUTHORITY_RETIRED,
+    AUTHORITY_ROOT_ADDED,
+    AUTHORITY_ROOT_DROPPED,
+    AUTHORITY_ROOT_PROMOTED,
+    CERTIFICATE_DELETED,
+    CERTIFICATE_IMPORTED,
+    CERTIFICATE_ISSUED,
     DATA_KEYS_DRAWN,
     DATA_KEYS_REWRAPPED,
     INLINE_POLICY_DELETED,
@@ -59,7 +68,8 @@ NOT_RECORDED = "RefusalsNotRecorded"
 _VERSION = "1.11"
 _SHOWN = re.compile(
     r".*Name|RoleArn|DurationSeconds|meshOwner|resourceArn|limit|nextToken|clientToken|"
-    r"mesh|to|only|at|since|until|dry_run|account|node|after|user|role|policy|action|resource|admin|access_key_id"
+    r"mesh|to|only|at|since|until|dry_run|account|node|after|user|role|policy|action|resource|admin|access_key_id|"
+    r"arn|authority|domain"
 )
 _CLAIMED = re.compile(r"Credential=([A-Za-z0-9]{4,128})/", re.ASCII)
 _READS = ("Describe", "List", "Get")
@@ -72,6 +82,15 @@ _OPERATIONS: Mapping[str, str] = {
     ACCOUNT_CREATED: "CreateAccount",
     MESH_SHARED: "ShareMesh",
     MESH_UNSHARED: "UnshareMesh",
+    AUTHORITY_CREATED: "CreateCertificateAuthority",
+    AUTHORITY_KEY_KEPT: "CreateCertificateAuthority",
+    AUTHORITY_ROOT_ADDED: "RotateCertificateAuthority",
+    AUTHORITY_ROOT_PROMOTED: "RotateCertificateAuthority",
+    AUTHORITY_ROOT_DROPPED: "RotateCertificateAuthority",
+    AUTHORITY_RETIRED: "RetireCertificateAuthority",
+    CERTIFICATE_ISSUED: "IssueCertificate",
+    CERTIFICATE_IMPORTED: "ImportCertificate",
+    CERTIFICATE_DELETED: "DeleteCertificate",
     PROXY_IDENTITY_ISSUED: "IssueProxyIdentity",
     DATA_KEYS_DRAWN: "RotateKeys",
     DATA_KEYS_REWRAPPED: "RewrapKeys",

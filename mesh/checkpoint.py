@@ -7,7 +7,8 @@
         tokens       [[digest, position, body, time_us, answer] | [digest, position], …]
                      answer: None, a packed resource, or the index of one in `resources`
         tables       {name: [[key, entry], …]}                  the small ones (`mesh.state.TABLES`), by key
-    secrets  [format, access keys as maps]                      by id; for roles that open secrets
+    secrets  [format, access keys as maps, authority keys]      by id and by root; for roles that open secrets
+                     the last is left out where there are none, since older builds do not know it
 
 The format is 2; or 1, which older builds read too, where all tables are empty: `tables` is then left out.
 
@@ -20,12 +21,12 @@ out here that a later event could look at.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from rpds import HashTrieMap, HashTrieSet, Queue
 
+from mesh.certificates import AuthorityKey
 from mesh.errors import Damaged
 from mesh.fingerprint import FINGERPRINT_BYTES, Tally
 from mesh.frozen import freeze
@@ -79,7 +80,10 @@ def to_documents(state: State) -> Documents:
     ]
     if tables:
         config.append(tables)
-    return Documents(config, [form, [_access_key(state.access_keys[key]) for key in sorted(state.access_keys)]])
+    secrets: list[Any] = [form, [_access_key(state.access_keys[key]) for key in sorted(state.access_keys)]]
+    if state.authority_keys:
+        secrets.append([list(state.authority_keys[root]) for root in sorted(state.authority_keys)])
+    return Documents(config, secrets)
 
 
 def from_documents(config: Any, secrets: Any | None, *, verify: bool = True) -> State:
@@ -91,7 +95,7 @@ def from_documents(config: Any, secrets: Any | None, *, verify: bool = True) -> 
     try:
         state = _state(config)
         if secrets is not None:
-            state = replace(state, access_keys=_access_keys(secrets))
+            state = state.but(**_opened(secrets))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as failure:
         raise Damaged(
             "A checkpoint opens, but this build cannot read the state in it: run a newer build, or an older checkpoint"
@@ -217,10 +221,14 @@ def _access_key(key: AccessKey) -> dict[str, Any]:
     return document
 
 
-def _access_keys(secrets: Any) -> HashTrieMap[str, AccessKey]:
-    form, keys = secrets
+def _opened(secrets: Any) -> dict[str, HashTrieMap[str, Any]]:
+    form, keys, *authority_keys = secrets
     _check_format(form)
-    return HashTrieMap({key["access_key_id"]: AccessKey(**key) for key in keys})
+    found = [AuthorityKey(*key) for each in authority_keys for key in each]
+    return {
+        "access_keys": HashTrieMap({key["access_key_id"]: AccessKey(**key) for key in keys}),
+        "authority_keys": HashTrieMap({key.root: key for key in found}),
+    }
 
 
 def _check_format(form: Any) -> None:

@@ -12,6 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from mesh.commands_pki import (
+    CreateAuthority,
+    DeleteCertificate,
+    DropRoot,
+    ImportCertificate,
+    IssueCertificate,
+    PromoteRoot,
+    RetireAuthority,
+    RotateAuthority,
+)
 from mesh.events import Token
 from mesh.kinds import ResourceKey
 from mesh.position import Position
@@ -286,6 +296,14 @@ Command = (
     | CreateAccount
     | ShareMesh
     | UnshareMesh
+    | CreateAuthority
+    | RotateAuthority
+    | PromoteRoot
+    | DropRoot
+    | RetireAuthority
+    | IssueCertificate
+    | ImportCertificate
+    | DeleteCertificate
     | IssueProxyIdentity
     | RecordDataKeys
     | RaiseLevel

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from mesh import decide_iam, sharing
+from mesh import decide_iam, decide_pki, sharing
 from mesh.commands import (
     AttachPolicy,
     Command,
@@ -41,6 +41,16 @@ from mesh.commands import (
     UnshareMesh,
     UntagResource,
     Update,
+)
+from mesh.commands_pki import (
+    CreateAuthority,
+    DeleteCertificate,
+    DropRoot,
+    ImportCertificate,
+    IssueCertificate,
+    PromoteRoot,
+    RetireAuthority,
+    RotateAuthority,
 )
 from mesh.errors import BadRequest, Conflict, LevelTooLow, NotFound
 from mesh.events import (
@@ -320,6 +330,14 @@ DECIDERS = cast(
         CreateAccount: sharing.decide_create_account,
         ShareMesh: sharing.decide_share,
         UnshareMesh: sharing.decide_unshare,
+        CreateAuthority: decide_pki.create_authority,
+        RotateAuthority: decide_pki.rotate_authority,
+        PromoteRoot: decide_pki.promote_root,
+        DropRoot: decide_pki.drop_root,
+        RetireAuthority: decide_pki.retire_authority,
+        IssueCertificate: decide_pki.issue_certificate,
+        ImportCertificate: decide_pki.import_certificate,
+        DeleteCertificate: decide_pki.delete_certificate,
         IssueProxyIdentity: _issue_proxy_identity,
         RecordDataKeys: _record_data_keys,
         RaiseLevel: _raise_level,

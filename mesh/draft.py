@@ -35,13 +35,13 @@ from mesh.kinds import ResourceKey, containers, mesh_key
 from mesh.limits import TOKEN_WINDOW_US, TOKENS_KEPT, TOMBSTONES_KEPT
 from mesh.position import Position
 from mesh.references import hard_targets
+from mesh.referrers import moved_referrers
 from mesh.state import (
     PlainResource,
     Resource,
     State,
     TokenEntry,
     Tombstone,
-    moved_referrers,
     packed,
     rest,
     shape_of,

@@ -30,6 +30,17 @@ gives them their meaning. Data shapes, by type:
     MeshShared           {account, mesh, with: [account]}                       account: the mesh's owner, as below
     MeshUnshared         {account, mesh, with: [account]}
     QuotaChanged         {account, code, value|None}                            None: App Mesh's default again
+    AuthorityCreated     {authority: arn, account, name, root: {id, certificate, not_before_us, not_after_us}, issues}
+    AuthorityRootAdded   {authority, root}                      believed from here on, beside the ones before
+    AuthorityRootPromoted {authority, root: id}                 certificates are issued under it from here on
+    AuthorityRootDropped {authority, root: id}                  believed no more
+    AuthorityKeyKept     {authority, root: id, secret}          a root's key, sealed in the secrets class
+    AuthorityRetired     {authority}
+    CertificateIssued    {certificate: arn, account, names, authority, root: id, chain, secret, serial, not_before_us,
+                          not_after_us}                         for the first time or anew; `secret`: its key, which
+                         projectors open, since proxies must have it
+    CertificateImported  the same without authority and root
+    CertificateDeleted   {certificate}
     ProxyIdentityIssued  {node: key, serial, not_after_us}                      no state, an audit fact
     DataKeysDrawn        {keys: [id]}                                           no state, an audit fact, as the next
     DataKeysRewrapped    {keys: [id], kek}                                      kek: what wraps them now
@@ -75,6 +86,15 @@ QUOTA_CHANGED = "QuotaChanged"
 ACCOUNT_CREATED = "AccountCreated"
 MESH_SHARED = "MeshShared"
 MESH_UNSHARED = "MeshUnshared"
+AUTHORITY_CREATED = "AuthorityCreated"
+AUTHORITY_ROOT_ADDED = "AuthorityRootAdded"
+AUTHORITY_ROOT_PROMOTED = "AuthorityRootPromoted"
+AUTHORITY_ROOT_DROPPED = "AuthorityRootDropped"
+AUTHORITY_KEY_KEPT = "AuthorityKeyKept"
+AUTHORITY_RETIRED = "AuthorityRetired"
+CERTIFICATE_ISSUED = "CertificateIssued"
+CERTIFICATE_IMPORTED = "CertificateImported"
+CERTIFICATE_DELETED = "CertificateDeleted"
 PROXY_IDENTITY_ISSUED = "ProxyIdentityIssued"
 DATA_KEYS_DRAWN = "DataKeysDrawn"
 DATA_KEYS_REWRAPPED = "DataKeysRewrapped"
@@ -106,6 +126,15 @@ EVENT_TYPES = (
     MESH_SHARED,
     MESH_UNSHARED,
     QUOTA_CHANGED,
+    AUTHORITY_CREATED,
+    AUTHORITY_ROOT_ADDED,
+    AUTHORITY_ROOT_PROMOTED,
+    AUTHORITY_ROOT_DROPPED,
+    AUTHORITY_KEY_KEPT,
+    AUTHORITY_RETIRED,
+    CERTIFICATE_ISSUED,
+    CERTIFICATE_IMPORTED,
+    CERTIFICATE_DELETED,
     PROXY_IDENTITY_ISSUED,
     DATA_KEYS_DRAWN,
     DATA_KEYS_REWRAPPED,
@@ -114,7 +143,7 @@ EVENT_TYPES = (
     RECORD_QUARANTINED,
 )
 
-LEVEL = 2
+LEVEL = 3
 """The highest level this build understands, and so may be raised to."""
 
 LEVELS: Mapping[str, int] = {
@@ -134,6 +163,15 @@ LEVELS: Mapping[str, int] = {
     ACCOUNT_CREATED: 2,
     MESH_SHARED: 2,
     MESH_UNSHARED: 2,
+    AUTHORITY_CREATED: 3,
+    AUTHORITY_ROOT_ADDED: 3,
+    AUTHORITY_ROOT_PROMOTED: 3,
+    AUTHORITY_ROOT_DROPPED: 3,
+    AUTHORITY_KEY_KEPT: 3,
+    AUTHORITY_RETIRED: 3,
+    CERTIFICATE_ISSUED: 3,
+    CERTIFICATE_IMPORTED: 3,
+    CERTIFICATE_DELETED: 3,
 }
 """The level that a cluster must have before an event of the type may be written; 1 for what is not named. An older
 build stops in front of a type that it does not know, so `decide` writes none before all members know it."""
@@ -141,7 +179,7 @@ build stops in front of a type that it does not know, so `decide` writes none be
 SCHEMAS: Mapping[str, int] = dict.fromkeys(EVENT_TYPES, 1)
 """The data shape that this build writes for each type, and the highest that it can fold."""
 
-SECRET_TYPES = frozenset({ACCESS_KEY_CREATED})
+SECRET_TYPES = frozenset({ACCESS_KEY_CREATED, AUTHORITY_KEY_KEPT})
 """Types sealed under the secrets class of data key: only the API role can open them."""
 
 NARROWING_TYPES = frozenset(

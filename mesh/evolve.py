@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mesh import evolve_iam, sharing
+from mesh import evolve_iam, evolve_pki, sharing
 from mesh.errors import Poison
 from mesh.events import (
     ACCESS_KEY_CREATED,
@@ -19,6 +19,15 @@ from mesh.events import (
     ACCESS_KEY_ENABLED,
     ACCESS_KEYS_USED,
     ACCOUNT_CREATED,
+    AUTHORITY_CREATED,
+    AUTHORITY_KEY_KEPT,
+    AUTHORITY_RETIRED,
+    AUTHORITY_ROOT_ADDED,
+    AUTHORITY_ROOT_DROPPED,
+    AUTHORITY_ROOT_PROMOTED,
+    CERTIFICATE_DELETED,
+    CERTIFICATE_IMPORTED,
+    CERTIFICATE_ISSUED,
     DATA_KEYS_DRAWN,
     DATA_KEYS_REWRAPPED,
     INLINE_POLICY_DELETED,
@@ -237,6 +246,15 @@ FOLDS: Mapping[str, Callable[[State, Data], Folded]] = {
     MESH_SHARED: _stateful(sharing.fold_shared),
     MESH_UNSHARED: _stateful(sharing.fold_unshared),
     QUOTA_CHANGED: _quota_changed,
+    AUTHORITY_CREATED: _stateful(evolve_pki.authority_created),
+    AUTHORITY_ROOT_ADDED: _stateful(evolve_pki.authority_root_added),
+    AUTHORITY_ROOT_PROMOTED: _stateful(evolve_pki.authority_root_promoted),
+    AUTHORITY_ROOT_DROPPED: _stateful(evolve_pki.authority_root_dropped),
+    AUTHORITY_KEY_KEPT: _stateful(evolve_pki.authority_key_kept),
+    AUTHORITY_RETIRED: _stateful(evolve_pki.authority_retired),
+    CERTIFICATE_ISSUED: _stateful(evolve_pki.certificate_put),
+    CERTIFICATE_IMPORTED: _stateful(evolve_pki.certificate_put),
+    CERTIFICATE_DELETED: _stateful(evolve_pki.certificate_deleted),
     PROXY_IDENTITY_ISSUED: _proxy_identity_issued,
     DATA_KEYS_DRAWN: _data_keys,
     DATA_KEYS_REWRAPPED: _data_keys,

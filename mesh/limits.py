@@ -116,3 +116,26 @@ REGISTRY_OPERATIONS_KEPT = 10_000
 
 REGISTRY_TOKENS_KEPT = 16_384
 """Answers to repeated registry calls kept by count: SDKs repeat within minutes; 5 MiB."""
+
+# --- certificates (mesh/certificates.py)
+
+AUTHORITIES_PER_ACCOUNT = 200
+"""Certificate authorities of an account (ACM PCA's own quota)."""
+
+CERTIFICATES_PER_ACCOUNT = 2_500
+"""Certificates of an account (ACM's own quota): about 3 KiB each, in every state."""
+
+CERTIFICATE_NAMES_MAX = 100
+"""Names in one certificate (ACM: 10, adjustable up to this)."""
+
+CERTIFICATE_NAME_CHARS = 253
+"""Of one name: what DNS allows."""
+
+AUTHORITY_NAME_CHARS = 64
+"""Of an authority's name, which is its root's common name (X.509 allows no more)."""
+
+CERTIFICATE_CHAIN_MAX_BYTES = 32 * 1024
+"""A certificate with those above it, PEM. It is kept in every state, and sent to every proxy that shows it."""
+
+CERTIFICATE_KEY_MAX_BYTES = 8 * 1024
+"""A certificate's private key, PEM: RSA of 4096 bits takes 3.3 KiB."""

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from rpds import HashTrieMap, HashTrieSet, Queue
 
+from mesh.certificates import Authority, AuthorityKey, Certificate
 from mesh.fingerprint import (
     FINGERPRINT_BYTES,
     FINGERPRINT_MASK,
@@ -34,6 +35,7 @@ from mesh.position import ORIGIN, Position
 from mesh.principals import AccessKey, ManagedPolicy, Principal
 from mesh.quotas import QuotaValue
 from mesh.references import hard_targets
+from mesh.referrers import moved_referrers
 from mesh.tenants import Sharing, Tenant
 
 _T = TypeVar("_T")
@@ -171,11 +173,11 @@ class State:
 
     `resources` is the truth; `of_mesh` (keys by mesh) and `referrers` (hard references but those to the mesh, turned
     round) are indexes of it. `changed_in` has, for each living mesh, virtual router and virtual gateway, the position
-    of the last change in it, deletions included. `deleted` is by uid. `access_keys` is empty in a role that cannot
-    open secrets, and is no part of the state hash. `lineage` has the last position of each earlier epoch that this
-    timeline goes on from, oldest first. `principals` and `policies` (by ARN), `accounts` (those that were
-    added, by account) `shares` (by owner and mesh) and `quotas` (by account and code, where it
-    is no default) are small tables, as `TABLES` lists them.
+    of the last change in it, deletions included. `deleted` is by uid. `access_keys` and `authority_keys` (by root) are
+    empty in a role that cannot open secrets, and are no part of the state hash. `lineage` has the last position of each
+    earlier epoch that this timeline goes on from, oldest first. `principals`, `policies`, `authorities` and
+    `certificates` (by ARN), `accounts` (those that were added, by account), `shares` (by owner and mesh) and `quotas`
+    (by account and code, where it is no default) are small tables, as `TABLES` lists them.
     """
 
     position: Position = ORIGIN
@@ -197,6 +199,9 @@ class State:
     accounts: HashTrieMap[str, Tenant] = field(default_factory=HashTrieMap)
     shares: HashTrieMap[tuple[str, str], Sharing] = field(default_factory=HashTrieMap)
     quotas: HashTrieMap[tuple[str, str], QuotaValue] = field(default_factory=HashTrieMap)
+    authorities: HashTrieMap[str, Authority] = field(default_factory=HashTrieMap)
+    certificates: HashTrieMap[str, Certificate] = field(default_factory=HashTrieMap)
+    authority_keys: HashTrieMap[str, AuthorityKey] = field(default_factory=HashTrieMap)
 
     def at(self, number: int) -> Position:
         """The position of that number on this timeline: each epoch goes on counting where the one before was left."""
@@ -344,6 +349,8 @@ TABLES: Mapping[str, type[tuple[Any, ...]]] = {
     "accounts": Tenant,
     "shares": Sharing,
     "quotas": QuotaValue,
+    "authorities": Authority,
+    "certificates": Certificate,
 }
 """The state's small tables, each a map of a key (text, or a tuple of texts) to a tuple of plain values; changed by
 `with_entry` alone. Fingerprint and checkpoint cover whatever is listed here."""
@@ -355,7 +362,7 @@ _PUT: Mapping[str, Callable[[State, Any], None]] = {name: getattr(State, name)._
 
 
 def state_hash(state: State) -> str:
-    """A hash of all but the access keys; equal in every role at equal positions and level (I4). Costs O(1)."""
+    """A hash of all but the secrets; equal in every role at equal positions and level (I4). Costs O(1)."""
     head = "/".join(map(str, (state.position, state.time_us, state.level, *state.lineage, ""))).encode()
     return hashlib.sha256(head + state.fingerprint.to_bytes(FINGERPRINT_BYTES, "big")).hexdigest()
 
@@ -383,18 +390,3 @@ def rest(queue: Queue[_T]) -> Queue[_T]:
 def targets_of(resource: Resource) -> set[ResourceKey]:
     """What the resource refers to hard, its mesh aside."""
     return hard_targets(resource.key, resource.spec)
-
-
-def moved_referrers(
-    referrers: HashTrieMap[ResourceKey, HashTrieSet[ResourceKey]],
-    key: ResourceKey,
-    before: set[ResourceKey],
-    after: set[ResourceKey],
-) -> HashTrieMap[ResourceKey, HashTrieSet[ResourceKey]]:
-    """The index once `key` refers to `after`, and no more to `before`."""
-    for target in before - after:
-        left = referrers[target].remove(key)
-        referrers = referrers.insert(target, left) if left else referrers.remove(target)
-    for target in after - before:
-        referrers = referrers.insert(target, (referrers.get(target) or HashTrieSet()).insert(key))
-    return referrers

@@ -11,6 +11,15 @@ from mesh.events import (
     ACCESS_KEY_ENABLED,
     ACCESS_KEYS_USED,
     ACCOUNT_CREATED,
+    AUTHORITY_CREATED,
+    AUTHORITY_KEY_KEPT,
+    AUTHORITY_RETIRED,
+    AUTHORITY_ROOT_ADDED,
+    AUTHORITY_ROOT_DROPPED,
+    AUTHORITY_ROOT_PROMOTED,
+    CERTIFICATE_DELETED,
+    CERTIFICATE_IMPORTED,
+    CERTIFICATE_ISSUED,
     DATA_KEYS_DRAWN,
     DATA_KEYS_REWRAPPED,
     INLINE_POLICY_DELETED,
@@ -38,11 +47,23 @@ from mesh.events import (
 )
 from mesh.evolve import key_of
 from mesh.kinds import ResourceKey
-from projector.envoy.view import share_key
+from projector.envoy.view import pki_key, share_key
 
 OF_ONE = frozenset({RESOURCE_CREATED, RESOURCE_UPDATED, RESOURCE_DELETED})
 OF_MANY = frozenset({MESH_ROLLED_BACK})
 OF_SHARES = frozenset({MESH_SHARED, MESH_UNSHARED})
+OF_PKI = frozenset(
+    {
+        AUTHORITY_CREATED,
+        AUTHORITY_ROOT_ADDED,
+        AUTHORITY_ROOT_PROMOTED,
+        AUTHORITY_ROOT_DROPPED,
+        AUTHORITY_RETIRED,
+        CERTIFICATE_DELETED,
+        CERTIFICATE_IMPORTED,
+        CERTIFICATE_ISSUED,
+    }
+)
 OF_NONE = frozenset(
     {
         TAGS_CHANGED,
@@ -61,6 +82,7 @@ OF_NONE = frozenset(
         POLICY_PUT,
         POLICY_DELETED,
         ACCOUNT_CREATED,
+        AUTHORITY_KEY_KEPT,
         PROXY_IDENTITY_ISSUED,
         QUOTA_CHANGED,
         DATA_KEYS_DRAWN,
@@ -74,7 +96,8 @@ OF_NONE = frozenset(
 
 
 def changed_keys(events: Iterable[Event]) -> set[ResourceKey]:
-    """The resources made, updated, deleted or rolled back, and the shares that began or ended, as keys of their own."""
+    """The resources made, updated, deleted or rolled back, and the shares, certificates and authorities that began,
+    changed or ended, as keys of their own."""
     found: set[ResourceKey] = set()
     for event in events:
         if event.data is None:
@@ -86,4 +109,6 @@ def changed_keys(events: Iterable[Event]) -> set[ResourceKey]:
         elif event.type in OF_SHARES:
             account, mesh = event.data["account"], event.data["mesh"]
             found.update(share_key(account, mesh, consumer) for consumer in event.data["with"])
+        elif event.type in OF_PKI:
+            found.add(pki_key(event.data.get("certificate") or event.data["authority"]))
     return found

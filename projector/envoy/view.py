@@ -80,6 +80,11 @@ def share_key(account: str, mesh: str, consumer: str) -> ResourceKey:
     return ResourceKey(account, mesh, "share", "", consumer)
 
 
+def pki_key(arn: str) -> ResourceKey:
+    """What stands for a certificate or an authority among a node's reads; no resource has such a key."""
+    return ResourceKey("", "", "pki", "", arn)
+
+
 def dependency_of(changed: ResourceKey) -> ResourceKey:
     """What a reader of `changed` has among its reads: a route's router, a gateway route's gateway, else `changed`."""
     if changed.kind not in (ROUTE.name, GATEWAY_ROUTE.name):

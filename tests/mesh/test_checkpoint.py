@@ -36,6 +36,7 @@ from mesh.events import LEVEL
 from mesh.evolve import evolve
 from mesh.position import Position
 from mesh.state import State, computed_fingerprint, state_hash
+from tests.mesh.pki_worlds import PKI_COMMANDS, issued, rooted
 from tests.mesh.worlds import ACCOUNT, MESH, World, key, node_spec, route_spec, shop, token
 
 
@@ -93,6 +94,7 @@ def history(seed: int, steps: int) -> World:
                 PutInlinePolicy(ROLE, f"p{number % 3}", document(number % 5)),
                 RecordKeyUse(number, (f"AKIA{draw.randint(0, number)}",)),
                 DisableAccessKey(f"AKIA{draw.randint(0, number)}", ACCOUNT),
+                draw.choice(PKI_COMMANDS),
             )
         )
         with contextlib.suppress(MeshlogError):
@@ -131,6 +133,20 @@ def test_without_the_secrets_it_is_the_state_of_a_role_that_opens_none() -> None
     assert not closed.access_keys
     assert state_hash(closed) == state_hash(world.state)
     assert b"a secret" not in msgpack.packb(to_documents(world.state).config)
+
+
+def test_keys_of_authorities_are_secrets_and_those_of_certificates_are_not() -> None:
+    """Projectors hand certificates to proxies; nobody but an API server issues any."""
+    world = shop()
+    world.do(rooted())
+    world.do(issued())
+    config = msgpack.packb(to_documents(world.state).config)
+    assert b"the key of root 1" not in config
+    assert b"the key of a certificate" in config
+    assert through(world.state).authority_keys == world.state.authority_keys != {}
+    closed = through(world.state, secrets=False)
+    assert not closed.authority_keys
+    assert state_hash(closed) == state_hash(world.state)
 
 
 def test_a_kept_answer_comes_back_when_it_is_asked_for() -> None:

@@ -46,6 +46,7 @@ from mesh.errors import BadRequest, Conflict, Forbidden, LevelTooLow, MeshlogErr
 from mesh.events import EVENT_TYPES, LEVEL
 from mesh.kinds import ResourceKey, mesh_key
 from mesh.state import State
+from tests.mesh.pki_worlds import PKI_COMMANDS
 from tests.mesh.worlds import (
     ACCOUNT,
     MESH,
@@ -109,7 +110,7 @@ def test_every_type_of_event_has_a_command_that_leads_to_it() -> None:
     world.do(RecordDataKeys(("config-1", "secrets-1"), "kek-2"))
     world.delete(key("gatewayRoute", "cart", parent="edge"))
     world.do(RaiseLevel(LEVEL))
-    for command in ACCESS_COMMANDS:
+    for command in (*ACCESS_COMMANDS, *PKI_COMMANDS):
         world.do(command)
     world.do(CreateAccount(OTHER_ACCOUNT, "the others", "AKOTHER", "secret"))
     world.do(ShareMesh(ACCOUNT, "shop", frozenset({OTHER_ACCOUNT})))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from identity.node_id import NodeId
 from mesh.events import EVENT_TYPES, MESH_ROLLED_BACK, TAGS_CHANGED, Event
 from mesh.position import Position
-from projector.envoy.changes import OF_MANY, OF_NONE, OF_ONE, OF_SHARES, changed_keys
+from projector.envoy.changes import OF_MANY, OF_NONE, OF_ONE, OF_PKI, OF_SHARES, changed_keys
 from projector.envoy.compiler import Compiler
 from projector.envoy.render import Renderer
 from projector.snapshot import TYPE_CLUSTER, TYPE_ROUTE, NodeSnapshot
@@ -166,7 +166,7 @@ def test_a_forgotten_node_is_concerned_by_nothing() -> None:
 
 def test_of_every_event_type_it_is_known_what_it_changes() -> None:
     """A type that is added and not thought of in `changes` fails here."""
-    assert sorted([*OF_ONE, *OF_MANY, *OF_SHARES, *OF_NONE]) == sorted(EVENT_TYPES)
+    assert sorted([*OF_ONE, *OF_MANY, *OF_SHARES, *OF_PKI, *OF_NONE]) == sorted(EVENT_TYPES)
 
 
 def test_changed_keys_of_events_are_those_of_specs() -> None:
