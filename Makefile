@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 ROOMS := api bench chaos cli cluster connect eventlog identity manifests mesh projector proxy runtime xds
 
-.PHONY: help setup setup-dev demo test test-long test-generated test-clients openapi test-fast test-transit test-restore bench-api bench-log bench-restore test-transit lint format chaos bench bench-log bench-restore test-restore lock clean
+.PHONY: help setup setup-dev demo test test-long test-generated test-clients openapi test-fast test-traffic test-mutations test-transit test-restore bench-api bench-log bench-restore test-transit lint format chaos bench bench-log bench-restore test-restore lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,6 +56,12 @@ test-generated: setup-dev ## 100 000 requests made out of the model: taken and g
 
 test-long: setup-dev ## the log's disasters: runbooks, total loss, rotation, full etcd, damage of every byte; ten minutes
 	scripts/test.sh long
+
+test-traffic: setup-dev ## every field of every spec, shown by real traffic through real Envoys in pods made of namespaces
+	$(BIN)/python -m pytest tests/traffic --ignore=tests/traffic/test_mutations.py
+
+test-mutations: setup-dev ## the same proofs against compilers that ignore one field each: all must fail
+	$(BIN)/python -m pytest tests/traffic/test_mutations.py
 
 test-clients: setup-dev ## Terraform with its AWS provider, where this machine has both, and walkthrough scripts with the aws CLI
 	$(BIN)/python -m pytest tests/clients

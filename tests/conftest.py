@@ -56,6 +56,8 @@ LONG = (
     "projector/envoy/test_tls_live.py",
     "projector/test_long_history.py",
     "proxy/test_observability_live.py",
+    "traffic/test_fields.py",
+    "traffic/test_mutations.py",
     "clients/test_terraform.py",
     "clients/test_walkthrough.py",
 )
