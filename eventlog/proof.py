@@ -160,11 +160,15 @@ async def _documents(sources: Sources) -> list[_Signed]:
     seen: set[bytes] = set()
     if archive is not None:
         index, store = archive.index, archive.store
-        bases = {claim.base.at for claim in index.claims}
+        bases: set[Position] = set()
         for listed in await store.list(EPOCHS):
-            if (data := await store.get(listed.name)) is not None:
-                claim = open_claim(listed.name, data)
-                found.append(_Signed("claim", listed.name, data, (claim.base,)))
+            if (data := await store.get(listed.name)) is None:
+                continue
+            base = open_claim(listed.name, data).base
+            # A restore to before an earlier one left that one's base behind.
+            if index.epoch_at(base.position) == base.epoch:
+                bases.add(base.at)
+                found.append(_Signed("claim", listed.name, data, (base,)))
         for listed in await store.list(MANIFESTS):
             if (data := await store.get(listed.name)) is None:
                 continue  # dropped meanwhile

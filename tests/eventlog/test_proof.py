@@ -9,6 +9,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ import pytest
 from click.testing import CliRunner
 
 from cli.verify import verify as verify_command
-from eventlog.frames import frame_name
+from eventlog.driver import StoredFrame
+from eventlog.frames import decode_frame, frame_name
 from eventlog.proof import Sources, write_proof
+from eventlog.records import Head
 from eventlog.signing import SigningKey, signing_key
 from eventlog.verify_proof import END_PURPOSE, ProofError, Verified, canonical, main, parse_trusted, verify
 from mesh.errors import Damaged, MeshlogError, NotFound
 from mesh.position import Position
 from tests.eventlog.archive.archives import Archived, make_archived
+from tests.eventlog.archive.archives import restored as restored_from_archive
 from tests.eventlog.damage import make_world
 from tests.eventlog.test_damage import restored
 
@@ -213,6 +217,27 @@ async def test_a_restored_log_is_proven_over_its_epochs_seam() -> None:
     await write_proof(Sources(new.driver, None), signer, out.write, made_us=1)
     found = check(out.getvalue(), {signer.name: signer.public})
     assert (found.begins, found.ends, found.records, found.anchored) == ("2.3", "2.4", 1, 1)
+
+
+async def test_a_log_restored_to_before_an_earlier_restore_is_proven_without_what_was_left_behind() -> None:
+    world = await a_log()
+    await world.ship()
+    frames = world.frames()
+    early, late = (head_after(world, frames, last) for last in (4, 7))
+    second = await restored_from_archive(world, late)
+    await second.append(2)
+    await second.ship()
+    third = await restored_from_archive(second, early)
+    await third.append(1)
+    await third.ship()
+    found = check(await prove(third))
+    assert (found.head, found.records) == ("3.5", 5)
+
+
+def head_after(world: Archived, frames: Sequence[StoredFrame], last: int) -> Head:
+    """The point of the first epoch's log at position `last`, a frame's end."""
+    stored = next(decode_frame(frame.value, frame.last) for frame in frames if frame.last.position == last)
+    return Head(world.log.head.head.log_id, 1, last, hashlib.sha256(stored[-1]).digest())
 
 
 def test_the_verifier_needs_nothing_of_meshlog() -> None:

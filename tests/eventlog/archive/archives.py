@@ -262,10 +262,11 @@ class Archived:
 
 
 async def restored(archived: Archived, base: Head) -> Archived:
-    """A new etcd that goes on from `base` in the next epoch, over the same archive: what a restore leaves."""
+    """A new etcd that goes on from `base` in the next free epoch, over the same archive: what a restore leaves."""
     old, etcd = archived.log, MemoryStore()
     signer = await signing_key(old.driver, old.keyring, base.log_id, old.clock, old.entropy)
-    claim = EpochClaim(base.log_id, base.epoch + 1, base, None, old.clock.wall_us, "restore")
+    epoch = old.head.head.epoch + 1
+    claim = EpochClaim(base.log_id, epoch, base, None, old.clock.wall_us, "restore")
     assert await archived.store.put_new(claim_name(claim.epoch), seal_claim(claim, signer))
     driver = MemoryDriver(etcd)
     keys = {name: entry.value for name, entry in archived.etcd.entries.items() if name.startswith("datakey/")}
