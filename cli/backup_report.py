@@ -182,5 +182,5 @@ def verified_text(document: Mapping[str, Any]) -> str:
     opened = "opened and folded" if document["with_keys"] else "chained (not opened)"
     return (
         f"clean: {document['records']} records {opened} up to {document['head']}, {document['objects']} objects, "
-        f"{document['checkpoints']} checkpoints, in {document['archive']}"
+        f"{document['checkpoints']} checkpoints, {document['audit_segments']} audit segments, in {document['archive']}"
     )

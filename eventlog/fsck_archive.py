@@ -82,7 +82,7 @@ class _Check:
             index = await reader.load()
         except (IntegrityError, NotFound) as failure:
             report.add("archive", failure.message)
-            await self._audit()
+            await check_audit(self._store, self._keyring, report)
             return report
         report.head, report.log_id = index.head, index.log_id
         if promised is not None:
@@ -95,7 +95,7 @@ class _Check:
         await self._segments(held.segments)
         await self._parts(held)
         await self._public_keys()
-        await self._audit()
+        await check_audit(self._store, self._keyring, report)
         return report
 
     def _promise(self, mark: Mark) -> None:
@@ -224,26 +224,27 @@ class _Check:
             if there is not None and public != there:
                 self._report.add(public_key_name(signer), f"This is not the public key of {signer}")
 
-    async def _audit(self) -> None:
-        """The chains of refused calls. A chain may begin late: the retention takes its oldest segments."""
-        for server_id, names in (await audit.list_chains(self._store)).items():
-            end: audit.Link | None = None
-            for name in names:
-                self._report.audit_segments += 1
-                try:
-                    found = await audit.read_segment(self._store, name)
-                    if found is None:
-                        continue
-                    segment, data = found
-                    end = end or _first_link(segment, server_id)
-                    if not audit.follows(segment, end):
-                        self._report.add(name, "It does not follow the segment before it: one was changed or taken out")
-                    end = audit.link_of(segment, data)
-                    if self._keyring is not None:
-                        audit.open_segment(segment, self._keyring)
-                except IntegrityError as failure:
-                    self._report.add(name, failure.message)
-                    end = None
+
+async def check_audit(store: ObjectStore, keyring: Keyring | None, report: FsckReport) -> None:
+    """The chains of refused calls, into `report`. A chain may begin late: the retention takes its oldest segments."""
+    for server_id, names in (await audit.list_chains(store)).items():
+        end: audit.Link | None = None
+        for name in names:
+            report.audit_segments += 1
+            try:
+                found = await audit.read_segment(store, name)
+                if found is None:
+                    continue
+                segment, data = found
+                end = end or _first_link(segment, server_id)
+                if not audit.follows(segment, end):
+                    report.add(name, "It does not follow the segment before it: one was changed or taken out")
+                end = audit.link_of(segment, data)
+                if keyring is not None:
+                    audit.open_segment(segment, keyring)
+            except IntegrityError as failure:
+                report.add(name, failure.message)
+                end = None
 
 
 def _first_link(segment: audit.SealedSegment, server_id: str) -> audit.Link:

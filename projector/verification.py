@@ -13,8 +13,11 @@ from eventlog.archive.reader import ArchiveReader
 from eventlog.archive.store import ObjectStore
 from eventlog.chain import Chain
 from eventlog.checkpoints import parse_manifest
+from eventlog.fsck_archive import check_audit
+from eventlog.keys.keyring import Keyring
 from eventlog.keys.provider import KeyProvider
 from eventlog.quarantine import Quarantined
+from eventlog.record_walk import FsckReport
 from eventlog.records import KeyClass
 from mesh.errors import Damaged
 from mesh.fold import Fold, S
@@ -40,6 +43,7 @@ class Verified(NamedTuple):
     records: int
     objects: int
     checkpoints: int
+    audit_segments: int
     state_hash: str | None
 
 
@@ -68,7 +72,8 @@ async def verify_archive(
         except TakenOut as out:
             quarantined[out.named.position] = out.named
     objects = len(await archive.reader.segment_refs()) + sum(1 + len(ref.parts) for ref in refs)
-    return Verified(index.head.at, count, objects, len(refs), folded if count else None)
+    segments = await _audit(store, archive.keyring)
+    return Verified(index.head.at, count, objects, len(refs), segments, folded if count else None)
 
 
 async def _fold_all(
@@ -117,4 +122,15 @@ async def verify_without_keys(store: ObjectStore, progress: Progress | None = No
         manifest, _ = await reader.checkpoint(ref)
         parse_manifest(manifest)
     objects = len(await reader.segment_refs()) + sum(1 + len(ref.parts) for ref in refs)
-    return Verified(index.head.at, chain.point.position - begun, objects, len(refs), None)
+    segments = await _audit(store, None)
+    return Verified(index.head.at, chain.point.position - begun, objects, len(refs), segments, None)
+
+
+async def _audit(store: ObjectStore, keyring: Keyring | None) -> int:
+    """How many segments of refused calls there are, all of them sound."""
+    report = FsckReport()
+    await check_audit(store, keyring, report)
+    if report.findings:
+        place, message = report.findings[0]
+        raise Damaged(f"{place}: {message}")
+    return report.audit_segments

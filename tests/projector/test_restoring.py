@@ -14,6 +14,7 @@ import pytest
 
 from eventlog.archive.memory import MemoryObjectStore
 from eventlog.archive.reader import ArchiveReader
+from eventlog.audit import ChainWriter, Refusals, segment_name
 from eventlog.checkpoints import newest_checkpoint
 from eventlog.driver import LogDriver
 from eventlog.drivers.memory import MemoryDriver, MemoryStore
@@ -429,6 +430,33 @@ async def test_every_object_that_is_damaged_or_gone_is_noticed(tmp_path: Path) -
                 await verify_archive(MESH_FOLD, objects, log.providers(BOTH))
             objects.objects[name] = sound
     await verify_archive(MESH_FOLD, objects, log.providers(BOTH))
+
+
+async def test_a_damaged_segment_of_refused_calls_is_noticed_with_and_without_keys(tmp_path: Path) -> None:
+    log = await busy_log(tmp_path, 5)
+    objects = await archived(log)
+    archive = await open_for(log, objects)
+    key, _ = await archive.keyring.sealing_keys(archive.index.log_id, KeyClass.CONFIG)
+    writer = ChainWriter(objects, archive.index.log_id, "api-z1")
+    for number in range(3):
+        entry = {"time_us": number, "eventName": "CreateMesh"}
+        await writer.append(Refusals((entry,), {}), key, bytes([number]) * 32, None)
+    for verified in (await verify_archive(objects, log.providers(BOTH)), await verify_without_keys(objects)):
+        assert verified.audit_segments == 3
+    name = segment_name("api-z1", 2)
+    sound = objects.objects.pop(name)
+    for damaged in (
+        None,
+        sound[:-1],
+        bytes([sound[0] ^ 1]) + sound[1:],
+        sound[:60] + bytes([sound[60] ^ 1]) + sound[61:],
+    ):
+        if damaged is not None:
+            objects.objects[name] = damaged
+        with pytest.raises(IntegrityError, match="audit/api-z1"):
+            await verify_archive(objects, log.providers(BOTH))
+        with pytest.raises(IntegrityError, match="audit/api-z1"):
+            await verify_without_keys(objects)
 
 
 async def test_the_first_record_says_what_was_restored(tmp_path: Path) -> None:
