@@ -147,6 +147,9 @@ class RewindApi:
         now, before, after = await self._two_states(call)
         if "mesh" in members:
             _check_seen(call, now, account, members["mesh"], before, after)
+            home = mesh_key(account, members["mesh"])
+            if home not in before.resources and home not in after.resources:
+                raise NotFound(_in_neither(home, before, after))
         viewer = call.caller.account
 
         def document(key: ResourceKey) -> dict[str, Any]:
@@ -164,7 +167,7 @@ class RewindApi:
         now, before, after = await self._two_states(call)
         _check_seen(call, now, node.account, node.mesh, before, after)
         if node.key not in before.resources and node.key not in after.resources:
-            raise NotFound(f"{titled(node.key)} is there neither after {before.position} nor after {after.position}")
+            raise NotFound(_in_neither(node.key, before, after))
         # The resource classes take a second to load: only in a server that is asked for this, and beside its loop.
         from projector.envoy.compared import compare  # noqa: PLC0415
 
@@ -295,6 +298,10 @@ def _shared_then(now: State, then: State, account: str) -> Iterator[Resource]:
         since = seen_since(now, mesh.key.account, mesh.key.mesh, account)
         if since is not None and since <= then.position and mesh.key in then.resources:
             yield then.resources[mesh.key]
+
+
+def _in_neither(key: ResourceKey, before: State, after: State) -> str:
+    return f"{titled(key)} is there neither after {before.position} nor after {after.position}"
 
 
 def _explain_absence(state: State, home: ResourceKey, kind: str | None, name: str | None) -> None:

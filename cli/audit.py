@@ -12,7 +12,7 @@ import rich_click as click
 from cli.client import ApiClient, find_target
 from cli.layout import Layout
 from cli.moments import parse_moment
-from cli.options import data_dir_option, endpoint_options
+from cli.options import check_stretch, data_dir_option, endpoint_options
 from cli.output import columns, note, output_option
 from mesh.errors import SettingsError
 from runtime.clock import SystemClock
@@ -48,8 +48,9 @@ def audit(layout: Layout, *, endpoint: str | None, output: str, **asked: str | N
     """
     now_us = SystemClock().now_us()
     query = {name: value for name, value in asked.items() if value is not None}
-    for name in query.keys() & {"since", "until"}:
-        moment = parse_moment(query[name], now_us)
+    stretch = {name: parse_moment(query[name], now_us) for name in ("since", "until") if name in query}
+    check_stretch(stretch.get("since"), stretch.get("until"))
+    for name, moment in stretch.items():
         if moment.time_us is None:
             raise SettingsError(f"--{name} '{query[name]}' is a position; write a time, such as 10:42 or '2h ago'")
         if moment.echo:

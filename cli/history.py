@@ -12,7 +12,7 @@ import rich_click as click
 
 from cli.client import ApiClient, find_target
 from cli.layout import Layout
-from cli.options import data_dir_option, endpoint_options, read_moment, split_mesh
+from cli.options import check_stretch, data_dir_option, endpoint_options, read_moment, split_mesh
 from cli.output import columns, note, output_option, print_data
 from cli.resources import find_kind
 from mesh.errors import SettingsError, TimedOut, Unavailable
@@ -72,11 +72,13 @@ def log(
     if follow and (until or order == "newest"):
         raise SettingsError("--follow goes on for ever, the oldest first: leave out --until and --order newest")
     name_of_mesh, owner = split_mesh(mesh or "")
+    begins, ends = (read_moment(text) if text else None for text in (since, until))
+    check_stretch(begins, ends)
     filters = {
         "mesh": name_of_mesh or None,
         "account": account or owner.get("account"),
-        "since": read_moment(since).wire if since else None,
-        "until": read_moment(until).wire if until else None,
+        "since": begins.wire if begins else None,
+        "until": ends.wire if ends else None,
         "actor": actor,
         "kind": find_kind(kind).name if kind else None,
         "name": name,

@@ -58,6 +58,20 @@ def read_moment(text: str) -> Moment:
     return moment
 
 
+def check_stretch(since: Moment | None, until: Moment | None) -> None:
+    """SettingsError for a stretch of history that ends before it begins: it is empty, and hardly meant."""
+    if since is None or until is None:
+        return
+    if since.time_us is not None and until.time_us is not None:
+        ends_early = until.time_us < since.time_us
+    elif since.time_us is None and until.time_us is None:
+        ends_early = until.position < since.position
+    else:
+        return  # only the log knows
+    if ends_early:
+        raise SettingsError(f"--until {until.text} is before --since {since.text}: exchange the two")
+
+
 def key_provider_option(function: Function) -> Function:
     """`--key-provider`, given to the command as `keks`: sources by class."""
     return click.option(

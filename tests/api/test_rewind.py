@@ -143,6 +143,12 @@ async def test_what_is_asked_wrongly_is_named(canary: Cloud, name: str) -> None:
         assert (reply.status, reply.code) == (400, "BadRequestException"), query
 
 
+async def test_the_diff_of_a_mesh_that_never_was_is_an_error_and_not_no_difference(canary: Cloud) -> None:
+    reply = await ask(canary.server, "GET", f"{DIFF}?from=0&mesh=typo", b"", MESHLOG)
+    assert (reply.status, reply.code) == (404, "NotFoundException")
+    assert "Mesh with name typo is there neither after 1.0 nor after 1.8" in reply.document["message"]
+
+
 async def test_a_long_diff_comes_in_pages(canary: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_changes, "DIFF_PAGE_MAX", 2)
     paths: list[str] = []

@@ -50,6 +50,8 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         (["diff", "soon"], 2, "'soon' is no moment"),
         (["diff", "1", "--xds", "--node", "what"], 2, "does not name a proxy's resource"),
         (["log", "--follow", "--order", "newest"], 2, "--follow goes on for ever"),
+        (["log", "--since", "9", "--until", "8"], 2, "--until 8 is before --since 9"),
+        (["audit", "--since", "1h ago", "--until", "2h ago"], 2, "--until 2h ago is before --since 1h ago"),
         (["get", "vn", "-m", "m", "--at", "25:00"], 2, "'25:00' is no moment"),
         (["iam", "key", "disable", "AK"], 2, "say --yes"),
         (["audit", "--since", "42"], 2, "is a position; write a time"),
