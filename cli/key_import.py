@@ -43,15 +43,34 @@ def import_file(
     """Add the keys in `file` to each key file; gives its path and what was added."""
     name = KeyClass(key_class)
     keys = read_key_file(file, name)
-    paths = [path for config in configs for path in _files_of(config, key_class)]
-    paths = paths if configs else key_file_paths(layout, key_class)
+    paths = _paths(layout, key_class, configs)
     if not paths:
         raise SettingsError(f"class '{key_class}' has no key file in those settings: its keys are kept elsewhere")
+    other = KeyClass.SECRETS if name is KeyClass.CONFIG else KeyClass.CONFIG
+    _check_not_of(other, keys, file, _paths(layout, other.value, configs))
     for path in paths:
         added = add_keys(path, name, keys)
         if current:
             make_current(path, name, next(iter(keys)))
         yield path, added
+
+
+def _paths(layout: Layout, key_class: str, configs: Sequence[Path]) -> list[Path]:
+    if not configs:
+        return key_file_paths(layout, key_class)
+    return [path for config in configs for path in _files_of(config, key_class)]
+
+
+def _check_not_of(other: KeyClass, keys: Mapping[str, bytes], file: Path, paths: Sequence[Path]) -> None:
+    """SettingsError if one of `keys` is a key of the other class: projectors hold those of one, never of both."""
+    for path in paths:
+        held = read_key_file(path, other) if path.exists() else {}
+        if shared := sorted(kek_id for kek_id, key in keys.items() if key in held.values()):
+            raise SettingsError(
+                f"{file} holds {shared[0]}, which is a key of class '{other.value}' here ({path}): the two classes "
+                "have keys of their own, since projectors hold only one of them. Import the other file, or say "
+                f"--class {other.value}"
+            )
 
 
 def add_new_kek(layout: Layout, key_class: str, entropy: Entropy) -> str:

@@ -241,9 +241,7 @@ class _Check:
     def _finish(self, data_keys: Mapping[str, Entry]) -> None:
         """Compare the end with the head, and the data keys that records name with those that are there."""
         report, head, walk = self._report, self._report.head, self._walk
-        for key_id, count in sorted(walk.keys_named.items()):
-            if key_id not in data_keys:
-                report.add(f"datakey/{key_id}", f"This data key is not in the store, and {count} records need it")
+        walk.finish(data_keys)
         if head is None:
             return
         if walk.at != head.position:

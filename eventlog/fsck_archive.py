@@ -89,10 +89,11 @@ class _Check:
             self._promise(promised)
         await self._manifests()
         held = await self._holdings()
-        await self._data_keys()
+        data_keys = await self._data_keys()
         for checkpoint in held.checkpoints:
             await self._checkpoint(checkpoint)
         await self._segments(held.segments)
+        self._walk.finish(data_keys)
         await self._parts(held)
         await self._public_keys()
         await check_audit(self._store, self._keyring, report)
@@ -146,7 +147,7 @@ class _Check:
             self._report.add(object_name(digest), failure.message)
             return None
 
-    async def _data_keys(self) -> None:
+    async def _data_keys(self) -> Mapping[str, bytes]:
         try:
             keys = await self._reader.data_keys()
             self._report.data_keys = len(keys)
@@ -154,6 +155,8 @@ class _Check:
                 parse_wrapped(key_id, value)
         except IntegrityError as failure:
             self._report.add("archive", failure.message)
+            return {}
+        return keys
 
     async def _checkpoint(self, ref: CheckpointRef) -> None:
         report, place = self._report, f"checkpoint {ref.at}"

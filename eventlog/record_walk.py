@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -20,7 +20,7 @@ from eventlog.keys.keyring import Keyring
 from eventlog.quarantine import quarantined_by
 from eventlog.records import Head, Record
 from eventlog.sealing import SealedEnvelope, open_envelope, parse_stored
-from mesh.errors import Damaged, MeshlogError, Unavailable
+from mesh.errors import Damaged, MeshlogError, MissingKey, Unavailable
 from mesh.position import Position
 from runtime.limits import MAX_FINDINGS
 
@@ -126,6 +126,7 @@ class RecordWalk:
         self._checkpoints = checkpoints
         self._folding = False
         self._stopped: dict[Position, Finding] = {}
+        self._without_key: dict[Position, str] = {}
         self._time_us = 0
 
     async def begin(self, position: int, digest: bytes | None) -> None:
@@ -154,6 +155,27 @@ class RecordWalk:
             self._lost(first - 1)
         for offset, stored in enumerate(stored_records):
             await self._record(Position(last.epoch, first + offset), stored)
+
+    def finish(self, stored_keys: Container[str]) -> None:
+        """Tell the data keys that records need and that are not among the stored ones, or did not open."""
+        shut: defaultdict[str, list[Position]] = defaultdict(list)
+        for position, key_id in self._without_key.items():
+            shut[key_id].append(position)
+        for key_id in sorted(self.keys_named.keys() | shut.keys()):
+            place = f"datakey/{key_id}"
+            if key_id not in stored_keys:
+                count = self.keys_named[key_id]
+                self._report.add(
+                    place,
+                    f"This data key is not in the store, and {count} records need it: bring it back with `meshlog "
+                    "keys import`, from the archive or a copy",
+                )
+            elif found := shut.get(key_id):
+                self._report.add(
+                    place,
+                    f"This data key did not open here, so {len(found)} records, from {min(found)} on, were not opened: "
+                    "`meshlog keys status` says which key-encryption key it needs",
+                )
 
     def _lost(self, position: int) -> None:
         self.at, self.hash, self._folding = position, None, False
@@ -186,6 +208,11 @@ class RecordWalk:
                 record = await fetch(record, report.log_id, opened.parts_of, opened.keyring)
         except Unavailable:
             raise
+        except MissingKey:
+            # A lost key is told once, by `finish`, and not for each of its thousands of records.
+            self._folding = False
+            self._without_key[position] = envelope.key_id
+            return
         except MeshlogError as failure:
             self._stop(position, failure.message)
             return
@@ -215,6 +242,7 @@ class RecordWalk:
         if named is None:
             return
         self._report.quarantined += 1
+        self._without_key.pop(named.position, None)
         finding = self._stopped.pop(named.position, None)
         if finding in self._report.findings:
             self._report.findings.remove(finding)

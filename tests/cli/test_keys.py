@@ -111,3 +111,12 @@ def test_another_clusters_file_is_refused_where_an_id_is_taken_and_changes_nothi
     before = {path: path.read_bytes() for path in made.root.rglob("*.kek")}
     assert main(["keys", "import", str(other), "--class", "config", "--data-dir", str(made.root)]) == 2
     assert {path: path.read_bytes() for path in made.root.rglob("*.kek")} == before
+
+
+def test_a_file_of_one_class_is_not_taken_for_the_other(made: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in made.root.rglob("*.kek")}
+    for mine, theirs in (("config", "secrets"), ("secrets", "config")):
+        file = str(made.key_file(theirs))
+        assert main(["keys", "import", file, "--class", mine, "--data-dir", str(made.root)]) == 2
+        assert f"which is a key of class '{theirs}' here" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in made.root.rglob("*.kek")} == before

@@ -155,6 +155,14 @@ async def test_one_damage_is_reported_once_and_the_rest_is_checked(made: MemoryL
     assert [finding.place for finding in report.findings] == ["1.2", "1.3"]
 
 
+async def test_a_lost_data_key_is_told_once_and_not_for_each_of_its_records(made: MemoryLog) -> None:
+    lost = next(name for name in made.store.entries if name.startswith("datakey/config"))
+    made.store.entries.pop(lost)
+    (finding,) = (await check(made)).findings
+    assert finding.place == lost
+    assert "5 records need it: bring it back with `meshlog keys import`" in finding.message
+
+
 async def test_it_checks_a_log_that_is_being_written(connection: EtcdConnection, prefix: str) -> None:
     log = await make_log(EtcdDriver(connection, prefix))
 
