@@ -441,7 +441,7 @@ async def test_a_damaged_segment_of_refused_calls_is_noticed_with_and_without_ke
     for number in range(3):
         entry = {"time_us": number, "eventName": "CreateMesh"}
         await writer.append(Refusals((entry,), {}), key, bytes([number]) * 32, None)
-    for verified in (await verify_archive(objects, log.providers(BOTH)), await verify_without_keys(objects)):
+    for verified in (await verify_archive(MESH_FOLD, objects, log.providers(BOTH)), await verify_without_keys(objects)):
         assert verified.audit_segments == 3
     name = segment_name("api-z1", 2)
     sound = objects.objects.pop(name)
@@ -454,7 +454,7 @@ async def test_a_damaged_segment_of_refused_calls_is_noticed_with_and_without_ke
         if damaged is not None:
             objects.objects[name] = damaged
         with pytest.raises(IntegrityError, match="audit/api-z1"):
-            await verify_archive(objects, log.providers(BOTH))
+            await verify_archive(MESH_FOLD, objects, log.providers(BOTH))
         with pytest.raises(IntegrityError, match="audit/api-z1"):
             await verify_without_keys(objects)
 
