@@ -39,7 +39,10 @@ from typing import ClassVar
 
 
 class MeshlogError(Exception):
-    """Base. `code` is the AWS-style error name, `http_status` its status, `exit_code` the CLI's."""
+    """Base. `code` is the AWS-style error name, `http_status` its status, `exit_code` the CLI's.
+
+    `members` go on the wire beside the message.
+    """
 
     code: ClassVar[str] = "InternalServerErrorException"
     http_status: ClassVar[int] = 500
@@ -49,6 +52,7 @@ class MeshlogError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+        self.members: Mapping[str, str] = {}
 
 
 class CallerError(MeshlogError):

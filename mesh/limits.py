@@ -117,6 +117,15 @@ REGISTRY_OPERATIONS_KEPT = 10_000
 REGISTRY_TOKENS_KEPT = 16_384
 """Answers to repeated registry calls kept by count: SDKs repeat within minutes; 5 MiB."""
 
+HEARTBEAT_MIN_S, HEARTBEAT_MAX_S = 5, 3_600
+"""Within how long an instance may owe a heartbeat: less would make a slow minute of ours look like its death."""
+
+REGISTRY_TAGS_MAX = 50
+"""Cloud Map's quota of tags on one resource."""
+
+COPIED_AT_ONCE = 40
+"""Instances in one event of what is copied from another registry: at 5 000 characters each, 200 kB at worst."""
+
 # --- certificates (mesh/certificates.py)
 
 AUTHORITIES_PER_ACCOUNT = 200

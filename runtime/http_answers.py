@@ -44,7 +44,8 @@ def encode_error(error: MeshlogError, request_id: str, now_us: int) -> Wire:
         headers["retry-after"] = str(RETRY_AFTER_S)
     if error.http_status in _CLOSING:
         headers["connection"] = "close"
-    return encode_document(status, {"message": error.message, "__type": code}, headers, request_id, now_us)
+    document = {**error.members, "message": error.message, "__type": code}
+    return encode_document(status, document, headers, request_id, now_us)
 
 
 def encode_fault(request_id: str, now_us: int) -> Wire:

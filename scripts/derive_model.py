@@ -1,9 +1,9 @@
-"""Derive mesh/model/shapes.json from botocore's copy of the App Mesh service model.
+"""Derive mesh/model/shapes.json and mesh/registry/shapes.json from botocore's App Mesh and Cloud Map models.
 
     python scripts/derive_model.py [--check]
 
 Keeps facts (operations, shapes, constraints) and drops all prose. `--check` writes nothing and exits 1 when the
-committed file is not what botocore's model gives. The output is sorted, one operation or shape a line, so that a
+committed files are not what botocore's models give. The output is sorted, one operation or shape a line, so that a
 change of the model reads as a diff.
 """
 
@@ -17,15 +17,18 @@ from typing import Any
 
 from botocore.loaders import Loader
 
-TARGET = Path(__file__).resolve().parent.parent / "mesh" / "model" / "shapes.json"
+_MESH = Path(__file__).resolve().parent.parent / "mesh"
+TARGET = _MESH / "model" / "shapes.json"
 SERVICE, API_VERSION = "appmesh", "2019-01-25"
+MODELS = {(SERVICE, API_VERSION): TARGET, ("servicediscovery", "2017-03-14"): _MESH / "registry" / "shapes.json"}
+"""Where the facts of each service's model go."""
 
 _CONSTRAINTS = ("required", "enum", "min", "max", "pattern", "union", "payload")
 
 
-def derive() -> dict[str, Any]:
+def derive(service: str = SERVICE, api_version: str = API_VERSION) -> dict[str, Any]:
     """The facts of the model: {apiVersion, operations: {name: …}, shapes: {name: …}}."""
-    model = Loader().load_service_model(SERVICE, "service-2", API_VERSION)
+    model = Loader().load_service_model(service, "service-2", api_version)
     return {
         "apiVersion": model["metadata"]["apiVersion"],
         "operations": {name: _operation(model["operations"][name]) for name in sorted(model["operations"])},
@@ -49,7 +52,7 @@ def _operation(raw: dict[str, Any]) -> dict[str, Any]:
         "method": raw["http"]["method"],
         "uri": raw["http"]["requestUri"],
         "input": raw["input"]["shape"],
-        "output": raw["output"]["shape"],
+        "output": raw["output"]["shape"] if "output" in raw else None,
         "errors": sorted(error["shape"] for error in raw["errors"]),
     }
 
@@ -61,6 +64,9 @@ def _shape(raw: dict[str, Any]) -> dict[str, Any]:
         shape["members"] = {name: _member(member) for name, member in sorted(raw["members"].items())}
     if "member" in raw:
         shape["member"] = raw["member"]["shape"]
+    for part in ("key", "value"):
+        if part in raw:
+            shape[part] = raw[part]["shape"]
     if "error" in raw:
         shape["status"] = raw["error"]["httpStatusCode"]
     return shape
@@ -71,13 +77,15 @@ def _member(raw: dict[str, Any]) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description="Derive the App Mesh model from botocore.")
-    parser.add_argument("--check", action="store_true", help="only compare with the committed file")
+    parser = argparse.ArgumentParser(description="Derive the App Mesh and Cloud Map models from botocore.")
+    parser.add_argument("--check", action="store_true", help="only compare with the committed files")
     check: bool = parser.parse_args(arguments).check
-    text = render(derive())
-    if check:
-        return 0 if TARGET.read_text(encoding="utf-8") == text else 1
-    TARGET.write_text(text, encoding="utf-8")
+    for model, target in MODELS.items():
+        text = render(derive(*model))
+        if not check:
+            target.write_text(text, encoding="utf-8")
+        elif target.read_text(encoding="utf-8") != text:
+            return 1
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Input against the model: all that is wrong with it, in one message. Pure; never changes what it checks.
+"""Input against a model: all that is wrong with it, in one message. Pure; never changes what it checks.
 
 The rules are the model's own (required, unknown, type, enum, pattern, min and max, exactly one member of a union);
-what App Mesh demands beyond its model stands in mesh/rules.py.
+what App Mesh demands beyond its model stands in mesh/rules.py. The shapes are App Mesh's where none are given.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from mesh.model.operations import SHAPES
 _INTEGER_BOUNDS = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 
 
-def validate(shape_name: str, value: Any, path: str = "") -> None:
+Shapes = Mapping[str, Mapping[str, Any]]
+
+
+def validate(shape_name: str, value: Any, path: str = "", shapes: Shapes = SHAPES) -> None:
     """Check a JSON value (dicts, lists and scalars) against a shape; BadRequest lists every problem by its path.
 
     `path` goes before the members' names, e.g. `spec` gives `spec.listeners[0].portMapping.port`.
     """
-    refuse(list(islice(problems(shape_name, value, path), PROBLEMS_COUNTED)))
+    refuse(list(islice(problems(shape_name, value, path, shapes), PROBLEMS_COUNTED)))
 
 
-def problems(shape_name: str, value: Any, path: str = "") -> Iterator[str]:
+def problems(shape_name: str, value: Any, path: str = "", shapes: Shapes = SHAPES) -> Iterator[str]:
     """Each problem as `<path>: <value> <rule>`."""
-    shape = SHAPES[shape_name]
-    yield from _CHECKS[shape["type"]](shape, value, path)
+    shape = shapes[shape_name]
+    yield from _CHECKS[shape["type"]](shapes, shape, value, path)
 
 
 def refuse(found: list[str]) -> None:
@@ -54,7 +57,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= VALUE_SHOWN_CHARS else text[:VALUE_SHOWN_CHARS] + "…"
 
 
-def _structure(shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:
+def _structure(shapes: Shapes, shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:
     if not isinstance(value, Mapping):
         yield _wrong_type(path, value, "an object")
         return
@@ -64,7 +67,7 @@ def _structure(shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]
             yield f"{_member(path, name)}: is required"
     for name, item in value.items():
         if name in members:
-            yield from problems(members[name]["shape"], item, _member(path, name))
+            yield from problems(members[name]["shape"], item, _member(path, name), shapes)
         else:
             unknown = _member(path, shown(str(name)).strip('"'))
             yield f"{unknown}: is not a known field ({_known(members)})"
@@ -75,16 +78,26 @@ def _structure(shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]
             yield f"{path or 'input'}: must have exactly one of {', '.join(members)}, and {said}"
 
 
-def _list(shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:
+def _list(shapes: Shapes, shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:
     if not isinstance(value, (list, tuple)):
         yield _wrong_type(path, value, "a list")
         return
     yield from _bounds(shape, len(value), path, f"a list of {len(value)}", "items")
     for index, item in enumerate(value):
-        yield from problems(shape["member"], item, f"{path}[{index}]")
+        yield from problems(shape["member"], item, f"{path}[{index}]", shapes)
 
 
-def _string(shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:
+def _map(shapes: Shapes, shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:
+    if not isinstance(value, Mapping):
+        yield _wrong_type(path, value, "an object")
+        return
+    yield from _bounds(shape, len(value), path, f"an object of {len(value)}", "members")
+    for name, item in value.items():
+        yield from problems(shape["key"], name, f"{path} (key)", shapes)
+        yield from problems(shape["value"], item, _member(path, str(name)[:VALUE_SHOWN_CHARS]), shapes)
+
+
+def _string(shapes: Shapes, shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:  # noqa: ARG001
     if not isinstance(value, str):
         yield _wrong_type(path, value, "a string")
         return
@@ -99,7 +112,7 @@ def _string(shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:
         yield from _bounds(shape, len(value), path, f"{shown(value)} ({len(value)} characters)", "characters")
 
 
-def _number(shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:
+def _number(shapes: Shapes, shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:  # noqa: ARG001
     if not isinstance(value, int) or isinstance(value, bool):
         yield _wrong_type(path, value, "a whole number")
         return
@@ -108,12 +121,12 @@ def _number(shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:
     yield from _bounds(bounds, value, path, _digits(value), "")
 
 
-def _boolean(shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:  # noqa: ARG001 (one shape for the table)
+def _boolean(shapes: Shapes, shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:  # noqa: ARG001
     if not isinstance(value, bool):
         yield _wrong_type(path, value, "true or false")
 
 
-def _timestamp(shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:  # noqa: ARG001
+def _timestamp(shapes: Shapes, shape: Mapping[str, Any], value: Any, path: str) -> Iterator[str]:  # noqa: ARG001
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         yield _wrong_type(path, value, "epoch seconds as a number")
 
@@ -152,9 +165,11 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern.removeprefix("^").removesuffix("$"))
 
 
-_CHECKS: dict[str, Callable[[Mapping[str, Any], Any, str], Iterator[str]]] = {
+# One shape of function for the table, whether it looks into other shapes or not.
+_CHECKS: dict[str, Callable[[Shapes, Mapping[str, Any], Any, str], Iterator[str]]] = {
     "structure": _structure,
     "list": _list,
+    "map": _map,
     "string": _string,
     "integer": _number,
     "long": _number,
