@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 ROOMS := api bench chaos cli cluster connect eventlog identity manifests mesh projector proxy runtime xds
 
-.PHONY: help setup setup-dev demo test test-long test-generated test-clients openapi test-fast test-traffic test-mutations test-transit test-restore bench-api bench-log bench-restore test-transit lint format chaos bench bench-log bench-restore test-restore lock clean
+.PHONY: help setup setup-dev demo test test-long test-generated test-clients openapi test-fast test-traffic test-mutations test-transit test-restore bench-api bench-compiler bench-log bench-restore test-transit lint format chaos bench bench-log bench-restore test-restore lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -90,6 +90,9 @@ bench: setup-dev ## write-to-ACK latency, hop by hop, beside its yardstick; JSON
 
 bench-api: setup-dev ## create and describe over HTTP at 1, 16 and 64 callers, beside moto's server and raw etcd; JSON lines
 	$(BIN)/python -m bench.api
+
+bench-compiler: setup-dev ## compile time, bytes and memory at 10 to 10 000 virtual nodes, CPU per event; JSON lines
+	$(BIN)/python -m bench.compiler
 
 bench-log: setup-dev ## the log's figures, each beside its yardstick of the same run; JSON lines
 	$(BIN)/python -m bench.log

@@ -1,8 +1,8 @@
 """State and node to the node's Envoy resources: pure, deterministic, the same bytes in every process (I4).
 
 What cannot be compiled is held back and named in an alarm, the rest goes out; no resource ever names another that is
-not in the snapshot. The compiler remembers which resources each node's last compilation read: so it knows whom a change
-concerns without looking at the others.
+not in the snapshot. The compiler remembers what each node was put together from (`projector.envoy.parts`): so it drafts
+only what a change concerns, and knows whom that is without looking at the others.
 """
 
 from __future__ import annotations
@@ -14,13 +14,22 @@ from mesh.kinds import VIRTUAL_GATEWAY, VIRTUAL_NODE, ResourceKey
 from mesh.registry.state import RegistryState, ServiceKey
 from mesh.state import State
 from projector.envoy import names
+from projector.envoy.parts import Part, Parts
 from projector.envoy.plans import KeptVhost, RoutesPlan
 from projector.envoy.render import Renderer, vhosts_of
 from projector.envoy.vhosts import RoutesDraft
-from projector.envoy.view import Dependency, View, dependency_of
+from projector.envoy.view import Dependency, Sources, dependency_of
 from projector.envoy.virtual_gateway import draft_virtual_gateway
 from projector.envoy.virtual_node import NodeDraft, draft_virtual_node
-from projector.snapshot import TYPE_CLUSTER, TYPE_ENDPOINT, TYPE_ROUTE, TYPES, NodeSnapshot, XdsResource
+from projector.snapshot import (
+    TYPE_CLUSTER,
+    TYPE_ENDPOINT,
+    TYPE_ROUTE,
+    TYPES,
+    NodeSnapshot,
+    ResourceSet,
+    XdsResource,
+)
 
 NO_REGISTRY = RegistryState()
 _DRAFTS = {VIRTUAL_NODE.name: draft_virtual_node, VIRTUAL_GATEWAY.name: draft_virtual_gateway}
@@ -34,7 +43,8 @@ class Compiler:
 
     def __init__(self, renderer: Renderer | None = None) -> None:
         self._renderer = renderer or Renderer()
-        self._reads: dict[NodeId, frozenset[Dependency]] = {}
+        self._parts = Parts(Sources(State(), NO_REGISTRY))
+        self._nodes: dict[NodeId, Part] = {}
         self._readers: dict[Dependency, set[NodeId]] = {}
 
     def compile(
@@ -51,15 +61,15 @@ class Compiler:
         without, it goes out with the missing share answered 503. Either way an alarm says so. Only without `previous`
         is the result a function of the states alone, equal in every replica, whatever is wrong with the mesh.
         """
-        view = View(state, node.account, node.mesh, registry)
-        resource = view.get(node.kind, node.name)
-        if resource is None or not view.is_served(resource):
-            self._remember(node, view)
+        self._parts.move(Sources(state, registry))
+        part = self._parts.get((_DRAFTS[node.kind], node.account, node.mesh, node.name))
+        self._remember(node, part)
+        draft: NodeDraft | None = part.value
+        if draft is None:
             return None
-        draft = _DRAFTS[node.kind](view, resource)
-        resources = self._render(view, draft, previous)
-        self._remember(node, view)
-        return NodeSnapshot(node, state.position, resources, tuple(sorted(view.alarms)))
+        kept: set[str] = set()
+        resources = self._render(draft, previous, kept)
+        return NodeSnapshot(node, state.position, resources, tuple(sorted(part.alarms | kept)))
 
     def affected(self, changed: Iterable[ResourceKey], services: Iterable[ServiceKey] = frozenset()) -> set[NodeId]:
         """The nodes that may look different after a change of these resources (made, updated, tagged or deleted), or
@@ -77,15 +87,19 @@ class Compiler:
 
     def forget(self, node: NodeId) -> None:
         """Nobody wants this node any more."""
-        for key in self._reads.pop(node, frozenset()):
+        part = self._nodes.pop(node, None)
+        for key in part.keys if part else ():
             self._drop_reader(key, node)
 
-    def _remember(self, node: NodeId, view: View) -> None:
-        before, now = self._reads.get(node, frozenset()), frozenset(view.reads)
-        self._reads[node] = now
-        for key in before - now:
+    def _remember(self, node: NodeId, now: Part) -> None:
+        before = self._nodes.get(node)
+        if before is now:
+            return
+        self._nodes[node] = now
+        keys = before.keys if before else frozenset()
+        for key in keys - now.keys:
             self._drop_reader(key, node)
-        for key in now - before:
+        for key in now.keys - keys:
             self._readers.setdefault(key, set()).add(node)
 
     def _drop_reader(self, key: Dependency, node: NodeId) -> None:
@@ -94,34 +108,31 @@ class Compiler:
         if not readers:
             del self._readers[key]
 
-    def _render(
-        self, view: View, draft: NodeDraft, previous: NodeSnapshot | None
-    ) -> dict[tuple[str, str], XdsResource]:
-        made = [self._renderer.resource(cluster) for cluster in draft.clusters.values()]
-        assigned = view.assignments.items()
-        made += [self._renderer.resource(assignment) for name, assignment in assigned if name in draft.clusters]
+    def _render(self, draft: NodeDraft, previous: NodeSnapshot | None, alarms: set[str]) -> ResourceSet:
+        made = [self._renderer.resource(cluster) for cluster in draft.clusters]
+        made += [self._renderer.resource(assignment) for assignment in draft.assignments]
         made += [self._renderer.resource(listener) for listener in draft.listeners]
         for routes in draft.routes:
-            plan, kept_clusters = _settle(view, routes, draft, previous)
+            plan, kept_clusters = _settle(routes, draft, previous, alarms)
             made += [self._renderer.resource(plan), *kept_clusters]
         made.sort(key=lambda resource: (TYPES.index(resource.type_url), resource.name))
         return {(resource.type_url, resource.name): resource for resource in made}
 
 
 def _settle(
-    view: View, draft: RoutesDraft, node: NodeDraft, previous: NodeSnapshot | None
+    draft: RoutesDraft, node: NodeDraft, previous: NodeSnapshot | None, alarms: set[str]
 ) -> tuple[RoutesPlan, list[XdsResource]]:
     """The route configuration, and what virtual hosts kept from `previous` still need: clusters, their endpoints."""
     before = None if previous is None else previous.resources.get((TYPE_ROUTE, draft.name))
     if not draft.missing or before is None or previous is None:
         return RoutesPlan(draft.name, draft.vhosts), []
     earlier = vhosts_of(before.body)
+    present = {cluster.name for cluster in node.clusters}
     vhosts: dict[str, KeptVhost] = {}
     kept: list[XdsResource] = []
     for name in sorted(draft.missing & earlier.keys()):
         body, wanted = earlier[name]
-        gone = wanted - node.clusters.keys()
-        found = {cluster: previous.resources.get((TYPE_CLUSTER, cluster)) for cluster in gone}
+        found = {cluster: previous.resources.get((TYPE_CLUSTER, cluster)) for cluster in wanted - present}
         if any(cluster is None for cluster in found.values()) or any(map(names.is_unavailable, wanted)):
             continue
         vhosts[name] = KeptVhost(name, body)
@@ -131,6 +142,6 @@ def _settle(
             for type_url in (TYPE_CLUSTER, TYPE_ENDPOINT)
             if (resource := previous.resources.get((type_url, cluster))) is not None
         ]
-        view.alarms.add(f"{draft.name}: virtual host {name} names what is missing, so it stays as it was")
+        alarms.add(f"{draft.name}: virtual host {name} names what is missing, so it stays as it was")
     plans = tuple(vhosts.get(vhost.name, vhost) for vhost in draft.vhosts)
     return RoutesPlan(draft.name, plans), kept

@@ -11,8 +11,8 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
+from mesh.kinds import VIRTUAL_NODE
 from mesh.registry.state import Health, Instance, ServiceKey
-from mesh.state import Resource
 from projector.envoy.plans import AssignmentPlan, EndpointPlan
 from projector.envoy.specs import ip_preference
 from projector.envoy.view import Spec, View
@@ -33,8 +33,14 @@ _REGION_OF_ZONE = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]+(?=[a-z-])", re.ASCII)
 """`eu-west-1a` lies in `eu-west-1`, and the local zone `us-west-2-lax-1a` in `us-west-2`."""
 
 
-def assignment(view: View, node: Resource, cluster: str, port: int) -> AssignmentPlan:
-    """The endpoints of `cluster`, which reaches `node` on `port`. Without any it is empty, with an alarm."""
+def assignment(view: View, name: str, cluster: str, port: int) -> AssignmentPlan:
+    """The endpoints of `cluster`, which reaches virtual node `name` on `port`. Without any it is empty, with an alarm.
+
+    A part.
+    """
+    node = view.get(VIRTUAL_NODE.name, name)
+    if node is None:
+        return AssignmentPlan(cluster, ())
     wanted = node.spec["serviceDiscovery"]["awsCloudMap"]
     # A shared mesh's member has its namespaces in its own account.
     service = ServiceKey(node.owner, wanted["namespaceName"], wanted["serviceName"])

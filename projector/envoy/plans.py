@@ -7,7 +7,22 @@ the memo's key, and making plans (cheap) is kept apart from serialising them (de
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+P = TypeVar("P", bound=type[Any])
+
+
+def hashed_once(plan: P) -> P:
+    """The plan, remembering its hash: else a tuple hashes all that is in it whenever it is looked up."""
+
+    def remembered(self: Any) -> int:
+        found: int | None = vars(self).get("hash")
+        if found is None:
+            found = vars(self)["hash"] = tuple.__hash__(self)
+        return found
+
+    called = {name: getattr(plan, name) for name in ("__doc__", "__module__", "__qualname__")}
+    return type(plan.__name__, (plan,), {**called, "__hash__": remembered})  # type: ignore[return-value]
 
 
 class Discovery(Enum):
@@ -82,6 +97,7 @@ class TlsPlan(NamedTuple):
     server_name: str = ""
 
 
+@hashed_once
 class ClusterPlan(NamedTuple):
     """`address` None: no endpoint (or found by original destination). `tags` None: no stats metadata."""
 
@@ -166,6 +182,7 @@ class RetryPlan(NamedTuple):
     per_try_timeout_ms: int | None
 
 
+@hashed_once
 class RoutePlan(NamedTuple):
     """`targets` are (cluster, weight); exactly one without `weighted`. No target at all: answer 503.
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mesh.kinds import VIRTUAL_NODE, VIRTUAL_ROUTER
+from mesh.kinds import VIRTUAL_NODE, VIRTUAL_ROUTER, VIRTUAL_SERVICE
 from mesh.state import Resource
 from projector.envoy.defaults import MAX_UINT32, RETRY
 from projector.envoy.matches import Order, grpc_match, http_match, match_order
 from projector.envoy.plans import ClusterPlan, MatchPlan, RetryPlan, RoutePlan
 from projector.envoy.specs import Port, duration_ms, http_timeouts, longest, ports
-from projector.envoy.targets import Wanted, target
-from projector.envoy.tls import ClientPolicy
+from projector.envoy.targets import Transports, Wanted, target
+from projector.envoy.tls import PolicyAt
 from projector.envoy.view import Spec, View
 
 SERVICE_TAG = "TargetVirtualService"
@@ -43,10 +43,23 @@ class ServiceRoutes(NamedTuple):
     timeout_ms: int | None = None
     idle_timeout_ms: int | None = None
 
+    def within(self, transports: Transports) -> ServiceRoutes:
+        """These routes beside the others of a node, which has `transports` already."""
+        renamed = transports.renamed(self.clusters)
+        if not renamed:
+            return self
+        return self._replace(
+            routes=tuple(
+                route._replace(targets=tuple((renamed.get(name, name), weight) for name, weight in route.targets))
+                for route in self.routes
+            ),
+            clusters=tuple(each._replace(name=renamed.get(each.name, each.name)) for each in self.clusters),
+        )
 
-def service_ports(view: View, service: Resource) -> tuple[Port, ...]:
-    """What a virtual service is spoken to on: its provider's listeners; none without a provider."""
-    provider = service.spec.get("provider") or {}
+
+def service_ports(view: View, name: str) -> tuple[Port, ...]:
+    """What a virtual service is spoken to on: its provider's listeners; none without a provider. A part."""
+    provider = _provider(view, name)
     for kind in (VIRTUAL_NODE, VIRTUAL_ROUTER):
         if kind.name in provider:
             resource = view.get(kind.name, provider[kind.name][kind.name_member])
@@ -54,34 +67,40 @@ def service_ports(view: View, service: Resource) -> tuple[Port, ...]:
     return ()
 
 
-def service_routes(view: View, service: Resource, port: Port | None, policy: ClientPolicy | None) -> ServiceRoutes:
-    """The service's routes on `port` (None: its provider has no listener) in matching order, and their clusters."""
-    provider = service.spec.get("provider") or {}
+def service_routes(view: View, name: str, port: Port | None, policy: PolicyAt | None) -> ServiceRoutes:
+    """The service's routes on `port` (None: its provider has no listener) in matching order, and their clusters.
+
+    A part.
+    """
+    provider = _provider(view, name)
     if VIRTUAL_NODE.name in provider:
-        return _from_node(view, service, provider[VIRTUAL_NODE.name]["virtualNodeName"], port, policy)
+        return _from_node(view, name, provider[VIRTUAL_NODE.name]["virtualNodeName"], port, policy)
     if VIRTUAL_ROUTER.name in provider:
         router = view.get(VIRTUAL_ROUTER.name, provider[VIRTUAL_ROUTER.name]["virtualRouterName"])
-        return _from_router(view, service, router, port, policy) if router else ServiceRoutes()
+        return _from_router(view, name, router, port, policy) if router else ServiceRoutes()
     return ServiceRoutes()
 
 
-def _from_node(
-    view: View, service: Resource, node: str, port: Port | None, policy: ClientPolicy | None
-) -> ServiceRoutes:
-    found = target(view, service.key.mesh, node, Wanted(port.number if port else None), policy)
+def _provider(view: View, name: str) -> Spec:
+    service = view.get(VIRTUAL_SERVICE.name, name)
+    return (service.spec.get("provider") or {}) if service else {}
+
+
+def _from_node(view: View, service: str, node: str, port: Port | None, policy: PolicyAt | None) -> ServiceRoutes:
+    found = view.part(target, node, Wanted(port.number if port else None), policy)
     route = RoutePlan(
         match=MatchPlan(prefix="/"),
         targets=((found.cluster.name, 1),),
         timeout_ms=found.timeouts.request_ms,
         idle_timeout_ms=found.timeouts.idle_ms,
         retry=RETRY,
-        tags=((SERVICE_TAG, service.key.name),),
+        tags=((SERVICE_TAG, service),),
     )
     return _together([route], {found.cluster.name: found.cluster}, found.missing)
 
 
 def _from_router(
-    view: View, service: Resource, router: Resource, port: Port | None, policy: ClientPolicy | None
+    view: View, service: str, router: Resource, port: Port | None, policy: PolicyAt | None
 ) -> ServiceRoutes:
     ordered: list[tuple[Order, RoutePlan]] = []
     clusters: dict[str, ClusterPlan] = {}
@@ -97,7 +116,7 @@ def _from_router(
         targets = []
         for weighted in body["action"]["weightedTargets"]:
             at = Wanted(weighted.get("port"), number)
-            found = target(view, service.key.mesh, weighted["virtualNode"], at, policy)
+            found = view.part(target, weighted["virtualNode"], at, policy)
             clusters[found.cluster.name] = found.cluster
             missing = missing or found.missing
             targets.append((found.cluster.name, weighted["weight"]))
@@ -127,7 +146,7 @@ def http_route(view: View, resource: Resource) -> tuple[Spec, MatchPlan] | None:
     return None if match is None else (body, match)
 
 
-def _route(service: Resource, match: MatchPlan, targets: tuple[tuple[str, int], ...], body: Spec) -> RoutePlan:
+def _route(service: str, match: MatchPlan, targets: tuple[tuple[str, int], ...], body: Spec) -> RoutePlan:
     timeouts = http_timeouts(body.get("timeout"))
     return RoutePlan(
         match=match,
@@ -136,7 +155,7 @@ def _route(service: Resource, match: MatchPlan, targets: tuple[tuple[str, int], 
         timeout_ms=timeouts.request_ms,
         idle_timeout_ms=timeouts.idle_ms,
         retry=retry_plan(body.get("retryPolicy")),
-        tags=((SERVICE_TAG, service.key.name),),
+        tags=((SERVICE_TAG, service),),
     )
 
 

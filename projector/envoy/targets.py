@@ -7,6 +7,7 @@ decisions that nobody made.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from mesh.kinds import VIRTUAL_NODE
@@ -14,7 +15,16 @@ from mesh.state import Resource
 from projector.envoy import names
 from projector.envoy.defaults import EGRESS_CONNECT_TIMEOUT_MS, MAX_UINT32
 from projector.envoy.endpoints import assignment
-from projector.envoy.plans import ClusterPlan, Discovery, Family, HealthCheckPlan, OutlierPlan, PoolPlan, TlsPlan
+from projector.envoy.plans import (
+    AssignmentPlan,
+    ClusterPlan,
+    Discovery,
+    Family,
+    HealthCheckPlan,
+    OutlierPlan,
+    PoolPlan,
+    TlsPlan,
+)
 from projector.envoy.specs import (
     HTTP2_PROTOCOLS,
     HTTP_PROTOCOLS,
@@ -27,7 +37,7 @@ from projector.envoy.specs import (
     ip_preference,
     listener_timeouts,
 )
-from projector.envoy.tls import ClientPolicy, client_transport
+from projector.envoy.tls import PolicyAt, client_transport, policy_at
 from projector.envoy.view import SHARE_503, Spec, View
 
 TARGET_TAG = "TargetVirtualNode"
@@ -52,26 +62,56 @@ class Target(NamedTuple):
     timeouts: Timeouts
 
 
-def target(view: View, mesh: str, name: str, at: Wanted, policy: ClientPolicy | None) -> Target:
-    """The cluster for virtual node `name`."""
+class Transports:
+    """What each cluster of one node is reached by. A name is App Mesh's, but where an earlier backend with another
+    client policy has it: policies are never mixed.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[str, list[TlsPlan | None]] = {}
+
+    def renamed(self, clusters: Iterable[ClusterPlan]) -> dict[str, str]:
+        """The clusters that another backend's stand in the way of, and the names that they have instead."""
+        changed = {}
+        for cluster in clusters:
+            plans = self._taken.setdefault(cluster.name, [])
+            if cluster.tls not in plans:
+                plans.append(cluster.tls)
+            place = plans.index(cluster.tls)
+            if place:
+                changed[cluster.name] = names.further_cluster(cluster.name, place + 1)
+        return changed
+
+
+def target(view: View, name: str, at: Wanted, policy: PolicyAt | None) -> Target:
+    """The cluster for virtual node `name`. A part."""
     node = view.get(VIRTUAL_NODE.name, name)
     if node is None:
-        view.alarms.add(f"mesh/{mesh}/virtualNode/{name}: does not exist, {SHARE_503}")
-        return _none(mesh, name, missing=True)
+        view.alarms.add(f"mesh/{view.mesh}/virtualNode/{name}: does not exist, {SHARE_503}")
+        return _none(view.mesh, name, missing=True)
     listener = _listener(view, node, at)
     if listener is None:
-        return _none(mesh, name, missing=True)
+        return _none(view.mesh, name, missing=True)
     discovery = node.spec.get("serviceDiscovery") or {}
     if not discovery:
         view.alarm(node, "spec.serviceDiscovery", f"is absent, {SHARE_503}")
-        return _none(mesh, name, missing=True)
+        return _none(view.mesh, name, missing=True)
     if not _reachable(view, node, listener, at):
-        return _none(mesh, name, missing=False)
-    transport = client_transport(view, node, listener, policy)
+        return _none(view.mesh, name, missing=False)
+    transport = client_transport(view, node, listener, policy and policy_at(view, policy))
     if transport is None:
-        return _none(mesh, name, missing=False)
+        return _none(view.mesh, name, missing=False)
     cluster = _cluster(view, node, listener, transport.tls)
     return Target(cluster, False, listener_timeouts(listener))
+
+
+def assignments(view: View, clusters: Iterable[ClusterPlan]) -> tuple[AssignmentPlan, ...]:
+    """The endpoints of those of a node's clusters that find theirs in the registry."""
+    return tuple(
+        view.part(assignment, dict(cluster.tags)[TARGET_TAG], cluster.name, cluster.port)
+        for cluster in clusters
+        if cluster.discovery is Discovery.EDS and cluster.tags is not None
+    )
 
 
 def _none(mesh: str, name: str, missing: bool) -> Target:
@@ -119,18 +159,14 @@ def _reachable(view: View, node: Resource, listener: Spec, at: Wanted) -> bool:
 
 def _cluster(view: View, node: Resource, listener: Spec, tls: TlsPlan | None) -> ClusterPlan:
     port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
-    name = _name(view, names.cluster(names.EGRESS, node.key.mesh, node.key.name, protocol, port), tls)
     discovery, address = Discovery.EDS, None
     dns = node.spec["serviceDiscovery"].get("dns")
-    if dns is None:
-        if name not in view.assignments:
-            view.assignments[name] = assignment(view, node, name, port)
-    else:
+    if dns is not None:
         strict = dns.get("responseType") == "ENDPOINTS"
         discovery = Discovery.STRICT_DNS if strict else Discovery.LOGICAL_DNS
         address = dns_name(dns["hostname"])
     return ClusterPlan(
-        name=name,
+        name=names.cluster(names.EGRESS, node.key.mesh, node.key.name, protocol, port),
         discovery=discovery,
         address=address,
         port=port,
@@ -142,15 +178,6 @@ def _cluster(view: View, node: Resource, listener: Spec, tls: TlsPlan | None) ->
         outlier=_outlier(listener.get("outlierDetection")),
         tls=tls,
     )
-
-
-def _name(view: View, name: str, tls: TlsPlan | None) -> str:
-    """App Mesh's name, but where an earlier backend with another client policy has it: policies are never mixed."""
-    plans = view.transports.setdefault(name, [])
-    if tls not in plans:
-        plans.append(tls)
-    place = plans.index(tls)
-    return names.further_cluster(name, place + 1) if place else name
 
 
 def _health_check(check: Spec | None) -> HealthCheckPlan | None:

@@ -57,6 +57,26 @@ def client_policy(owner: Resource, field: str, policy: Spec | None) -> ClientPol
     return None if tls is None else ClientPolicy(owner, f"{field}.tls", tls, tuple(tls.get("ports") or ()))
 
 
+class PolicyAt(NamedTuple):
+    """Where a client policy stands: a node's or gateway's own defaults, or (`backend` is its index) one backend's."""
+
+    kind: str
+    name: str
+    backend: int | None = None
+
+
+def policy_at(view: View, at: PolicyAt) -> ClientPolicy | None:
+    """The client policy that stands there; None where nothing is said of TLS."""
+    owner = view.get(at.kind, at.name)
+    if owner is None:
+        return None
+    if at.backend is None:
+        defaults = (owner.spec.get("backendDefaults") or {}).get("clientPolicy")
+        return client_policy(owner, "spec.backendDefaults.clientPolicy", defaults)
+    own = (owner.spec["backends"][at.backend].get("virtualService") or {}).get("clientPolicy")
+    return client_policy(owner, f"spec.backends[{at.backend}].virtualService.clientPolicy", own)
+
+
 def offers_tls(listener: Spec) -> bool:
     return bool((listener.get("tls") or {}).get("mode", DISABLED) != DISABLED)
 

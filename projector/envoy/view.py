@@ -1,78 +1,118 @@
-"""One node's view of a state while it is compiled: what is read is remembered, and so is what had to be held back.
+"""One part's view of a state while it is drafted: what is read is remembered, and so is what had to be held back.
 
-The keys read are the node's dependencies, absent resources included: as long as none of them changes, compiling again
-gives the same. A read of a router or gateway stands for its routes too.
+What was read are the part's dependencies, absent resources included: as long as none of it changes, drafting again
+gives the same. So nothing of a state may reach a draft but through here. A read of a router or gateway stands for its
+routes too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar, TypeVarTuple, cast
 
 from mesh.kinds import GATEWAY_ROUTE, KINDS, ROUTE, ResourceKey, mesh_key
 from mesh.registry.state import Instance, RegistryState, ServiceKey
 from mesh.sharing import is_served
 from mesh.state import Resource, State
-from projector.envoy.plans import AssignmentPlan, TlsPlan
 
 Spec = Mapping[str, Any]
+Drafted = TypeVar("Drafted")
+Arguments = TypeVarTuple("Arguments")
+
+
+class Sources(NamedTuple):
+    """All that there is to read. Immutable values."""
+
+    state: State
+    registry: RegistryState
+
+
 Dependency = ResourceKey | ServiceKey
-"""What a node may read: a resource of a mesh, or a service of the registry."""
+"""What a node may read: a resource of a mesh (a router or gateway with its routes), or a service of the registry."""
+Lens = Callable[[Sources, Any], tuple[object, ...]]
+"""One way of looking at a dependency: what is found there, as the source's own objects, so that a change is another."""
 
 SHARE_503 = "so its share of requests is answered 503"
 """How most alarms end."""
 
 
 class View:
-    """Reads of one mesh. `reads` and `alarms` grow as the node is planned; so do, by cluster name, `transports` and
-    `assignments` (of the clusters whose endpoints come from the registry)."""
+    """Reads of one mesh. `reads` and `alarms` grow as the part is drafted.
 
-    def __init__(self, state: State, account: str, mesh: str, registry: RegistryState) -> None:
-        self._state = state
-        self._registry = registry
+    `part` is what gives parts of the same mesh: a draft's value for its arguments (see `projector.envoy.parts`).
+    """
+
+    def __init__(self, sources: Sources, account: str, mesh: str, part: Callable[..., Any]) -> None:
+        self._sources = sources
         self._account = account
-        self._mesh = mesh
-        self.reads: set[Dependency] = set()
+        self.mesh = mesh
+        self._part = part
+        self.reads: dict[tuple[Lens, Dependency], tuple[object, ...]] = {}
         self.alarms: set[str] = set()
-        self.transports: dict[str, list[TlsPlan | None]] = {}
-        self.assignments: dict[str, AssignmentPlan] = {}
+
+    def part(self, draft: Callable[[View, *Arguments], Drafted], *arguments: *Arguments) -> Drafted:
+        """`draft(view, *arguments)` as a part by itself, drafted once for all who ask.
+
+        `draft` is a function of a module, and the arguments say where to look (names, numbers, tuples of them), never
+        what is there: that it reads itself.
+        """
+        return cast("Drafted", self._part(draft, *arguments))
 
     def mesh_spec(self) -> Spec:
         """The mesh's spec; empty where it has none."""
-        return self._read(mesh_key(self._account, self._mesh)) or {}
+        resource = self._resource(mesh_key(self._account, self.mesh))
+        return resource.spec if resource else {}
 
     def get(self, kind: str, name: str) -> Resource | None:
         """The mesh's resource of that kind and name (kinds without a parent)."""
-        key = ResourceKey(self._account, self._mesh, kind, "", name)
-        self.reads.add(key)
-        return self._state.get(key)
+        return self._resource(ResourceKey(self._account, self.mesh, kind, "", name))
 
     def children(self, parent: ResourceKey) -> list[Resource]:
         """The routes of a router or the gateway routes of a gateway, by name."""
-        self.reads.add(parent)
-        keys = (key for key in self._state.referrers.get(parent) or () if dependency_of(key) == parent)
-        return [self._state.resources[key] for key in sorted(keys)]
+        return cast("list[Resource]", list(self._look(_children, parent)))
 
-    def discovered(self, service: ServiceKey) -> Sequence[Instance]:
+    def discovered(self, service: ServiceKey) -> list[Instance]:
         """The instances that the registry has of a service, sorted by id; none where it does not know the service."""
-        self.reads.add(service)
-        return self._registry.discovered(service)
+        return cast("list[Instance]", list(self._look(_instances, service)))
 
     def is_served(self, resource: Resource) -> bool:
         """Whether the account that made a node may still run proxies of it."""
         key = resource.key
         if resource.owner != key.account:
-            self.reads.add(share_key(key.account, key.mesh, resource.owner))
-        return is_served(self._state, resource)
+            self._look(_share, share_key(key.account, key.mesh, resource.owner))
+        return is_served(self._sources.state, resource)
 
     def alarm(self, resource: Resource, field: str, consequence: str) -> None:
         """Say that `field` of `resource` cannot be compiled, and what follows from that."""
         self.alarms.add(f"{resource.key.path}: {field} {consequence}")
 
-    def _read(self, key: ResourceKey) -> Spec | None:
-        self.reads.add(key)
-        resource = self._state.get(key)
-        return resource.spec if resource else None
+    def _resource(self, key: ResourceKey) -> Resource | None:
+        (found,) = self._look(_found, key)
+        return cast("Resource | None", found)
+
+    def _look(self, lens: Lens, key: Dependency) -> tuple[object, ...]:
+        found = self.reads.get((lens, key))
+        if found is None:
+            found = self.reads[lens, key] = lens(self._sources, key)
+        return found
+
+
+def _found(sources: Sources, key: ResourceKey) -> tuple[object, ...]:
+    return (sources.state.get(key),)
+
+
+def _children(sources: Sources, parent: ResourceKey) -> tuple[object, ...]:
+    state = sources.state
+    keys = (key for key in state.referrers.get(parent) or () if dependency_of(key) == parent)
+    return tuple(state.resources[key] for key in sorted(keys))
+
+
+def _instances(sources: Sources, service: ServiceKey) -> tuple[object, ...]:
+    return tuple(sources.registry.discovered(service))
+
+
+def _share(sources: Sources, share: ResourceKey) -> tuple[object, ...]:
+    return (sources.state.shares.get((share.account, share.mesh)),)
 
 
 def share_key(account: str, mesh: str, consumer: str) -> ResourceKey:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mesh.kinds import VIRTUAL_SERVICE
+from mesh.kinds import VIRTUAL_GATEWAY, VIRTUAL_SERVICE
 from mesh.state import Resource
 from projector.envoy import names
 from projector.envoy.defaults import LOCAL_CONNECT_TIMEOUT_MS
@@ -16,8 +16,8 @@ from projector.envoy.matches import Order, match_order
 from projector.envoy.plans import ClusterPlan, Discovery, HttpChainPlan, ListenerPlan, MatchPlan, RoutePlan, VhostPlan
 from projector.envoy.services import ServiceRoutes, http_route, service_ports, service_routes
 from projector.envoy.specs import HTTP2_PROTOCOLS, HTTP_PROTOCOLS, Port, access_log, header_safe, ip_preference
-from projector.envoy.targets import pool
-from projector.envoy.tls import ClientPolicy, Transport, chains_over, client_policy, listener_transport
+from projector.envoy.targets import Transports, assignments, pool
+from projector.envoy.tls import PolicyAt, Transport, chains_over, listener_transport, policy_at
 from projector.envoy.vhosts import RoutesDraft, draft_egress, usable
 from projector.envoy.view import Spec, View
 from projector.envoy.virtual_node import NodeDraft
@@ -39,14 +39,16 @@ class _GatewayRoute(NamedTuple):
     rewrite: _Rewrite
 
 
-def draft_virtual_gateway(view: View, gateway: Resource) -> NodeDraft:
-    """Plan the proxy of `gateway`."""
+def draft_virtual_gateway(view: View, name: str) -> NodeDraft | None:
+    """Plan the proxy of the virtual gateway. A part. None where there is nothing to plan."""
+    gateway = view.get(VIRTUAL_GATEWAY.name, name)
+    if gateway is None or not view.is_served(gateway):
+        return None
     listeners = _listeners(view, gateway)
     if not listeners:
-        return NodeDraft({}, (), ())
-    policy = client_policy(
-        gateway, "spec.backendDefaults.clientPolicy", (gateway.spec.get("backendDefaults") or {}).get("clientPolicy")
-    )
+        return NodeDraft((), (), (), ())
+    defaults = PolicyAt(VIRTUAL_GATEWAY.name, name)
+    policy = defaults if policy_at(view, defaults) else None
     gateway_routes = _gateway_routes(view, gateway)
     services, gateway_routes = _services(view, gateway_routes, policy)
     several = len(gateway.spec["listeners"]) > 1
@@ -82,7 +84,8 @@ def draft_virtual_gateway(view: View, gateway: Resource) -> NodeDraft:
     chain = HttpChainPlan(names.EGRESS_PORT, names.EGRESS, name, access_log(view, gateway))
     egress = names.listener(names.EGRESS, names.EGRESS_PORT)
     plans.append(ListenerPlan(egress, names.EGRESS_PORT, False, False, dual_stack, (chain,)))
-    return NodeDraft(clusters, tuple(routes), tuple(plans))
+    whole = tuple(clusters.values())
+    return NodeDraft(whole, assignments(view, whole), tuple(routes), tuple(plans))
 
 
 def _listeners(view: View, gateway: Resource) -> list[tuple[Spec, Transport]]:
@@ -135,10 +138,11 @@ def _rewrite(body: Spec, match: MatchPlan) -> _Rewrite:
 
 
 def _services(
-    view: View, gateway_routes: list[_GatewayRoute], policy: ClientPolicy | None
+    view: View, gateway_routes: list[_GatewayRoute], policy: PolicyAt | None
 ) -> tuple[dict[str, tuple[Resource, ServiceRoutes]], list[_GatewayRoute]]:
     """The virtual services behind the gateway routes, and those of the routes that can go out beside each other."""
     services: dict[str, tuple[Resource, ServiceRoutes]] = {}
+    transports = Transports()
     spoken_on: dict[str, int | None] = {}
     kept = []
     for route in gateway_routes:
@@ -154,20 +158,20 @@ def _services(
         else:
             kept.append(route)
             if route.service not in services:
-                services[route.service] = (service, _on_port(view, route.resource, service, wanted, policy))
+                found = _on_port(view, route, wanted, policy).within(transports)
+                services[route.service] = (service, found)
     return services, kept
 
 
-def _on_port(
-    view: View, route: Resource, service: Resource, wanted: int | None, policy: ClientPolicy | None
-) -> ServiceRoutes:
-    ports = service_ports(view, service)
+def _on_port(view: View, route: _GatewayRoute, wanted: int | None, policy: PolicyAt | None) -> ServiceRoutes:
+    ports = view.part(service_ports, route.service)
     usable_ports = [port for port in ports if wanted in (None, port.number)]
     if len(usable_ports) > 1 or (ports and not usable_ports):
-        view.alarm(route, "action.target.port", "names no listener of the provider, so requests are answered 404")
+        why = "names no listener of the provider, so requests are answered 404"
+        view.alarm(route.resource, "action.target.port", why)
         return ServiceRoutes()
     port: Port | None = usable_ports[0] if usable_ports else None
-    return service_routes(view, service, port, policy)
+    return view.part(service_routes, route.service, port, policy)
 
 
 def _self_redirect(gateway: Resource, listener: Spec, several: bool) -> ClusterPlan:

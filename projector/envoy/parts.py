@@ -1,0 +1,100 @@
+"""What was planned before and still holds: the memo of the compiler. It makes nothing different, only faster.
+
+A part is what one drafting function made of its arguments and of what it read through its view, of which it can read
+nothing else: `draft(view, *arguments)`, pure, with names and numbers for arguments. So it stands as long as what it
+read does, and every node that asks for it shares it. What it read is looked at again once for a state, however many
+ask. A part that is drafted anew and comes out as it was stays the part that it was, and whatever is made of it stands
+too. A part lives as long as somebody holds it: a node its own, and each part those that it asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from operator import is_
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
+
+from projector.envoy.view import Dependency, Lens, Sources, View
+
+Address = tuple[Callable[..., Any], str, str, *tuple[Hashable, ...]]
+"""Which part: the drafting function, the mesh's account and name, the arguments."""
+
+
+class Read(NamedTuple):
+    """One thing that was looked at, and what was found: the source's own objects."""
+
+    lens: Lens
+    key: Dependency
+    found: tuple[object, ...]
+
+    def stands(self, sources: Sources) -> bool:
+        """Whether it would be found again: the very same objects, since equal ones would have to be compared whole."""
+        now = self.lens(sources, self.key)
+        return len(now) == len(self.found) and all(map(is_, now, self.found))
+
+
+class Part:
+    """`reads` and `parts` are what it itself looked at; `keys` and `alarms` are those of the parts in it too."""
+
+    __slots__ = ("__weakref__", "alarms", "keys", "parts", "reads", "turn", "value")
+
+    def __init__(self, value: Any, view: View, parts: dict[Address, Part]) -> None:
+        self.value = value
+        self.reads = tuple(Read(lens, key, found) for (lens, key), found in view.reads.items())
+        self.parts = parts
+        self.keys: frozenset[Dependency] = frozenset(read.key for read in self.reads).union(
+            *(part.keys for part in parts.values())
+        )
+        self.alarms: frozenset[str] = frozenset(view.alarms).union(*(part.alarms for part in parts.values()))
+        self.turn = 0
+        """When it was last found to stand."""
+
+    def is_as(self, other: Part) -> bool:
+        """Whether nobody can tell the two apart, who asks for what they are and whom a change concerns."""
+        return self.keys == other.keys and self.alarms == other.alarms and bool(self.value == other.value)
+
+
+class Parts:
+    """The parts that somebody holds. Not for several threads."""
+
+    def __init__(self, sources: Sources) -> None:
+        self.sources = sources
+        self._turn = 1
+        self._known: WeakValueDictionary[Address, Part] = WeakValueDictionary()
+
+    def move(self, sources: Sources) -> None:
+        """From now on parts are asked for as of these sources."""
+        if not all(map(is_, sources, self.sources)):
+            self.sources = sources
+            self._turn += 1
+
+    def get(self, address: Address) -> Part:
+        """The part as of the sources: the same object as before exactly if it is the same as before."""
+        known = self._known.get(address)
+        if known is not None and (known.turn == self._turn or self._stands(known)):
+            known.turn = self._turn
+            return known
+        made = self._draft(address)
+        if known is not None and known.is_as(made):
+            known.reads, known.parts, made = made.reads, made.parts, known
+        made.turn = self._turn
+        self._known[address] = made
+        return made
+
+    def _stands(self, part: Part) -> bool:
+        # What it read itself first: as long as that stands, it would ask for the same parts in the same order.
+        return all(read.stands(self.sources) for read in part.reads) and all(
+            self.get(address) is asked for address, asked in part.parts.items()
+        )
+
+    def _draft(self, address: Address) -> Part:
+        draft, account, mesh, *arguments = address
+        asked: dict[Address, Part] = {}
+
+        def part(draft: Callable[..., Any], *arguments: Hashable) -> Any:
+            wanted: Address = (draft, account, mesh, *arguments)
+            asked[wanted] = self.get(wanted)
+            return asked[wanted].value
+
+        view = View(self.sources, account, mesh, part)
+        return Part(draft(view, *arguments), view, asked)
