@@ -56,6 +56,7 @@ test-generated: setup-dev ## 100 000 requests made out of the model: taken and g
 
 test-long: setup-dev ## the log's disasters: runbooks, total loss, rotation, full etcd, damage of every byte; ten minutes
 	scripts/test.sh long
+	MESHLOG_XDS_EXAMPLES=1000 $(BIN)/python -m pytest tests/xds/test_interleavings.py
 
 test-traffic: setup-dev ## every field of every spec, shown by real traffic through real Envoys in pods made of namespaces
 	$(BIN)/python -m pytest tests/traffic --ignore=tests/traffic/test_mutations.py

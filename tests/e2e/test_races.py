@@ -1,7 +1,8 @@
-"""A thousand races through two API servers against real etcd: one name, or one client token, at the same moment.
+"""Races through two API servers against real etcd: one name, or one client token, at the same moment. A thousand of
+them in the long suite.
 
-Each race's two calls go to two servers and start together. Every few dozen token races an API server is killed with
-SIGKILL while it works on the call, and comes back while the races go on elsewhere.
+Each race's two calls go to two servers and start together. Now and then an API server is killed with
+SIGKILL while it works on a call with a token, and comes back while the races go on elsewhere.
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ from tests.conditions import PATIENCE_S
 from tests.e2e import figures
 from tests.e2e.conftest import Connect
 
-NAME_RACES = 500
-TOKEN_RACES = 500
-KILL_EVERY = 60
+RACES = [100, pytest.param(500, marks=pytest.mark.long)]
+KILLS = 5
 RACES_PER_MESH = 100
 SEED = 20261122
 
@@ -67,8 +67,8 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def meshes(client: Any, kind: str, races: int) -> Callable[[int], str]:
     for number in range(-(-races // RACES_PER_MESH)):
-        client.create_mesh(meshName=f"race-{kind}-{number}")
-    return lambda race: f"race-{kind}-{race // RACES_PER_MESH}"
+        client.create_mesh(meshName=f"race-{kind}-{races}-{number}")
+    return lambda race: f"race-{kind}-{races}-{race // RACES_PER_MESH}"
 
 
 def together(pool: ThreadPoolExecutor, one: Callable[[], Answer], two: Callable[[], Answer]) -> list[Future[Answer]]:
@@ -90,26 +90,28 @@ def creations(cluster: Cluster, prefix: str) -> Counter[tuple[str, str]]:
     )
 
 
+@pytest.mark.parametrize("races", RACES)
 def test_of_two_callers_creating_one_name_one_wins_and_one_gets_409(
-    cluster: Cluster, clients: list[Any], pool: ThreadPoolExecutor
+    cluster: Cluster, clients: list[Any], pool: ThreadPoolExecutor, races: int
 ) -> None:
-    mesh_of = meshes(clients[0], "name", NAME_RACES)
+    mesh_of = meshes(clients[0], "name", races)
     began_s = time.monotonic()
-    for race in range(NAME_RACES):
+    for race in range(races):
         mesh, name = mesh_of(race), f"n-{race}"
         one, two = clients[race % 3], clients[(race + 1) % 3]
         answers = [
             future.result(2 * PATIENCE_S)
             for future in together(
                 pool,
-                lambda: call(one, mesh, name, f"a-{name}"),  # noqa: B023 - both have ended before the next race
-                lambda: call(two, mesh, name, f"b-{name}"),  # noqa: B023
+                # A 503 while etcd elects a leader is no outcome: the caller asks again with its token.
+                lambda: settle(lambda: call(one, mesh, name, f"a-{name}")),  # noqa: B023 - ends before the next race
+                lambda: settle(lambda: call(two, mesh, name, f"b-{name}")),  # noqa: B023
             )
         ]
         assert sorted(answer.status for answer in answers) == [200, 409], (name, answers)
         assert next(answer.body for answer in answers if answer.status == 409) == "ConflictException"
-    figures.report("races for one name", races=NAME_RACES, seconds=round(time.monotonic() - began_s, 1))
-    assert creations(cluster, "race-name-") == {(mesh_of(race), f"n-{race}"): 1 for race in range(NAME_RACES)}
+    figures.report("races for one name", races=races, seconds=round(time.monotonic() - began_s, 1))
+    assert creations(cluster, f"race-name-{races}-") == {(mesh_of(race), f"n-{race}"): 1 for race in range(races)}
 
 
 class Killer:
@@ -146,7 +148,7 @@ class Killer:
 
     def wait(self) -> None:
         if self._back is not None:
-            self._back.join(150.0)
+            self._back.join(3 * PATIENCE_S)
             self._back = None
 
 
@@ -160,14 +162,16 @@ def settle(go: Callable[[], Answer]) -> Answer:
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("races", RACES)
 def test_one_client_token_twice_is_one_event_and_one_answer_also_with_a_kill_between(
-    cluster: Cluster, connect: Connect, clients: list[Any], pool: ThreadPoolExecutor
+    cluster: Cluster, connect: Connect, clients: list[Any], pool: ThreadPoolExecutor, races: int
 ) -> None:
-    mesh_of = meshes(clients[0], "token", TOKEN_RACES)
+    mesh_of = meshes(clients[0], "token", races)
+    kill_every = races // KILLS
     killer = Killer(cluster, connect)
     began_s = time.monotonic()
     try:
-        for race in range(TOKEN_RACES):
+        for race in range(races):
             mesh, name = mesh_of(race), f"n-{race}"
             living = [index for index in range(3) if index != killer.down]
             first, second = living[race % len(living)], living[(race + 1) % len(living)]
@@ -175,7 +179,7 @@ def test_one_client_token_twice_is_one_event_and_one_answer_also_with_a_kill_bet
             def ask(index: int, mesh: str = mesh, name: str = name) -> Answer:
                 return call(clients[index], mesh, name, f"t-{name}")
 
-            if race % KILL_EVERY == KILL_EVERY - 1:
+            if race % kill_every == kill_every - 1:
                 victim = killer.aim(first)
                 early = pool.submit(ask, first)
                 killer.strike(victim)
@@ -183,14 +187,12 @@ def test_one_client_token_twice_is_one_event_and_one_answer_also_with_a_kill_bet
                 told = early.result(2 * PATIENCE_S)
                 answers += [told] if told.definite else []
             else:
-                futures = together(pool, lambda: ask(first), lambda: ask(second))  # noqa: B023
+                futures = together(pool, lambda: settle(lambda: ask(first)), lambda: settle(lambda: ask(second)))  # noqa: B023
                 answers = [future.result(2 * PATIENCE_S) for future in futures]
             assert all(answer.status == 200 for answer in answers), (name, answers)
             assert all(answer.body == answers[0].body for answer in answers), (name, answers)
     finally:
         killer.wait()
-    figures.report(
-        "races for one token", races=TOKEN_RACES, kills=killer.kills, seconds=round(time.monotonic() - began_s, 1)
-    )
-    assert creations(cluster, "race-token-") == {(mesh_of(race), f"n-{race}"): 1 for race in range(TOKEN_RACES)}
+    figures.report("races for one token", races=races, kills=killer.kills, seconds=round(time.monotonic() - began_s, 1))
+    assert creations(cluster, f"race-token-{races}-") == {(mesh_of(race), f"n-{race}"): 1 for race in range(races)}
     cluster.wait_ready()

@@ -21,7 +21,7 @@ from xds.delta import DeltaSession
 from xds.freshness import NodeMemory
 from xds.sotw import SotwSession
 
-EXAMPLES = int(os.environ.get("MESHLOG_XDS_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("MESHLOG_XDS_EXAMPLES", "40"))
 CLUSTERS, ROUTES, LISTENERS = "ABCD", "RS", "LM"
 
 
