@@ -20,6 +20,7 @@ from eventlog.archive.store import ObjectStore
 from eventlog.blobs import parts_in
 from eventlog.chain import Chain
 from eventlog.drivers.etcd import EtcdDriver
+from eventlog.fsck import fsck
 from eventlog.keys.provider import KeyProvider
 from eventlog.records import Head, KeyClass
 from eventlog.restore import LATEST, Journal, Kind, Witness, check_target, loss, new_epoch
@@ -86,10 +87,10 @@ class Preparation:
         source = self._source
         living = await self._old_head()
         if living is not None and wish.kind is Kind.CLUSTER:
-            if wish.to == LATEST:
+            if wish.to == LATEST and await self._is_sound():
                 raise Conflict(
-                    f"etcd still answers and has the whole log, up to {living.at}: there is nothing to restore. To go "
-                    "back, name an earlier moment with --to, or use `meshlog rollback` for a mesh"
+                    f"etcd still answers and has the whole log, sound up to {living.at}: there is nothing to restore. "
+                    "To go back, name an earlier moment with --to, or use `meshlog rollback` for a mesh"
                 )
             if not writers_stopped:
                 await self._archive_reaches(living)
@@ -166,6 +167,11 @@ class Preparation:
         except (TimeoutError, MeshlogError):
             return None
         return None if found is None else found.head
+
+    async def _is_sound(self) -> bool:
+        """Whether every record, checkpoint and key that the old etcd holds is what was stored; no key is needed."""
+        assert self._source.driver is not None  # noqa: S101 - its head was read
+        return (await fsck(self._source.driver, None)).clean
 
     async def _in_etcd(self, archive: OpenArchive, head: Head) -> list[dict[str, Any]]:
         """What only the old etcd has: the events between the archive's head and its own."""

@@ -1,11 +1,13 @@
-"""A record that no build would write, put into a real cluster's log."""
+"""Damage done to a real cluster's log: a record that no build would write, and a stored one with a bit flipped."""
 
 from __future__ import annotations
 
 from cli.establish import api_settings
 from cli.layout import Layout
 from cli.log_access import etcd_connection, key_providers
+from cluster.etcd.values import RangeRead
 from eventlog.drivers.etcd import EtcdDriver
+from eventlog.frames import frame_name
 from eventlog.keys.keyring import Keyring
 from eventlog.quarantine import last_time_us
 from eventlog.records import NewRecord
@@ -37,5 +39,20 @@ async def append_poison(layout: Layout, mesh: str) -> Position:
             if isinstance(written, Appended):
                 return written.head.head.at
         raise AssertionError("the head was never still")
+    finally:
+        connection.close()
+
+
+async def flip_bit(layout: Layout, at: Position) -> None:
+    """Change the frame that ends at `at`, as a failing disk under every member would."""
+    clock, entropy = SystemClock(), SystemEntropy()
+    settings = api_settings(layout, layout.load())
+    connection = etcd_connection(settings, clock, entropy)
+    key = f"{settings.key_prefix}log/{frame_name(at)}".encode()
+    try:
+        (found,) = (await connection.range(RangeRead(key))).items
+        value = bytearray(found.value)
+        value[len(value) // 2] ^= 1
+        await connection.put(key, bytes(value))
     finally:
         connection.close()

@@ -11,9 +11,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from cli.layout import Layout
+from mesh.position import Position
 from tests.cli.test_local_cluster import Commands
 from tests.conditions import eventually
-from tests.poison import append_poison
+from tests.poison import append_poison, flip_bit
 from tests.runbooks import runner
 
 pytestmark = pytest.mark.e2e
@@ -79,3 +80,20 @@ def test_the_runbook_takes_a_cluster_past_a_record_that_stops_it(cluster: Comman
     refused_sound = cluster.run("quarantine", str(created + 1), "--reason", "not wanted", code=5)
     assert "virtualNode/cart created" in refused_sound.stderr
     assert "--force" in refused_sound.stderr
+
+
+def test_a_record_damaged_in_etcd_that_the_archive_holds_whole_comes_back_by_a_restore(cluster: Commands) -> None:
+    client = cluster.appmesh()
+    client.create_mesh(meshName="shop")
+    client.create_virtual_node(meshName="shop", virtualNodeName="cart", spec=NODE)
+    node = Position(1, cluster.data("log")[-1]["position"])
+    eventually(lambda: cluster.data("backup", "list")["position"] >= node.position, what="the archive has it")
+    sound = cluster.run("backup", "restore", "--to", "latest", "--yes", code=5)
+    assert "there is nothing to restore" in sound.stderr
+
+    asyncio.run(flip_bit(Layout(cluster.data_dir), node))
+
+    assert cluster.run("fsck", code=1)
+    cluster.run("backup", "restore", "--to", "latest", "--yes")
+    assert client.describe_virtual_node(meshName="shop", virtualNodeName="cart")["virtualNode"]["spec"] == NODE
+    cluster.run("fsck")
