@@ -89,9 +89,19 @@ def status(layout: Layout, *, output: str, exit_code: bool) -> int:
     print_data(document, output, lambda: columns(processes, titles), lambda: [row["id"] for row in processes])
     if output == "table" and (archived := _archived(processes)):
         click.echo(archived, err=True)
-    for remark in _remarks(processes):
+    for remark in (*_dead(document), *_remarks(processes)):
         click.echo(remark, err=True)
     return Unavailable.exit_code if exit_code and not document["ready"] else 0
+
+
+def _dead(document: dict[str, Any]) -> Iterator[str]:
+    """How to start again what does not run; of a cluster on other hosts nobody here knows."""
+    dead = [row for row in document["processes"] if row["pid"] is None] if document["local"] else []
+    for row in dead:
+        yield f"{row['id']} is not running; start it again: {shlex.join(row['serve'])} &"
+    if dead:
+        up = shlex.join(["meshlog", "up", "--detach", "--data-dir", document["data_dir"]])
+        yield f"or all that is not running: {up}"
 
 
 def _remarks(processes: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -82,6 +82,7 @@ def status_document(layout: Layout, cluster: ClusterFile) -> dict[str, Any]:
     return {
         "ready": all(found.ready for found in probes),
         "data_dir": str(layout.root),
+        "local": cluster.local,
         "processes": [_row(layout, found) for found in probes],
     }
 

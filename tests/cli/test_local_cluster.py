@@ -226,7 +226,10 @@ def test_a_killed_process_shows_as_dead_and_its_serve_line_brings_it_back(cluste
     dead = wait_until(cluster, lambda rows: not any(row["pid"] for row in rows.values()), 10, "all dead")
     assert not any(row["ready"] for row in dead.values())
     assert cluster.data("status")["ready"] is False
-    cluster.run("status", "--exit-code", code=7)
+    told = cluster.run("status", "--exit-code", code=7).stderr
+    for role in ROLES:
+        assert f"{before[role]['id']} is not running; start it again: {shlex.join(before[role]['serve'])} &" in told
+    assert f"meshlog up --detach --data-dir {cluster.data_dir}" in told
 
     for role in ROLES:
         cluster.serve(before[role])
