@@ -26,6 +26,7 @@ from identity.node_id import NodeId
 from mesh.events import Event
 from mesh.fold import S
 from mesh.position import Position
+from mesh.registry.state import RegistryState
 from mesh.state import State
 from runtime.clock import Clock, Entropy
 from runtime.limits import COMMAND_DEADLINE_S, READ_DEADLINE_S
@@ -104,6 +105,13 @@ class Peers(Protocol[S, C, R]):
         Unavailable when that is not known: they may yet be written.
         """
         ...
+
+
+class RegistryPorts(NamedTuple):
+    """The registry's log in this process. Until it was read once, `replica` is not ready and gives no head."""
+
+    replica: Replica[RegistryState]
+    writer: Writer
 
 
 class EventHistory(Protocol):
@@ -218,6 +226,8 @@ class ApiPorts:
     server_id: str
     readiness: Callable[[], Readiness]
     members: MembersSource | None = None
+    registry: RegistryPorts | None = None
+    """None: this server has no registry (tests, the simulation)."""
     audit: AuditPorts | None = None
     """None: refused calls are kept nowhere, since there is no archive."""
     keys: KeyPorts | None = None

@@ -1,4 +1,4 @@
-"""What a new etcd cluster needs before any role can work: access control, and a log with the admin's key in it.
+"""What a new etcd cluster needs before any role can work: access control, a log with the admin's key in it, a registry.
 
 All of it may be repeated, by any number of hosts at once, and changes nothing the second time.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 
 from cli.credentials import AdminCredentials
-from cli.genesis import AdminKey, create_cluster_log
+from cli.genesis import AdminKey, create_cluster_log, create_registry_log
 from cli.layout import ClusterFile, Layout
-from cli.log_access import etcd_connection, key_providers
+from cli.log_access import etcd_connection, key_providers, mesh_driver, registry_archive, registry_driver
 from cluster.etcd.access import enable_access
 from eventlog.archive.places import open_store
 from eventlog.archive.reader import ArchiveReader
@@ -24,16 +24,19 @@ from runtime.settings_file import load
 async def establish(
     layout: Layout, cluster: ClusterFile, admin: AdminCredentials, clock: Clock, entropy: Entropy
 ) -> None:
-    """Set up users and rights as root, then the log as the user `api`. Unavailable: call again."""
+    """Set up users and rights as root, then both logs as the user `api`. Unavailable: call again."""
     addresses = [address for _, address in cluster.endpoints("etcd")]
     await asyncio.to_thread(enable_access, addresses, layout.admin_etcd_tls, cluster.key_prefix)
     settings = api_settings(layout, cluster)
     connection = etcd_connection(settings, clock, entropy)
     try:
-        driver = EtcdDriver(connection, settings.key_prefix)
+        driver = mesh_driver(connection, settings.key_prefix)
         await _check_not_lost(driver, settings)
         key = AdminKey(admin.access_key_id, admin.secret_access_key, admin.account_id)
-        await create_cluster_log(driver, key_providers(settings.kek, entropy), key, clock, entropy)
+        providers = key_providers(settings.kek, entropy)
+        await create_cluster_log(driver, providers, key, clock, entropy)
+        registry = registry_driver(connection, settings.key_prefix)
+        await create_registry_log(registry, providers, registry_archive(settings), clock, entropy)
     finally:
         connection.close()
 

@@ -1,4 +1,4 @@
-"""A new cluster's log: its head and data keys, and the admin's access key as the first event.
+"""A new cluster's logs: head and data keys of each, and the admin's access key as the first event of the meshes'.
 
 Any number of hosts may do this at once, and again at each start: what is there is left as it is.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from eventlog.archive.reader import ArchiveReader
+from eventlog.archive.store import ObjectStore
 from eventlog.driver import LogDriver
 from eventlog.genesis import create_log
 from eventlog.keys.keyring import Keyring
@@ -16,6 +18,7 @@ from eventlog.records import KeyClass, NewRecord, TokenMark
 from eventlog.writer import Appended, LogWriter
 from mesh.commands import Context, CreateAccessKey, idempotency_token
 from mesh.decide import decide
+from mesh.errors import Conflict
 from mesh.events import SCHEMAS
 from mesh.state import State
 from runtime.clock import Clock, Entropy
@@ -50,6 +53,29 @@ async def create_cluster_log(
     # A lost race: another host's first event is there, and with it the admin's key.
     appended = await LogWriter(driver, keyring, clock, entropy).append(head, [record], previous_time_us=0)
     return isinstance(appended, Appended)
+
+
+async def create_registry_log(
+    driver: LogDriver,
+    providers: Mapping[KeyClass, KeyProvider],
+    archive: ObjectStore | None,
+    clock: Clock,
+    entropy: Entropy,
+) -> bool:
+    """Make the registry's log, empty, unless there is one: of a new cluster, or of one older than registries.
+
+    Never where the archive (the registry's folder of it) has one: an empty registry in its place would take every
+    endpoint away (I7): Conflict. Raises NoQuorum, MissingKey.
+    """
+    if await driver.read_head() is not None:
+        return False
+    index = None if archive is None else await ArchiveReader(archive).load_if_any()
+    if index is not None and archive is not None:
+        raise Conflict(
+            f"etcd has no registry, and the archive in {archive.place} has one, up to {index.head.at}: restore it with "
+            "`meshlog backup restore --to latest`"
+        )
+    return (await create_log(driver, providers, clock, entropy)).created
 
 
 def access_key_record(admin: AdminKey, request_id: str) -> NewRecord:

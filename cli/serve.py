@@ -20,16 +20,18 @@ from api.app import create_app
 from api.authentication import Authenticator
 from api.past import LogHistory, StoredCheckpoints
 from api.peers import Peers, PeerServer
-from api.ports import ApiPorts, KeyPorts, Readiness, SignedIdentity, XdsEndpoint
+from api.ports import ApiPorts, KeyPorts, Readiness, RegistryPorts, SignedIdentity, XdsEndpoint
 from api.proxy_credentials import ProxyGate
 from api.proxy_service import ProxyCredentialsService
 from api.recent import RecentEvents
-from cli.log_access import LogAccess, key_providers, member_of, open_log
+from cli.genesis import create_registry_log
+from cli.log_access import LogAccess, key_providers, member_of, open_log, open_registry, registry_archive
 from cli.role_health import check_addresses, fold_checks, serve_health, status_of
 from cli.serve_archive import make_archiving
 from cli.serve_audit import Audit, make_audit
 from cli.serve_drill import make_drill
 from cli.serve_http import drain, serve_http
+from cli.serve_registry import RegistryLog
 from cli.serve_upkeep import Upkeep, UpkeepParts
 from cluster import pki
 from cluster.etcd.connection import EtcdConnection
@@ -41,7 +43,8 @@ from eventlog.keys.rotation import KeyRotation
 from eventlog.timeline import Timeline
 from identity.node_id import NodeId
 from mesh.errors import MeshlogError
-from mesh.state import state_hash
+from mesh.fold import S
+from mesh.state import State, state_hash
 from projector.replica import Replica
 from runtime.clock import Clock, Entropy, SystemClock, SystemEntropy
 from runtime.health import Check, HealthServer
@@ -82,7 +85,7 @@ class _Signer:
         return SignedIdentity(certificate, certificate, self._frontends_root, f"{serial:x}", not_after_us)
 
 
-def _confirmable(replica: Replica) -> Check:
+def _confirmable(replica: Replica[S]) -> Check:
     """A server that etcd's quorum has not spoken to for a while can answer nothing but 503."""
 
     def check() -> str | None:
@@ -92,7 +95,7 @@ def _confirmable(replica: Replica) -> Check:
     return check
 
 
-async def _keep_confirming(replica: Replica, clock: Clock) -> None:
+async def _keep_confirming(replica: Replica[S], clock: Clock) -> None:
     """So that readiness tells the truth on an idle server too."""
     while True:
         try:
@@ -107,7 +110,8 @@ class _Server:
     """An API server's parts, as far as they are made before its keys were tried."""
 
     settings: ApiSettings
-    access: LogAccess
+    access: LogAccess[State]
+    registry: RegistryLog
     upkeep: Upkeep
     clock: Clock
     entropy: Entropy
@@ -116,6 +120,7 @@ class _Server:
     def ports(self, health: HealthServer, peers: Peers | None, audit: Audit | None) -> ApiPorts:
         """What the API needs of all the rest."""
         settings, access, clock, entropy = self.settings, self.access, self.clock, self.entropy
+        registry = self.registry.access
         recent = RecentEvents()
         access.replica.subscribe(recent.folded)
         reader = ArchiveReader(open_store(settings.archive)) if settings.archive else None
@@ -130,7 +135,7 @@ class _Server:
 
         return ApiPorts(
             replica=access.replica,
-            writer=self.upkeep.writer(),
+            writer=self.upkeep.writer(access.driver, access.keyring),
             history=LogHistory(Timeline(access.driver, reader), access.keyring, reader),
             checkpoints=StoredCheckpoints(access.driver, access.keyring, reader),
             signer=_Signer(settings, entropy),
@@ -142,6 +147,7 @@ class _Server:
             server_id=settings.id,
             readiness=readiness,
             members=members,
+            registry=RegistryPorts(registry.replica, self.upkeep.writer(registry.driver, registry.keyring)),
             keys=KeyPorts(KeyRotation(access.driver, access.keyring, access.providers, clock, entropy), access.keyring),
             peers=peers,
             recent=recent,
@@ -164,12 +170,15 @@ class _Server:
             stack.push_async_callback(taker.stop, 0)
             stack.push_async_callback(peers.close)
             supervisor.start(peers.run(partial(_other_peers, access.connection, settings)), "peers")
-        registration = Registration(access.connection, settings.key_prefix, lambda: member_of(settings, access), clock)
+        registration = Registration(
+            access.connection, settings.key_prefix, lambda: member_of(settings, access, self.registry.access), clock
+        )
         supervisor.start(access.replica.run(), "replica")
         supervisor.start(_keep_confirming(access.replica, clock), "confirm")
         supervisor.start(keep_fresh(access.keyring, log_id, clock), "data keys")
         supervisor.start(registration.run(), "member")
         supervisor.start(access.reproduction.run(), "reproduction")
+        supervisor.start(self.registry.run(supervisor, confirm=True), "registry")
         if audit:
             supervisor.start(audit.calls.run(), "audit")
         serving = supervisor.start(server.serve(), "http")
@@ -189,12 +198,15 @@ async def run_api(settings: ApiSettings) -> None:
     check_addresses(settings)
     clock, entropy = SystemClock(), SystemEntropy()
     access = open_log(settings, clock, entropy)
+    beside = open_registry(access, settings, clock, entropy)
     connection, driver, keyring, replica = access.connection, access.driver, access.keyring, access.replica
     async with AsyncExitStack() as stack:
         stack.callback(connection.close)
         supervisor = await stack.enter_async_context(Supervisor())
         supervisor.stop_on_signals()
         keys = KeyCheck(driver, keyring, access.providers, clock)
+        make = partial(create_registry_log, beside.driver, beside.providers, registry_archive(settings), clock, entropy)
+        registry = RegistryLog(beside, clock, make)
         upkeep = Upkeep(
             settings, UpkeepParts(connection, driver, keyring, replica, access.reproduction), clock, entropy
         )
@@ -207,6 +219,7 @@ async def run_api(settings: ApiSettings) -> None:
 
         def status() -> Mapping[str, Any]:
             said = status_of(settings, replica.position) | {"state_hash": state_hash(replica.state)} | upkeep.status()
+            said |= {"registry": registry.status(), "warnings": [*said["warnings"], *registry.warnings]}
             said |= {"drill": drill.status()} if drill else {}
             return said | ({"archive": archiving.status()} if archiving else {})
 
@@ -223,7 +236,9 @@ async def run_api(settings: ApiSettings) -> None:
         for duty in (upkeep, archiving, drill):
             if duty is not None:
                 duty.start(supervisor)
-        await _Server(settings, access, upkeep, clock, entropy, ending).run(stack, supervisor, health, keys.log_id)
+        await _Server(settings, access, registry, upkeep, clock, entropy, ending).run(
+            stack, supervisor, health, keys.log_id
+        )
 
 
 async def _other_peers(connection: EtcdConnection, settings: ApiSettings) -> list[str]:

@@ -17,6 +17,7 @@ from eventlog.keys.provider import KeyProvider
 from eventlog.records import KeyClass
 from mesh.errors import Unavailable
 from mesh.fold import MESH_FOLD
+from mesh.state import State
 from projector.drill import Drill, DrillMetrics, DrillResult, last_result, status_document
 from projector.replica import Replica
 from runtime.clock import Clock
@@ -33,7 +34,7 @@ def make_drill(
     settings: ApiSettings,
     connection: EtcdConnection,
     driver: LogDriver,
-    replica: Replica,
+    replica: Replica[State],
     *,
     providers: Mapping[KeyClass, KeyProvider],
     clock: Clock,

@@ -8,8 +8,9 @@ from typing import Any
 
 import structlog
 
-from cli.log_access import member_of, open_log
+from cli.log_access import member_of, open_log, open_registry
 from cli.role_health import BUILD, check_addresses, fold_checks, serve_health, status_of
+from cli.serve_registry import RegistryLog
 from cluster.etcd.connection import EtcdConnection
 from cluster.frontends import FrontendRegistrations
 from cluster.members import Registration, list_members
@@ -52,6 +53,7 @@ async def run_projector(settings: ProjectorSettings) -> None:
 
     clock, entropy = SystemClock(), SystemEntropy()
     access = open_log(settings, clock, entropy)
+    registry = RegistryLog(open_registry(access, settings, clock, entropy), clock)
     replica = access.replica
     async with AsyncExitStack() as stack:
         stack.callback(access.connection.close)
@@ -79,7 +81,11 @@ async def run_projector(settings: ProjectorSettings) -> None:
                 "state_hash": state_hash(replica.state),
                 "frontends": feed.frontends,
                 "alarms": alarms,
-                "warnings": [said for said in (access.reproduction.disagreement, *replica.alarms) if said],
+                "registry": registry.status(),
+                "warnings": [
+                    *(said for said in (access.reproduction.disagreement, *replica.alarms) if said),
+                    *registry.warnings,
+                ],
             }
 
         keys = KeyCheck(access.driver, access.keyring, access.providers, clock)
@@ -88,12 +94,15 @@ async def run_projector(settings: ProjectorSettings) -> None:
             return
         await feed.start(settings.listen, server_credentials(settings.role_tls))
         stack.push_async_callback(feed.stop, 0)
-        registration = Registration(access.connection, settings.key_prefix, lambda: member_of(settings, access), clock)
+        registration = Registration(
+            access.connection, settings.key_prefix, lambda: member_of(settings, access, registry.access), clock
+        )
         supervisor.start(replica.run(), "replica")
         supervisor.start(feed.run(), "feed")
         supervisor.start(_know_projectors(access.connection, settings, known, clock), "projectors")
         supervisor.start(keep_fresh(access.keyring, keys.log_id, clock), "data keys")
         supervisor.start(registration.run(), "member")
         supervisor.start(access.reproduction.run(), "reproduction")
+        supervisor.start(registry.run(supervisor, confirm=False), "registry")
         log.info("serving", role=settings.role, address=settings.listen)
         await supervisor.wait()

@@ -28,6 +28,7 @@ from eventlog.records import HeadRef, NewRecord
 from eventlog.writer import LogWriter, SealedAppend
 from mesh.errors import MeshlogError, NotReady, Unavailable
 from mesh.fold import MESH_FOLD
+from mesh.state import State
 from projector.checkpointing import CheckpointDuty
 from projector.replica import Replica
 from projector.reproduction import Reproduction
@@ -68,7 +69,7 @@ class UpkeepParts:
     connection: EtcdConnection
     driver: LogDriver
     keyring: Keyring
-    replica: Replica
+    replica: Replica[State]
     reproduction: Reproduction
 
 
@@ -119,10 +120,9 @@ class Upkeep:
         if self._maintaining is not None:
             self._maintaining.close()
 
-    def writer(self) -> LogWriter:
-        """The log's writer, that refuses while nothing may be written here."""
-        parts = self._parts
-        return _GuardedWriter(self, parts.driver, parts.keyring, self._clock, self._entropy)
+    def writer(self, driver: LogDriver, keyring: Keyring) -> LogWriter:
+        """A log's writer, that refuses while nothing may be written here."""
+        return _GuardedWriter(self, driver, keyring, self._clock, self._entropy)
 
     def checks(self) -> Mapping[str, Check]:
         """For readiness: a server whose clock is off is not sent writes. One whose etcd is full still reads."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from eventlog.archive.directory import DirectoryStore
 from eventlog.archive.store import ObjectStore
@@ -25,3 +25,9 @@ def open_store(url: str) -> ObjectStore:
     raise SettingsError(
         "An archive's address is file:///ABSOLUTE/PATH or s3://BUCKET/PREFIX?endpoint=https://HOST: this is neither"
     )
+
+
+def within(url: str, folder: str) -> str:
+    """The address of a folder of an archive: another log's, in the same store."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{folder.strip('/')}"))

@@ -58,10 +58,14 @@ DEFAULT_PREFIX = "/meshlog/"
 
 
 class EtcdDriver:
-    """A LogDriver over one etcd cluster and prefix."""
+    """A LogDriver over one etcd cluster and prefix. `duties_prefix`: where the duties are whose tokens fence writes,
+    if they are not under the same."""
 
-    def __init__(self, connection: EtcdConnection, prefix: str = DEFAULT_PREFIX) -> None:
+    def __init__(
+        self, connection: EtcdConnection, prefix: str = DEFAULT_PREFIX, duties_prefix: str | None = None
+    ) -> None:
         self._connection = connection
+        self._duties = f"{prefix if duties_prefix is None else duties_prefix}duties/".encode()
         root = prefix.encode()
         self._root = root
         self._head_key = root + b"head"
@@ -178,7 +182,7 @@ class EtcdDriver:
     ) -> AppendResult:
         compare: list[Comparison] = [ModRevisionIs(self._key(name), revision) for name, revision in expected.items()]
         if fence is not None:
-            compare.append(CreateRevisionIs(self._key(f"duties/{fence.name}"), fence.token))
+            compare.append(CreateRevisionIs(self._duties + fence.name.encode(), fence.token))
         result = await self._write(compare, writes)
         return HeadMoved(None) if isinstance(result, HeadMoved) else result
 

@@ -91,7 +91,7 @@ async def test_a_server_whose_clock_is_off_writes_nothing_until_it_is_set(
     replica = Replica(MESH_FOLD, Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
     parts = UpkeepParts(connection, driver, keyring, replica, Reproduction(MESH_FOLD, driver, lambda: None, clock))
     upkeep = Upkeep(settings(tmp_path, connection.members[0].address), parts, clock, entropy)
-    writer, check = upkeep.writer(), upkeep.checks()["clock"]
+    writer, check = upkeep.writer(driver, keyring), upkeep.checks()["clock"]
 
     def other(number: int) -> Member:
         return Member(role="api", id=f"api-z{number}", zone="z", address="a:1", level=1, build="0")

@@ -1,0 +1,86 @@
+"""The registry's log in one process: made where it is missing, its keys opened, followed and folded.
+
+Whatever befalls it is told, in `warnings`, and ends nothing else: the meshes are served without it. A key that is
+missing or wrong is waited for, and so is an etcd that does not answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+
+from cli.log_access import LogAccess
+from eventlog.keys.opening import keep_fresh
+from mesh.errors import MeshlogError
+from mesh.registry.state import RegistryState, state_hash
+from runtime.clock import Clock
+from runtime.limits import CONFIRM_EVERY_S, CONFIRM_TIMEOUT_S, KEY_CHECK_PAUSE_S
+from runtime.supervise import Supervisor
+
+log = structlog.get_logger(__name__)
+
+Make = Callable[[], Awaitable[object]]
+"""Makes the registry's log unless there is one: `cli.genesis.create_registry_log`."""
+
+
+class RegistryLog:
+    """One process's registry. `run` under its supervisor, for ever; `status` is for /status."""
+
+    def __init__(self, access: LogAccess[RegistryState], clock: Clock, make: Make | None = None) -> None:
+        self.access, self._clock, self._make = access, clock, make
+        self._trouble: str | None = "it has not been read yet"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator has to know of it."""
+        replica = self.access.replica
+        said = [self._trouble, replica.halted]
+        return [f"registry: {each}" for each in said if each] + [
+            *replica.alarms,
+            *filter(None, [self.access.reproduction.disagreement]),
+        ]
+
+    def status(self) -> Mapping[str, Any]:
+        """Its place and its health: {epoch, position, state_hash, ready}, and `halted` where it stopped."""
+        state, replica = self.access.replica.state, self.access.replica
+        found = {
+            "epoch": state.position.epoch,
+            "position": state.position.position,
+            "state_hash": state_hash(state),
+            "ready": replica.ready and replica.halted is None,
+        }
+        return found | ({"halted": replica.halted} if replica.halted else {})
+
+    async def run(self, supervisor: Supervisor, *, confirm: bool) -> None:
+        """Open it, then follow it. `confirm`: ask for its head now and then, so that its age is known when idle."""
+        log_id = await self._opened()
+        supervisor.start(self.access.replica.run(), "registry replica")
+        supervisor.start(keep_fresh(self.access.keyring, log_id, self._clock), "registry data keys")
+        supervisor.start(self.access.reproduction.run(), "registry reproduction")
+        while confirm:
+            try:
+                await self.access.replica.confirmed(CONFIRM_TIMEOUT_S)
+            except MeshlogError as error:
+                log.info("head of the registry not confirmed", reason=error.message)
+            await self._clock.sleep(CONFIRM_EVERY_S)
+
+    async def _opened(self) -> str:
+        """The log's id, once there is one and every data key of it that this role may open is open."""
+        while True:
+            try:
+                if self._make is not None:
+                    await self._make()
+                head = await self.access.driver.read_head()
+                if head is not None:
+                    await self.access.keyring.load(head.head.log_id)
+                    self._trouble = None
+                    return head.head.log_id
+                trouble = "there is none in etcd yet: an API server makes it"
+            except MeshlogError as failure:
+                trouble = failure.message
+            if trouble != self._trouble:
+                log.warning("the registry waits", reason=trouble)
+            self._trouble = trouble
+            await self._clock.sleep(KEY_CHECK_PAUSE_S)
