@@ -14,6 +14,7 @@ from operator import is_
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
+from projector.envoy.plans import Plan
 from projector.envoy.view import Dependency, Lens, Sources, View
 
 Address = tuple[Callable[..., Any], str, str, *tuple[Hashable, ...]]
@@ -21,22 +22,23 @@ Address = tuple[Callable[..., Any], str, str, *tuple[Hashable, ...]]
 
 
 class Read(NamedTuple):
-    """One thing that was looked at, and what was found: the source's own objects."""
+    """One thing that was looked at, and what was found: the source's own objects.
+
+    It stands as long as the very same ones are found again: equal ones would have to be compared whole.
+    """
 
     lens: Lens
     key: Dependency
     found: tuple[object, ...]
 
-    def stands(self, sources: Sources) -> bool:
-        """Whether it would be found again: the very same objects, since equal ones would have to be compared whole."""
-        now = self.lens(sources, self.key)
-        return len(now) == len(self.found) and all(map(is_, now, self.found))
-
 
 class Part:
-    """`reads` and `parts` are what it itself looked at; `keys` and `alarms` are those of the parts in it too."""
+    """`reads` and `parts` are what it itself looked at; `keys`, `plans` and `alarms` are those of the parts in it too.
 
-    __slots__ = ("__weakref__", "alarms", "keys", "parts", "reads", "turn", "value")
+    `plans` came along with the value: see `View.add`.
+    """
+
+    __slots__ = ("__weakref__", "alarms", "keys", "parts", "plans", "reads", "turn", "value")
 
     def __init__(self, value: Any, view: View, parts: dict[Address, Part]) -> None:
         self.value = value
@@ -46,12 +48,14 @@ class Part:
             *(part.keys for part in parts.values())
         )
         self.alarms: frozenset[str] = frozenset(view.alarms).union(*(part.alarms for part in parts.values()))
+        self.plans: frozenset[Plan] = frozenset(view.plans).union(*(part.plans for part in parts.values()))
         self.turn = 0
         """When it was last found to stand."""
 
     def is_as(self, other: Part) -> bool:
         """Whether nobody can tell the two apart, who asks for what they are and whom a change concerns."""
-        return self.keys == other.keys and self.alarms == other.alarms and bool(self.value == other.value)
+        beside = self.keys == other.keys and self.alarms == other.alarms and self.plans == other.plans
+        return beside and bool(self.value == other.value)
 
 
 class Parts:
@@ -83,9 +87,12 @@ class Parts:
 
     def _stands(self, part: Part) -> bool:
         # What it read itself first: as long as that stands, it would ask for the same parts in the same order.
-        return all(read.stands(self.sources) for read in part.reads) and all(
-            self.get(address) is asked for address, asked in part.parts.items()
-        )
+        sources, turn = self.sources, self._turn
+        for lens, key, found in part.reads:
+            now = lens(sources, key)
+            if len(now) != len(found) or not all(map(is_, now, found)):
+                return False
+        return all(asked.turn == turn or self.get(address) is asked for address, asked in part.parts.items())
 
     def _draft(self, address: Address) -> Part:
         draft, account, mesh, *arguments = address

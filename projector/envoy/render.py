@@ -19,6 +19,8 @@ from projector.envoy.render_route import vhost_message
 from projector.snapshot import TYPE_CLUSTER, TYPE_ENDPOINT, TYPE_LISTENER, TYPE_ROUTE, XdsResource, xds_resource
 from runtime.limits import COMPILED_BYTES_MAX, COMPILED_PLANS_MAX
 
+_NAME_TAG = b"\x0a"
+"""RouteConfiguration.name: field 1, length-delimited."""
 _VHOSTS_TAG = b"\x12"
 """RouteConfiguration.virtual_hosts: field 2, length-delimited."""
 
@@ -57,10 +59,10 @@ class Renderer:
         return xds_resource(TYPE_ROUTE, plan.name, self._route_configuration(plan))
 
     def _route_configuration(self, plan: RoutesPlan) -> bytes:
-        parts = [bytes(route.RouteConfiguration(name=plan.name))]
+        parts = _field(_NAME_TAG, plan.name.encode())
         for vhost in plan.vhosts:
             body = vhost.body if isinstance(vhost, KeptVhost) else self._vhost(vhost)
-            parts += [_VHOSTS_TAG, betterproto2.encode_varint(len(body)), body]
+            parts += _field(_VHOSTS_TAG, body)
         return b"".join(parts)
 
     def _vhost(self, plan: VhostPlan) -> bytes:
@@ -81,6 +83,10 @@ class Renderer:
                 break
             _, dropped = self._resources.popitem(last=False)
             self._size_bytes -= len(dropped if isinstance(dropped, bytes) else dropped.body)
+
+
+def _field(tag: bytes, body: bytes) -> list[bytes]:
+    return [tag, betterproto2.encode_varint(len(body)), body]
 
 
 def vhosts_of(body: bytes) -> dict[str, tuple[bytes, frozenset[str]]]:

@@ -14,6 +14,7 @@ from mesh.kinds import GATEWAY_ROUTE, KINDS, ROUTE, ResourceKey, mesh_key
 from mesh.registry.state import Instance, RegistryState, ServiceKey
 from mesh.sharing import is_served
 from mesh.state import Resource, State
+from projector.envoy.plans import Plan
 
 Spec = Mapping[str, Any]
 Drafted = TypeVar("Drafted")
@@ -37,7 +38,7 @@ SHARE_503 = "so its share of requests is answered 503"
 
 
 class View:
-    """Reads of one mesh. `reads` and `alarms` grow as the part is drafted.
+    """Reads of one mesh. `reads`, `plans` and `alarms` grow as the part is drafted.
 
     `part` is what gives parts of the same mesh: a draft's value for its arguments (see `projector.envoy.parts`).
     """
@@ -48,6 +49,7 @@ class View:
         self.mesh = mesh
         self._part = part
         self.reads: dict[tuple[Lens, Dependency], tuple[object, ...]] = {}
+        self.plans: set[Plan] = set()
         self.alarms: set[str] = set()
 
     def part(self, draft: Callable[[View, *Arguments], Drafted], *arguments: *Arguments) -> Drafted:
@@ -82,6 +84,10 @@ class View:
             self._look(_share, share_key(key.account, key.mesh, resource.owner))
         return is_served(self._sources.state, resource)
 
+    def add(self, plan: Plan) -> None:
+        """Whoever has what is drafted here has the resource of `plan` too: a secret that it names, for example."""
+        self.plans.add(plan)
+
     def alarm(self, resource: Resource, field: str, consequence: str) -> None:
         """Say that `field` of `resource` cannot be compiled, and what follows from that."""
         self.alarms.add(f"{resource.key.path}: {field} {consequence}")
@@ -98,7 +104,7 @@ class View:
 
 
 def _found(sources: Sources, key: ResourceKey) -> tuple[object, ...]:
-    return (sources.state.get(key),)
+    return (sources.state.resources.get(key),)
 
 
 def _children(sources: Sources, parent: ResourceKey) -> tuple[object, ...]:
