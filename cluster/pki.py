@@ -61,7 +61,7 @@ class Authority:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf:
-    """What a certificate of ours is to say. `hosts` are DNS names or IP addresses; `uri` is a SPIFFE id."""
+    """What a certificate of ours is to say. `hosts` are DNS names, IP addresses or URIs; `uri` is a SPIFFE id."""
 
     common_name: str
     hosts: tuple[str, ...] = ()
@@ -120,11 +120,16 @@ def fresh_serial(entropy: Entropy) -> int:
 
 
 def create_authority(name: str, now_us: int, entropy: Entropy) -> Authority:
+    """A new root of the cluster's own."""
+    return create_root(f"meshlog {name} root", now_us, entropy, AUTHORITY_LIFETIME_S)
+
+
+def create_root(common_name: str, now_us: int, entropy: Entropy, lifetime_s: int) -> Authority:
     """A new root that can sign leaves only (path length 0)."""
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _builder(f"meshlog {name} root", key.public_key(), now_us, AUTHORITY_LIFETIME_S, fresh_serial(entropy))
+    builder = _builder(common_name, key.public_key(), now_us, lifetime_s, fresh_serial(entropy))
     certificate = (
-        builder.issuer_name(_name(f"meshlog {name} root"))
+        builder.issuer_name(_name(common_name))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -277,7 +282,7 @@ def _alternative(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
-        return x509.DNSName(host)
+        return x509.UniformResourceIdentifier(host) if "://" in host else x509.DNSName(host)
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:

@@ -129,6 +129,8 @@ PROXY_LIFETIME_S = 30 * 24 * 3600
 operator's holiday; and there is no revocation list, so it must not outlast much more."""
 CERTIFICATE_BACKDATE_S = 300
 """Certificates begin this long before they are made, so that a host whose clock is a little behind accepts them."""
+CHAIN_CERTIFICATES_MAX = 8
+"""Certificates above an imported one: real chains have two or three."""
 CSR_SIZE_BYTES = 16 * 1024
 """A signing request with an RSA-4096 key is under 2 KiB; more is not a signing request."""
 RSA_BITS_MIN = 2048

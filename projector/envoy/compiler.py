@@ -25,6 +25,7 @@ from projector.snapshot import (
     TYPE_CLUSTER,
     TYPE_ENDPOINT,
     TYPE_ROUTE,
+    TYPE_SECRET,
     TYPES,
     NodeSnapshot,
     ResourceSet,
@@ -115,6 +116,7 @@ class Compiler:
         made += [self._renderer.resource(assignment) for assignment in draft.assignments]
         made += [self._renderer.resource(listener) for listener in draft.listeners]
         made += [self._renderer.resource(plan) for plan in beside]
+        made += [self._renderer.resource(secret) for secret in draft.secrets]
         for routes in draft.routes:
             plan, kept_clusters = _settle(routes, draft, previous, alarms)
             made += [self._renderer.resource(plan), *kept_clusters]
@@ -125,7 +127,8 @@ class Compiler:
 def _settle(
     draft: RoutesDraft, node: NodeDraft, previous: NodeSnapshot | None, alarms: set[str]
 ) -> tuple[RoutesPlan, list[XdsResource]]:
-    """The route configuration, and what virtual hosts kept from `previous` still need: clusters, their endpoints."""
+    """The route configuration, and what virtual hosts kept from `previous` still need: clusters, their endpoints and
+    what those believe."""
     before = None if previous is None else previous.resources.get((TYPE_ROUTE, draft.name))
     if not draft.missing or before is None or previous is None:
         return RoutesPlan(draft.name, draft.vhosts), []
@@ -147,4 +150,15 @@ def _settle(
         ]
         alarms.add(f"{draft.name}: virtual host {name} names what is missing, so it stays as it was")
     plans = tuple(vhosts.get(vhost.name, vhost) for vhost in draft.vhosts)
-    return RoutesPlan(draft.name, plans), kept
+    return RoutesPlan(draft.name, plans), kept + _secrets_of(kept, node, previous)
+
+
+def _secrets_of(kept: list[XdsResource], node: NodeDraft, previous: NodeSnapshot) -> list[XdsResource]:
+    """The secrets of ours that clusters name and nothing else here does. (A name is in the bytes as it stands.)"""
+    clusters = [resource.body for resource in kept if resource.type_url == TYPE_CLUSTER]
+    present = {secret.name for secret in node.secrets}
+    return [
+        secret
+        for name, secret in previous.of_type(TYPE_SECRET).items()
+        if name not in present and any(name.encode() in body for body in clusters)
+    ]

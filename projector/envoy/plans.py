@@ -70,19 +70,45 @@ class PoolPlan(NamedTuple):
 
 
 class CertificatePlan(NamedTuple):
-    """Who one is: a chain and its key in files of the proxy, or a secret that the proxy fetches by name."""
+    """Who one is: a chain and its key in files of the proxy, or a secret that the proxy fetches by name.
+
+    `ours`: this control plane serves the secret; else it is the proxy's own SDS socket.
+    """
 
     chain: str = ""
     key: str = ""
     secret: str = ""
+    ours: bool = False
 
 
 class ValidationPlan(NamedTuple):
-    """Whom one believes: a CA in a file or a secret. `names`: one of them is in the peer's certificate (none: any)."""
+    """Whom one believes: a CA in a file or a secret. `names`: one of them is in the peer's certificate (none: any).
+
+    `ours` as in `CertificatePlan`.
+    """
 
     authority: str = ""
     secret: str = ""
     names: tuple[str, ...] = ()
+    ours: bool = False
+
+
+class IdentityPlan(NamedTuple):
+    """A secret that says who one is: a chain and its key, PEM."""
+
+    name: str
+    chain: str
+    key: str
+
+    def __repr__(self) -> str:
+        return f"IdentityPlan({self.name})"
+
+
+class TrustPlan(NamedTuple):
+    """A secret that says whom one believes: roots, PEM."""
+
+    name: str
+    roots: tuple[str, ...]
 
 
 class TlsPlan(NamedTuple):
@@ -279,4 +305,4 @@ class ListenerPlan(NamedTuple):
     shared_ports: tuple[int, ...] = ()
 
 
-Plan = ClusterPlan | AssignmentPlan | RoutesPlan | ListenerPlan
+Plan = ClusterPlan | AssignmentPlan | RoutesPlan | ListenerPlan | IdentityPlan | TrustPlan

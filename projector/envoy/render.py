@@ -10,13 +10,32 @@ from collections import OrderedDict
 
 import betterproto2
 
-from projector.envoy.plans import AssignmentPlan, ClusterPlan, KeptVhost, ListenerPlan, Plan, RoutesPlan, VhostPlan
+from projector.envoy.plans import (
+    AssignmentPlan,
+    ClusterPlan,
+    IdentityPlan,
+    KeptVhost,
+    ListenerPlan,
+    Plan,
+    RoutesPlan,
+    TrustPlan,
+    VhostPlan,
+)
 from projector.envoy.protos import route
 from projector.envoy.render_cluster import cluster_message
 from projector.envoy.render_endpoint import assignment_bytes
 from projector.envoy.render_listener import listener_message
 from projector.envoy.render_route import vhost_message
-from projector.snapshot import TYPE_CLUSTER, TYPE_ENDPOINT, TYPE_LISTENER, TYPE_ROUTE, XdsResource, xds_resource
+from projector.envoy.render_tls import secret_message
+from projector.snapshot import (
+    TYPE_CLUSTER,
+    TYPE_ENDPOINT,
+    TYPE_LISTENER,
+    TYPE_ROUTE,
+    TYPE_SECRET,
+    XdsResource,
+    xds_resource,
+)
 from runtime.limits import COMPILED_BYTES_MAX, COMPILED_PLANS_MAX
 
 _NAME_TAG = b"\x0a"
@@ -34,7 +53,7 @@ class Renderer:
         self._resources: OrderedDict[Plan | VhostPlan, XdsResource | bytes] = OrderedDict()
         self._size_bytes = 0
         self.serialised = 0
-        """How many messages were serialised so far (vhosts, clusters, assignments, listeners)."""
+        """How many messages were serialised so far (vhosts, clusters, assignments, listeners, secrets)."""
 
     def resource(self, plan: Plan) -> XdsResource:
         """The finished resource of `plan`."""
@@ -56,6 +75,9 @@ class Renderer:
         if isinstance(plan, AssignmentPlan):
             self.serialised += 1
             return xds_resource(TYPE_ENDPOINT, plan.name, assignment_bytes(plan))
+        if isinstance(plan, IdentityPlan | TrustPlan):
+            self.serialised += 1
+            return xds_resource(TYPE_SECRET, plan.name, bytes(secret_message(plan)))
         return xds_resource(TYPE_ROUTE, plan.name, self._route_configuration(plan))
 
     def _route_configuration(self, plan: RoutesPlan) -> bytes:

@@ -1,12 +1,12 @@
-"""A TLS plan to Envoy's transport sockets. Files and secrets are named here, never read."""
+"""A TLS plan to Envoy's transport sockets, where files and secrets are named; and what our own secrets hold."""
 
 from __future__ import annotations
 
 import ipaddress
 
 from projector.envoy import names
-from projector.envoy.messages import packed
-from projector.envoy.plans import CertificatePlan, TlsPlan, ValidationPlan
+from projector.envoy.messages import ads_source, packed
+from projector.envoy.plans import CertificatePlan, IdentityPlan, TlsPlan, TrustPlan, ValidationPlan
 from projector.envoy.protos import core, matcher, tls
 from projector.envoy.specs import is_address
 
@@ -39,7 +39,7 @@ def _common(plan: TlsPlan) -> tls.CommonTlsContext:
 
 def _show(context: tls.CommonTlsContext, plan: CertificatePlan) -> None:
     if plan.secret:
-        context.tls_certificate_sds_secret_configs.append(_secret(plan.secret))
+        context.tls_certificate_sds_secret_configs.append(_secret(plan.secret, ours=plan.ours))
         return
     files = tls.TlsCertificate(
         certificate_chain=core.DataSource(filename=plan.chain), private_key=core.DataSource(filename=plan.key)
@@ -57,7 +57,7 @@ def _believe(context: tls.CommonTlsContext, plan: ValidationPlan) -> None:
     # The authority is fetched, the names are the specification's: Envoy puts the two together.
     context.combined_validation_context = tls.CommonTlsContextCombinedCertificateValidationContext(
         default_validation_context=tls.CertificateValidationContext(match_typed_subject_alt_names=matchers),
-        validation_context_sds_secret_config=_secret(plan.secret),
+        validation_context_sds_secret_config=_secret(plan.secret, ours=plan.ours),
     )
 
 
@@ -76,8 +76,22 @@ def _matcher(san_type: tls.SubjectAltNameMatcherSanType, exact: str) -> tls.Subj
     return tls.SubjectAltNameMatcher(san_type=san_type, matcher=matcher.StringMatcher(exact=exact))
 
 
-def _secret(name: str) -> tls.SdsSecretConfig:
-    """A secret that the proxy asks its own SDS socket for (SPIRE's, or another's)."""
+def secret_message(plan: IdentityPlan | TrustPlan) -> tls.Secret:
+    """A secret that this control plane serves itself."""
+    if isinstance(plan, IdentityPlan):
+        pair = tls.TlsCertificate(
+            certificate_chain=core.DataSource(inline_string=plan.chain),
+            private_key=core.DataSource(inline_string=plan.key),
+        )
+        return tls.Secret(name=plan.name, tls_certificate=pair)
+    roots = core.DataSource(inline_string="\n".join(plan.roots) + "\n")
+    return tls.Secret(name=plan.name, validation_context=tls.CertificateValidationContext(trusted_ca=roots))
+
+
+def _secret(name: str, *, ours: bool) -> tls.SdsSecretConfig:
+    """A secret that comes with everything else, or one that the proxy asks its own SDS socket for (SPIRE's, say)."""
+    if ours:
+        return tls.SdsSecretConfig(name=name, sds_config=ads_source())
     service = core.GrpcService(envoy_grpc=core.GrpcServiceEnvoyGrpc(cluster_name=names.SDS_CLUSTER))
     source = core.ApiConfigSource(
         api_type=core.ApiConfigSourceApiType.GRPC, transport_api_version=core.ApiVersion.V3, grpc_services=[service]

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple, cast
 
+from mesh.certificates import Authority, Certificate
 from mesh.kinds import GATEWAY_ROUTE, KINDS, ROUTE, ResourceKey, mesh_key
 from mesh.registry.state import Instance, RegistryState, ServiceKey
-from mesh.sharing import is_served
+from mesh.sharing import is_served, seen_since
 from mesh.state import Resource, State
 from projector.envoy.plans import Plan
 
@@ -77,6 +78,22 @@ class View:
         """The instances that the registry has of a service, sorted by id; none where it does not know the service."""
         return cast("list[Instance]", list(self._look(_instances, service)))
 
+    def certificate(self, arn: str) -> Certificate | None:
+        """The certificate of that ARN, whoever asks."""
+        (found,) = self._look(_certificate, pki_key(arn))
+        return cast("Certificate | None", found)
+
+    def authority(self, arn: str) -> Authority | None:
+        """The certificate authority of that ARN, whoever asks."""
+        (found,) = self._look(_authority, pki_key(arn))
+        return cast("Authority | None", found)
+
+    def takes_part(self, account: str) -> bool:
+        """Whether the mesh is an account's own, or shared with it."""
+        if account != self._account:
+            self._look(_share, share_key(self._account, self.mesh, account))
+        return seen_since(self._sources.state, self._account, self.mesh, account) is not None
+
     def is_served(self, resource: Resource) -> bool:
         """Whether the account that made a node may still run proxies of it."""
         key = resource.key
@@ -119,6 +136,14 @@ def _instances(sources: Sources, service: ServiceKey) -> tuple[object, ...]:
 
 def _share(sources: Sources, share: ResourceKey) -> tuple[object, ...]:
     return (sources.state.shares.get((share.account, share.mesh)),)
+
+
+def _certificate(sources: Sources, key: ResourceKey) -> tuple[object, ...]:
+    return (sources.state.certificates.get(key.name),)
+
+
+def _authority(sources: Sources, key: ResourceKey) -> tuple[object, ...]:
+    return (sources.state.authorities.get(key.name),)
 
 
 def share_key(account: str, mesh: str, consumer: str) -> ResourceKey:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from mesh.kinds import VIRTUAL_GATEWAY, VIRTUAL_SERVICE
 from mesh.state import Resource
 from projector.envoy import names
+from projector.envoy.acm import secrets
 from projector.envoy.defaults import LOCAL_CONNECT_TIMEOUT_MS
 from projector.envoy.matches import Order, match_order
 from projector.envoy.plans import ClusterPlan, Discovery, HttpChainPlan, ListenerPlan, MatchPlan, RoutePlan, VhostPlan
@@ -46,7 +47,7 @@ def draft_virtual_gateway(view: View, name: str) -> NodeDraft | None:
         return None
     listeners = _listeners(view, gateway)
     if not listeners:
-        return NodeDraft((), (), (), ())
+        return NodeDraft((), (), (), (), ())
     defaults = PolicyAt(VIRTUAL_GATEWAY.name, name)
     policy = defaults if policy_at(view, defaults) else None
     gateway_routes = _gateway_routes(view, gateway)
@@ -85,7 +86,7 @@ def draft_virtual_gateway(view: View, name: str) -> NodeDraft | None:
     egress = names.listener(names.EGRESS, names.EGRESS_PORT)
     plans.append(ListenerPlan(egress, names.EGRESS_PORT, False, False, dual_stack, (chain,)))
     whole = tuple(clusters.values())
-    return NodeDraft(whole, assignments(view, whole), tuple(routes), tuple(plans))
+    return NodeDraft(whole, assignments(view, whole), tuple(routes), tuple(plans), secrets(view, whole, plans))
 
 
 def _listeners(view: View, gateway: Resource) -> list[tuple[Spec, Transport]]:

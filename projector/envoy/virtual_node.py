@@ -10,16 +10,19 @@ from typing import NamedTuple
 from mesh.kinds import VIRTUAL_NODE, VIRTUAL_SERVICE
 from mesh.state import Resource
 from projector.envoy import names
+from projector.envoy.acm import secrets
 from projector.envoy.defaults import AMAZON_HOSTS, EGRESS_CONNECT_TIMEOUT_MS, LOCAL_CONNECT_TIMEOUT_MS, TLS_PORT
 from projector.envoy.plans import (
     AssignmentPlan,
     ClusterPlan,
     Discovery,
     HttpChainPlan,
+    IdentityPlan,
     ListenerPlan,
     MatchPlan,
     RoutePlan,
     TcpChainPlan,
+    TrustPlan,
 )
 from projector.envoy.services import ServiceRoutes, service_ports, service_routes
 from projector.envoy.specs import (
@@ -47,6 +50,7 @@ class NodeDraft(NamedTuple):
     assignments: tuple[AssignmentPlan, ...]
     routes: tuple[RoutesDraft, ...]
     listeners: tuple[ListenerPlan, ...]
+    secrets: tuple[IdentityPlan | TrustPlan, ...]
 
 
 class Side(NamedTuple):
@@ -87,6 +91,7 @@ def draft_virtual_node(view: View, name: str) -> NodeDraft | None:
         assignments=assignments(view, clusters),
         routes=(*ingress.routes, *egress.routes),
         listeners=tuple(listeners),
+        secrets=secrets(view, clusters, listeners),
     )
 
 

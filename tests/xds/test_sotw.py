@@ -375,3 +375,21 @@ def test_a_version_that_hides_a_refusal_is_not_believed() -> None:
         confirm 12
         << cds A=1 B=1
     """)
+
+
+def test_a_secret_that_changed_is_sent_alone_and_one_that_is_new_when_it_is_asked_for() -> None:
+    connected().play("""
+        feed 11 | cds A=1 B=1 | eds A=1 | lds L=1 | rds R=1 | sds S=1
+        >> sds S
+        << sds S=1
+        >> sds ack
+        feed 12 | cds A=1 B=1 | eds A=1 | lds L=1 | rds R=1 | sds S=2 T=1
+        << sds S=2
+        >> sds ack
+        feed 13 | cds A=1 B=1 | eds A=1 | lds L=2 | rds R=1 | sds S=2 T=1
+        << lds L=2
+        >> sds S T ack      # the listener that warms names it
+        << sds T=1
+        >> sds ack
+        >> lds ack
+    """)
