@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from bench.proxy import CLUSTER, METHOD, ROUTE, TimingProxy
-from tests.conditions import await_until
+from tests.conditions import PATIENCE_S, await_until
 from xds.wire import discovery_pb2 as wire
 
 
@@ -69,7 +69,7 @@ async def serve() -> AsyncIterator[Any]:
 async def test_it_acks_each_response_and_returns_the_one_asked_for(serve: Any) -> None:
     stand_in = StandIn([response(CLUSTER, "c", "1"), response(ROUTE, "other", "2"), response(ROUTE, "r", "3")])
     async with await serve(stand_in) as proxy:
-        arrival = await proxy.next(ROUTE, "r", since_s=0.0, timeout_s=5.0)
+        arrival = await proxy.next(ROUTE, "r", since_s=0.0, timeout_s=PATIENCE_S)
         assert arrival.names == ("r",)
         assert arrival.acked_s >= arrival.arrived_s
         await await_until(lambda: len(stand_in.requests) >= 6, what="three ACKs")
@@ -82,4 +82,4 @@ async def test_it_acks_each_response_and_returns_the_one_asked_for(serve: Any) -
 async def test_a_stream_that_ends_is_told_at_once(serve: Any) -> None:
     async with await serve(StandIn([], ends=True)) as proxy:
         with pytest.raises(ConnectionError):
-            await proxy.next(ROUTE, "r", since_s=0.0, timeout_s=5.0)
+            await proxy.next(ROUTE, "r", since_s=0.0, timeout_s=PATIENCE_S)

@@ -32,6 +32,7 @@ from cluster.etcd.values import (
 from mesh.errors import LimitExceeded, NoQuorum, OutcomeUnknown, SettingsError, TimelineMoved
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.ports import free_port
+from tests.conditions import PATIENCE_S
 from tests.etcd_cluster import EtcdCluster, EtcdTls
 
 
@@ -141,7 +142,7 @@ async def test_a_read_goes_to_another_member_at_once(cluster: EtcdCluster, conne
     cluster.kill(0)
     began_s = time.monotonic()
     assert (await connection.range(RangeRead(b"k"))).items[0].value == b"v"
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < PATIENCE_S
 
 
 async def test_reads_outlive_the_leader(cluster: EtcdCluster, connection: EtcdConnection) -> None:
@@ -149,7 +150,7 @@ async def test_reads_outlive_the_leader(cluster: EtcdCluster, connection: EtcdCo
     cluster.kill(cluster.leader())
     began_s = time.monotonic()
     assert (await connection.range(RangeRead(b"k"))).items[0].value == b"v"
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < PATIENCE_S
 
 
 async def test_without_quorum_reads_fail_in_time_and_writes_are_unknown(
@@ -161,10 +162,10 @@ async def test_without_quorum_reads_fail_in_time_and_writes_are_unknown(
     began_s = time.monotonic()
     outcome = await connection.txn([], [Put(b"k", b"w")])
     assert isinstance(outcome, TxnUnknown)
-    assert time.monotonic() - began_s < 4
+    assert time.monotonic() - began_s < PATIENCE_S
     with pytest.raises(NoQuorum, match="KV/Range"):
         await connection.range(RangeRead(b"k"))
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < PATIENCE_S
 
 
 async def test_a_write_to_a_stopped_member_is_sent_once_and_unknown(
@@ -197,7 +198,7 @@ async def test_nobody_there_is_no_quorum_within_the_deadline() -> None:
     began_s = time.monotonic()
     with pytest.raises(NoQuorum):
         await nobody.range(RangeRead(b"k"))
-    assert time.monotonic() - began_s < 7
+    assert time.monotonic() - began_s < PATIENCE_S
     nobody.close()
     with pytest.raises(NoQuorum, match="closed"):
         await nobody.range(RangeRead(b"k"))

@@ -24,7 +24,7 @@ from runtime.http_server import HttpServer
 from runtime.limits import BODY_SIZE_BYTES, HTTP_BODY_PIECES_MAX, HTTP_HEADERS_BYTES, HTTP_HEADERS_MAX
 from runtime.settings import TlsFiles
 from runtime.tls import ServerCertificate
-from tests.conditions import await_until
+from tests.conditions import PATIENCE_S, await_until
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 HELD = b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -205,13 +205,13 @@ async def test_whoever_does_not_read_is_cut_off() -> None:
 
 
 async def test_a_slow_reader_that_reads_on_gets_everything() -> None:
-    async with serving(App(), write_s=0.2) as server:
+    async with serving(App(), write_s=2.0) as server:
         reader, writer = await dial(server)
         writer.write(b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         size = 0
         while piece := await reader.read(256 * 1024):
             size += len(piece)
-            await asyncio.sleep(0.02)  # 32 of these are longer than the time that it may read nothing in
+            await asyncio.sleep(0.08)  # 32 of these are longer than the time that it may read nothing in
         assert size > len(LARGE)
         writer.close()
 
@@ -232,7 +232,7 @@ async def test_at_its_end_a_server_says_so_and_answers_what_is_in_flight() -> No
 
         waiting, port = await dial(server), server.port
         server.should_exit = True
-        assert await asyncio.wait_for(waiting[0].read(), 5) == b"", "idle connections are closed"
+        assert await asyncio.wait_for(waiting[0].read(), PATIENCE_S) == b"", "idle connections are closed"
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
         app.go.set()

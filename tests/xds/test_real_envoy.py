@@ -50,7 +50,6 @@ class Scene:
     async def settled(self, position: Position) -> None:
         await await_until(
             lambda: [proxy.settled for proxy in self.running.server.proxies] == [position],
-            timeout_s=30,
             what=f"the proxy's agreement to {position}: {list(self.running.server.proxies)}",
         )
 
@@ -238,9 +237,7 @@ async def test_a_frontend_without_state_takes_nothing_away(mode: str, tmp_path: 
         await asyncio.to_thread(it.proxy.wait_live, it.port)
         async with traffic(it.port) as load:
             fresh = await _replace_frontend(it, ready=False)
-            await await_until(
-                lambda: it.running.count("meshlog_xds_calls_refused_total", code="UNAVAILABLE") >= 1, timeout_s=30
-            )
+            await await_until(lambda: it.running.count("meshlog_xds_calls_refused_total", code="UNAVAILABLE") >= 1)
             await await_until(lambda: load.answers["200 blue"] > 100)
         await fresh.stop(0)
         assert not load.failures, load.answers

@@ -216,7 +216,7 @@ def test_a_listener_that_validates_clients_takes_those_with_a_name_of_its_list(s
 def test_a_server_that_speaks_first_is_heard_with_tls_and_without(server: Server) -> None:
     began_s = time.monotonic()
     assert greeting(server.first) == "app"
-    assert time.monotonic() - began_s < 10, "a silent client is taken for one of plain text"
+    assert time.monotonic() - began_s < 60, "a silent client is taken for one of plain text"
     plain = http.client.HTTPSConnection("localhost", server.first, timeout=20, context=believing(server))
     with contextlib.closing(plain):
         plain.connect()
