@@ -104,15 +104,15 @@ async def small(tmp_path: Path) -> AsyncIterator[tuple[EtcdCluster, EtcdConnecti
 
 
 async def fill(connection: EtcdConnection, keys: int, first: int = 0) -> None:
-    """Write so many keys from `first` on, again and again, until nothing more is taken."""
+    """Write so many keys from `first` on, again and again, until nothing more is taken for want of space."""
     for number in range(200):
         put = Put(b"%d" % (first + number % keys), b"x" * 200_000)
-        if not isinstance(await connection.txn([], [put]), TxnDone):
+        if not isinstance(await connection.txn([], [put]), TxnDone) and looked(await connection.statuses()).full:
             return
     raise AssertionError("etcd took everything")
 
 
-async def rounds(connection: EtcdConnection, count: int = 40) -> Space:
+async def rounds(connection: EtcdConnection, count: int = 600) -> Space:
     """The duty's rounds until the alarm is lifted, `count` at most: members compact at their own pace."""
     maintenance = Maintenance(connection, keep_s=300, default_quota_bytes=1, clock=SystemClock())
     for _ in range(count):
