@@ -20,7 +20,7 @@ CONTEXT = b"\x93\x00\xff a context of any bytes"
 
 def flipped(data: bytes, index: int) -> bytes:
     changed = bytearray(data)
-    changed[index] ^= 1
+    changed[index] ^= 1 << index % 8
     return bytes(changed)
 
 

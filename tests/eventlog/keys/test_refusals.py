@@ -22,6 +22,7 @@ from eventlog.keys.vault import VaultKeyProvider
 from eventlog.records import KeyClass
 from mesh.errors import Damaged, MeshlogError, MissingKey, SettingsError, Unavailable, WrongKey
 from runtime.key_sources import KeySource, parse_source
+from tests.conditions import PATIENCE_S
 from tests.eventlog.keys.houses import ENTROPY
 from tests.eventlog.keys.transit import TOKEN, Transit, serving
 
@@ -175,10 +176,10 @@ async def test_the_token_file_is_read_at_each_call_and_missed_by_name(tmp_path: 
 # --- a program
 
 
-def program(path: Path, body: str) -> CommandKeyProvider:
+def program(path: Path, body: str, timeout_s: float = PATIENCE_S) -> CommandKeyProvider:
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return CommandKeyProvider([str(path), "--pin", "planted"], KeyClass.CONFIG, timeout_s=0.5)
+    return CommandKeyProvider([str(path), "--pin", "planted"], KeyClass.CONFIG, timeout_s)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def program(path: Path, body: str) -> CommandKeyProvider:
 async def test_what_a_program_does_becomes_what_to_do(
     tmp_path: Path, body: str, kind: type[MeshlogError], said: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    provider = program(tmp_path / "wrap", body)
+    provider = program(tmp_path / "wrap", body, 0.5 if kind is Unavailable else PATIENCE_S)
     with pytest.raises(kind, match=said) as refused:
         await provider.unwrap(WrappedKey("slot-1", b"blob"), b"context")
     assert type(refused.value) is kind
