@@ -61,7 +61,7 @@ async def run_projector(settings: ProjectorSettings) -> None:
         supervisor.stop_on_signals()
         compiler = Compiler()
         warm_up(compiler)
-        projection = Projection(replica, compiler)
+        projection = Projection(replica, compiler, registry)
         known = {(endpoint.zone, endpoint.address) for endpoint in settings.projectors}
         feed = FeedServer(
             source=projection,

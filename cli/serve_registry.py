@@ -14,7 +14,9 @@ import structlog
 from cli.log_access import LogAccess
 from eventlog.keys.opening import keep_fresh
 from mesh.errors import MeshlogError
+from mesh.position import Position
 from mesh.registry.state import RegistryState, state_hash
+from projector.replica_ports import FoldListener
 from runtime.clock import Clock
 from runtime.limits import CONFIRM_EVERY_S, CONFIRM_TIMEOUT_S, KEY_CHECK_PAUSE_S
 from runtime.supervise import Supervisor
@@ -31,6 +33,29 @@ class RegistryLog:
     def __init__(self, access: LogAccess[RegistryState], clock: Clock, make: Make | None = None) -> None:
         self.access, self._clock, self._make = access, clock, make
         self._trouble: str | None = "it has not been read yet"
+
+    @property
+    def state(self) -> RegistryState:
+        """The fold so far, and so on: it is read as the replica is, and is halted too until it can be opened."""
+        return self.access.replica.state
+
+    @property
+    def ready(self) -> bool:
+        return self.access.replica.ready
+
+    @property
+    def halted(self) -> str | None:
+        return self._trouble or self.access.replica.halted
+
+    @property
+    def confirmed_age_s(self) -> float:
+        return self.access.replica.confirmed_age_s
+
+    def subscribe(self, listener: FoldListener[RegistryState]) -> Callable[[], None]:
+        return self.access.replica.subscribe(listener)
+
+    async def confirmed(self, timeout_s: float) -> Position:
+        return await self.access.replica.confirmed(timeout_s)
 
     @property
     def warnings(self) -> list[str]:

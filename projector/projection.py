@@ -1,39 +1,47 @@
-"""State to snapshots, for the nodes that somebody follows: a fold marks what it may have changed, a look compiles it.
+"""States to snapshots, for the nodes that somebody follows: a fold marks what it may have changed, a look compiles it.
 
 Compiling waits until a stream can take the result, so a burst of events costs one compilation per node, and the newest
 wins. What one node's compilation does wrong never touches another: that node keeps what it had, with an alarm.
+
+There are two logs, that of the meshes and the registry's, and neither waits for the other: one that has stopped leaves
+what it had folded, and what the other brings goes out. Before the registry was read for the first time, nothing is
+known of anybody's endpoints, which is not the same as that there are none: who needs them is told nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Never, Protocol
 
 import structlog
 
 from identity.node_id import NodeId
-from mesh.errors import NotReady
+from mesh.errors import MeshlogError, NotReady
 from mesh.events import Event
+from mesh.fold import S_co
 from mesh.kinds import ResourceKey
-from mesh.position import Position
+from mesh.position import ORIGIN, Position
+from mesh.registry.changes import changed_services
+from mesh.registry.state import RegistryState, ServiceKey
 from mesh.state import State
 from projector.envoy.changes import changed_keys
 from projector.feed.port import Subscription
 from projector.replica import are_all
-from projector.snapshot import NodeSnapshot
+from projector.snapshot import NOWHERE, NodeSnapshot
 from runtime.limits import LEFT_NODES_MAX
 from runtime.logging import where
 
 log = structlog.get_logger(__name__)
 
 
-class FoldedLog(Protocol):
+class FoldedLog(Protocol[S_co]):
     """What a projection needs of `projector.replica.Replica`."""
 
     @property
-    def state(self) -> State: ...
+    def state(self) -> S_co: ...
 
     @property
     def ready(self) -> bool: ...
@@ -41,18 +49,35 @@ class FoldedLog(Protocol):
     @property
     def confirmed_age_s(self) -> float: ...
 
-    def subscribe(self, listener: Callable[[State, State, Sequence[Event]], None]) -> Callable[[], None]: ...
+    def subscribe(self, listener: Callable[[S_co, S_co, Sequence[Event]], None]) -> Callable[[], None]: ...
 
     async def confirmed(self, timeout_s: float) -> Position: ...
+
+
+class FoldedRegistry(FoldedLog[RegistryState], Protocol):
+    """The same of the registry."""
+
+    @property
+    def halted(self) -> str | None: ...
+
+
+class UnreadRegistry(RegistryState):
+    """In the place of a registry that was never read: whoever asks it for anything is told so."""
+
+    def discovered(self, key: ServiceKey) -> Never:
+        raise NotReady(f"the registry has not been read yet, which {key.service} of {key.namespace} is in")
 
 
 class NodeCompiler(Protocol):
     """What a projection needs of `projector.envoy.compiler.Compiler`."""
 
-    def compile(self, state: State, node: NodeId, previous: NodeSnapshot | None = None) -> NodeSnapshot | None: ...
+    def compile(
+        self, state: State, node: NodeId, previous: NodeSnapshot | None = None, registry: RegistryState = ...
+    ) -> NodeSnapshot | None: ...
 
-    def affected(self, changed: Iterable[ResourceKey]) -> set[NodeId]:
-        """Whom a change of these concerns, among the nodes compiled and not forgotten."""
+    def affected(self, changed: Iterable[ResourceKey], services: Iterable[ServiceKey] = ...) -> set[NodeId]:
+        """Whom a change of these resources, or of these services' instances, concerns, among the nodes compiled and
+        not forgotten."""
         ...
 
     def forget(self, node: NodeId) -> None: ...
@@ -79,15 +104,20 @@ class _Followed:
 
 
 class Projection:
-    """A `SnapshotSource` (projector/feed/source.py) over a replica and the compiler."""
+    """A `SnapshotSource` (projector/feed/source.py) over a replica of each log and the compiler."""
 
-    def __init__(self, replica: FoldedLog, compiler: NodeCompiler) -> None:
-        self._replica, self._compiler = replica, compiler
+    def __init__(
+        self, replica: FoldedLog[State], compiler: NodeCompiler, registry: FoldedRegistry | None = None
+    ) -> None:
+        self._replica, self._compiler, self._registry = replica, compiler, registry
+        self._instead = UnreadRegistry() if registry is not None else RegistryState()
         self._nodes: dict[NodeId, _Node] = {}
         self._failing: set[NodeId] = set()
         self._left: OrderedDict[NodeId, NodeSnapshot] = OrderedDict()
         self._last_key = 0
         replica.subscribe(self._folded)
+        if registry is not None:
+            registry.subscribe(self._registry_folded)
 
     @property
     def ready(self) -> bool:
@@ -98,8 +128,26 @@ class Projection:
         return self._replica.state.position
 
     @property
+    def registry(self) -> Position:
+        return self._registry_state.position if self._registry_is_read else NOWHERE
+
+    @property
+    def _registry_is_read(self) -> bool:
+        """Also one that stopped on the way is as far as any process gets."""
+        registry = self._registry
+        return registry is not None and (registry.ready or registry.state.position > ORIGIN)
+
+    @property
+    def _registry_state(self) -> RegistryState:
+        return self._registry.state if self._registry is not None and self._registry_is_read else self._instead
+
+    @property
     def confirmed_age_s(self) -> float:
-        return self._replica.confirmed_age_s
+        """The older of the two logs' heads; one that has stopped does not count, since no other projector has it."""
+        ages_s = [self._replica.confirmed_age_s]
+        if self._registry is not None and self._registry.halted is None:
+            ages_s.append(self._registry.confirmed_age_s)
+        return max(ages_s)
 
     @property
     def nodes(self) -> frozenset[NodeId]:
@@ -149,12 +197,24 @@ class Projection:
         return entry.known
 
     async def confirmed(self, timeout_s: float) -> Position:
-        return await self._replica.confirmed(timeout_s)
+        """See `SnapshotSource.confirmed`."""
+        position, _ = await asyncio.gather(self._replica.confirmed(timeout_s), self._confirm_registry(timeout_s))
+        return position
+
+    async def _confirm_registry(self, timeout_s: float) -> None:
+        registry = self._registry
+        if registry is None or registry.halted is not None:
+            return
+        try:
+            await registry.confirmed(timeout_s)
+        except MeshlogError:
+            if registry.halted is None:
+                raise
 
     def _compile(self, node: NodeId, entry: _Node) -> None:
         state = self._replica.state
         try:
-            entry.known = self._compiler.compile(state, node, entry.known)
+            entry.known = self._compiler.compile(state, node, entry.known, self._registry_state)
             entry.compiled = True
             self._failing.discard(node)
         except Exception as error:
@@ -176,6 +236,16 @@ class Projection:
             # What cannot be compiled may not have read all that it depends on: any change may be its cure.
             changed = changed_keys(events)
             affected = self._compiler.affected(changed) | self._failing if changed else set()
+        self._mark(affected)
+
+    def _registry_folded(self, before: RegistryState, after: RegistryState, events: Sequence[Event]) -> None:
+        if before.level != after.level or not are_all(before, events):
+            self._mark(set(self._nodes))
+            return
+        services = changed_services(events)
+        self._mark(self._compiler.affected((), services) | self._failing if services else set())
+
+    def _mark(self, affected: set[NodeId]) -> None:
         for node in sorted(affected):
             entry = self._nodes.get(node)
             if entry is None:

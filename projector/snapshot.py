@@ -25,6 +25,26 @@ TYPES = (TYPE_CLUSTER, TYPE_ENDPOINT, TYPE_LISTENER, TYPE_ROUTE, TYPE_SECRET)
 
 VERSION_HEX_DIGITS = 32
 
+NOWHERE = Position(0, 0)
+"""In the place of a position in the registry's log: none is known, or it makes no difference."""
+
+
+class Reach(NamedTuple):
+    """How far what is told has come, in both logs."""
+
+    mesh: Position
+    registry: Position = NOWHERE
+
+    def covers(self, other: Reach) -> bool:
+        """Whether this is surely not older than `other`. Where either has no registry, that of the meshes decides."""
+        return self.mesh >= other.mesh and (
+            NOWHERE in (self.registry, other.registry) or self.registry >= other.registry
+        )
+
+    def joined(self, other: Reach) -> Reach:
+        """The least that covers both."""
+        return Reach(max(self.mesh, other.mesh), max(self.registry, other.registry))
+
 
 class XdsResource(NamedTuple):
     """One finished Envoy resource. `body` is the serialised message (the `value` of the Any)."""

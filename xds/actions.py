@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from identity.node_id import NodeId
 from mesh.position import Position
 from projector.feed.port import NodeUpdate
+from projector.snapshot import NOWHERE
 from xds.wire.discovery_pb2 import (
     DeltaDiscoveryRequest,
     DeltaDiscoveryResponse,
@@ -58,9 +59,13 @@ class Updated:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """A quorum read begun after `Confirm` found this head, and `Updated` told of everything up to it."""
+    """A quorum read begun after `Confirm` found this head, and `Updated` told of everything up to it.
+
+    `registry`: likewise of the registry's log, where it is known.
+    """
 
     position: Position
+    registry: Position = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)

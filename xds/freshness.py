@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from identity.node_id import NodeId
-from mesh.position import ORIGIN, Position
+from mesh.position import ORIGIN
 from projector.feed.port import NodeUpdate
+from projector.snapshot import Reach
 from runtime.limits import XDS_CLUSTER_SETS_REMEMBERED, XDS_NODES_REMEMBERED
 from xds.view import Named, View
 
@@ -20,7 +21,7 @@ class _Record:
     __slots__ = ("cluster_sets", "high", "unsure", "view")
 
     def __init__(self) -> None:
-        self.high = ORIGIN
+        self.high = Reach(ORIGIN)
         self.view: View | None = None
         self.cluster_sets: OrderedDict[str, Named] = OrderedDict()
         self.unsure: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -45,16 +46,16 @@ class NodeMemory:
         self._records.move_to_end(node)
         return record
 
-    def high_water(self, node: NodeId) -> Position:
-        """The highest position served to `node`; ORIGIN when unknown."""
+    def high_water(self, node: NodeId) -> Reach:
+        """How far what was served to `node` had come; ORIGIN when unknown."""
         record = self._records.get(node)
-        return record.high if record else ORIGIN
+        return record.high if record else Reach(ORIGIN)
 
     def allows(self, update: NodeUpdate) -> bool:
         """Whether `update` is surely not older than what its node was served: a later position, or the same content
         (which another projector may know by an earlier position)."""
         record = self._records.get(update.node)
-        if record is None or update.position >= record.high:
+        if record is None or update.reach.covers(record.high):
             return True
         if record.view is None or update.snapshot is None:
             return False
@@ -63,7 +64,7 @@ class NodeMemory:
     def served(self, update: NodeUpdate) -> View | None:
         """Note that `update` is served from now on; its view (one for all streams of the node), or None without one."""
         record = self._record(update.node)
-        record.high = max(record.high, update.position)
+        record.high = record.high.joined(update.reach)
         if update.snapshot is None:
             return None
         if record.view is None or record.view.snapshot is not update.snapshot:

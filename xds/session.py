@@ -14,9 +14,8 @@ from typing import ClassVar, Generic
 
 from identity.node_id import NodeId, parse_node_id
 from mesh.errors import BadRequest
-from mesh.position import Position
 from projector.feed.port import NodeUpdate
-from projector.snapshot import TYPES
+from projector.snapshot import TYPES, Reach
 from xds.actions import (
     Action,
     Close,
@@ -79,8 +78,8 @@ class Session(Pipeline[Response], Generic[Request, Response]):
                 return self._on_request(request)
             case Updated(update):
                 return self._on_update(update)
-            case Confirmed(position):
-                return self._on_confirmed(position)
+            case Confirmed(position, registry):
+                return self._on_confirmed(Reach(position, registry))
             case NotConfirmed():
                 return self._on_not_confirmed()
             case Written():
@@ -137,11 +136,11 @@ class Session(Pipeline[Response], Generic[Request, Response]):
         self._confirming = True
         return [Confirm(after_failure)]
 
-    def _on_confirmed(self, position: Position) -> list[Action[Response]]:
+    def _on_confirmed(self, head: Reach) -> list[Action[Response]]:
         if not self._confirming:
             return []
         self._confirming = False
-        if position < self.memory.high_water(self.node):
+        if not head.covers(self.memory.high_water(self.node)):
             # A confirmed head below what was served: not the log that we know. Say nothing, ask again (I7).
             return self._ask_to_confirm(after_failure=True)
         self._confirmed = True

@@ -156,7 +156,7 @@ class Stream(Generic[Request, Response]):
             answer = await self._ports.feed.confirm(XDS_CONFIRM_TIMEOUT_S)
             if not answer.ok:
                 self._ports.metrics.unconfirmed.inc()
-            self._handle(Confirmed(answer.position) if answer.ok else NotConfirmed())
+            self._handle(Confirmed(answer.position, answer.registry) if answer.ok else NotConfirmed())
 
     async def _time_out(self) -> None:
         """End a stream that says nothing; later, the grace for removals."""

@@ -33,6 +33,7 @@ from projector.feed.wire import (
     decode_from_projector,
     encode,
 )
+from projector.snapshot import Reach
 from runtime.clock import Clock, Entropy
 from runtime.limits import FEED_FRAME_BYTES_MAX, FEED_NODES_MAX, FEED_REQUEST_BYTES_MAX, FEED_TICK_S
 from runtime.supervise import Supervisor
@@ -116,7 +117,7 @@ class FeedClient:
         self._watches, self._confirms, self._pool = Watches(), Confirms(), ResourcePool()
         self._links: dict[int, _Link] = {}
         self._current: _Link | None = None
-        self._callers: dict[int, asyncio.Future[Position]] = {}
+        self._callers: dict[int, asyncio.Future[Reach]] = {}
         self._position = ORIGIN
         self._tasks: Supervisor | None = None
 
@@ -169,7 +170,8 @@ class FeedClient:
         try:
             self._ask()
             async with asyncio.timeout(timeout_s):
-                return Confirmation(True, await answer)
+                confirmed = await answer
+                return Confirmation(True, confirmed.mesh, confirmed.registry)
         except TimeoutError:
             return Confirmation(False, self._position)
         finally:
@@ -278,8 +280,8 @@ class FeedClient:
                 case Covered(age_s=told_age_s):
                     heard_age_s = told_age_s
                     self._covered(link)
-                case Answered(confirm_id, position, ok):
-                    self._answered(link, confirm_id, position, ok)
+                case Answered(confirm_id, position, ok, registry):
+                    self._answered(link, confirm_id, Reach(position, registry), ok)
         self._position = max(self._position, link.session.position)
         self._apply(self._failover.heard(link.dial.link, heard_age_s, now_s))
 
@@ -309,14 +311,14 @@ class FeedClient:
         if not link.unprepared:
             self._apply(self._failover.prepared(link.dial.link, self._clock.monotonic_s()))
 
-    def _answered(self, link: _Link, confirm_id: int, position: Position, ok: bool) -> None:
+    def _answered(self, link: _Link, confirm_id: int, reach: Reach, ok: bool) -> None:
         if link is not self._current:
             return
         # A node still held back would make the promise of `confirm` a lie; the question is asked again.
         for caller in self._confirms.answered(confirm_id, ok and not link.held, self._clock.monotonic_s()):
             answer = self._callers.get(caller)
             if answer is not None and not answer.done():
-                answer.set_result(position)
+                answer.set_result(reach)
         self._ask()
 
     # --- the network

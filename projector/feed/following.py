@@ -21,7 +21,7 @@ from projector.feed.wire import (
     Subscribe,
     Unsubscribe,
 )
-from projector.snapshot import NodeSnapshot, XdsResource
+from projector.snapshot import NOWHERE, NodeSnapshot, Reach, XdsResource
 
 
 class ResourcePool:
@@ -53,10 +53,18 @@ class ResourcePool:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A node as this stream has told it: as of `position`, `snapshot` None when there is no such node."""
+    """A node as this stream has told it: as of `position`, `snapshot` None when there is no such node.
+
+    `registry`: as of where in the registry's log; NOWHERE for a node that has nothing of it.
+    """
 
     position: Position
     snapshot: NodeSnapshot | None
+    registry: Position = NOWHERE
+
+    @property
+    def reach(self) -> Reach:
+        return Reach(self.position, self.registry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,7 @@ class Answered:
     id: int
     position: Position
     ok: bool
+    registry: Position = NOWHERE
 
 
 FeedEvent = Greeted | Viewed | Covered | Answered
@@ -102,7 +111,7 @@ class FrontendSession:
         self._last_subscription = 0
         self._views: dict[NodeId, View] = {}
         self._greeted = False
-        self._covered = ORIGIN
+        self._covered = Reach(ORIGIN)
         self.position = ORIGIN
 
     @property
@@ -114,9 +123,11 @@ class FrontendSession:
         """What this stream has told, by node. A node that is followed and not here was not answered yet."""
         return self._views
 
-    def as_of(self, node: NodeId) -> Position:
+    def as_of(self, node: NodeId) -> Reach:
         """Where the node's view is known to hold: at the position it was taken at, or a later one that covers all."""
-        return max(self._views[node].position, self._covered)
+        view = self._views[node]
+        reach = view.reach.joined(self._covered)
+        return reach if view.registry != NOWHERE else Reach(reach.mesh)
 
     def subscribe(self, node: NodeId) -> Subscribe | None:
         """The frame to send, or None when the node is followed already."""
@@ -155,23 +166,25 @@ class FrontendSession:
             case SnapshotFrame():
                 return self._patch(frame)
             case Confirmed():
-                covered: list[FeedEvent] = self._cover(frame.position, None) if frame.ok else []
-                return [*covered, Answered(frame.id, frame.position, frame.ok)]
+                covered: list[FeedEvent] = []
+                if frame.ok:
+                    covered = self._cover(Reach(frame.position, frame.registry), None)
+                return [*covered, Answered(frame.id, frame.position, frame.ok, frame.registry)]
             case Heartbeat():
-                return self._cover(frame.position, frame.age_ms / 1000)
+                return self._cover(Reach(frame.position, frame.registry), frame.age_ms / 1000)
 
-    def _cover(self, position: Position, age_s: float | None) -> list[FeedEvent]:
-        self._covered = max(self._covered, position)
-        self.position = max(self.position, position)
-        return [Covered(position, age_s)]
+    def _cover(self, reach: Reach, age_s: float | None) -> list[FeedEvent]:
+        self._covered = self._covered.joined(reach)
+        self.position = max(self.position, reach.mesh)
+        return [Covered(reach.mesh, age_s)]
 
     def _patch(self, frame: SnapshotFrame) -> list[FeedEvent]:
         node = frame.node
         if self._subscriptions.get(node) != frame.subscription:
             return []  # of a subscription that has ended: what follows it may have been missed
         before = self._views.get(node)
-        if before is not None and frame.position < before.position:
-            raise BadRequest(f"feed: {node} went back from {before.position} to {frame.position} within one stream")
+        if before is not None and not Reach(frame.position, frame.registry).covers(before.reach):
+            raise BadRequest(f"feed: {node} went back from {before.reach} to {frame.position} within one stream")
         self.position = max(self.position, frame.position)
         if not frame.known:
             self._drop(node)
@@ -188,5 +201,7 @@ class FrontendSession:
         resources.update({(resource.type_url, resource.name): resource for resource in frame.upserts})
         shared = {name: self._pool.take(resource) for name, resource in sorted(resources.items())}
         self._drop(node)
-        self._views[node] = View(frame.position, NodeSnapshot(node, frame.position, shared, frame.alarms))
+        self._views[node] = View(
+            frame.position, NodeSnapshot(node, frame.position, shared, frame.alarms), frame.registry
+        )
         return [Viewed(node)]

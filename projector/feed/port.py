@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from identity.node_id import NodeId
 from mesh.position import Position
-from projector.snapshot import NodeSnapshot
+from projector.snapshot import NOWHERE, NodeSnapshot, Reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +25,27 @@ class NodeUpdate:
     node: NodeId
     position: Position
     snapshot: NodeSnapshot | None
+    registry: Position = NOWHERE
+    """As of where in the registry's log; NOWHERE for a node that has nothing of it."""
+
+    @property
+    def reach(self) -> Reach:
+        """As of where in both logs."""
+        return Reach(self.position, self.registry)
 
 
 class Confirmation(NamedTuple):
     """The answer to `SnapshotFeed.confirm`.
 
-    `ok` True: `position` is a head that a quorum read, begun after the call, found, and every open watch's listener has
+    `ok` True: `position` is a head that a quorum read, begun after the call, found (and `registry` likewise one of the
+    registry's log, where that is known), and every open watch's listener has
     been called with what its node has there (or later). `ok` False: that could not be had in time (no quorum, no
     projector); `position` is the last position known, which may be old.
     """
 
     ok: bool
     position: Position
+    registry: Position = NOWHERE
 
 
 NodeListener = Callable[[NodeUpdate], None]

@@ -107,7 +107,7 @@ class FeedServer(grpc.GenericRpcHandler):
             projectors = tuple(self._projectors())
             for stream in list(self._streams):
                 stream.session.projectors_known(projectors)
-                stream.session.beat(self._source.position)
+                stream.session.beat(self._source.position, self._source.registry)
                 stream.wake.set()
             await self._clock.sleep(FEED_HEARTBEAT_S)
 
@@ -179,7 +179,7 @@ class FeedServer(grpc.GenericRpcHandler):
             position = await self._source.confirmed(ask.timeout_s)
         except MeshlogError:
             position = None
-        stream.session.head_answer(ask.id, position, self._source.position)
+        stream.session.head_answer(ask.id, position, self._source.position, self._source.registry)
         stream.wake.set()
 
     def _register(self, stream: _Stream, frontend_id: str, zone: str, address: str) -> None:

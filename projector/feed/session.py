@@ -30,7 +30,7 @@ from projector.feed.wire import (
     Subscribe,
     Unsubscribe,
 )
-from projector.snapshot import NodeSnapshot
+from projector.snapshot import NOWHERE, TYPE_ENDPOINT, NodeSnapshot
 from runtime.limits import (
     FEED_ALARMS_MAX,
     FEED_CONFIRM_TIMEOUT_S,
@@ -89,6 +89,7 @@ class _Due:
     position: Position
     confirm_id: int | None
     ok: bool = True
+    registry: Position = NOWHERE
 
 
 class ProjectorSession:
@@ -156,16 +157,21 @@ class ProjectorSession:
             self._dirty[node] = self._dirtied
             self._dirtied += 1
 
-    def head_answer(self, confirm_id: int, position: Position | None, folded: Position) -> None:
-        """The outcome of an `AskHead`: the confirmed head, folded, or None; `folded` is what a refusal tells."""
+    def head_answer(
+        self, confirm_id: int, position: Position | None, folded: Position, registry: Position = NOWHERE
+    ) -> None:
+        """The outcome of an `AskHead`: the confirmed head, folded, or None; `folded` is what a refusal tells.
+
+        `registry`: what is folded of the registry's log.
+        """
         self._asked.discard(confirm_id)
         ok = position is not None
-        self._due.append(_Due(self._dirtied if ok else 0, position or folded, confirm_id, ok))
+        self._due.append(_Due(self._dirtied if ok else 0, position or folded, confirm_id, ok, registry))
 
-    def beat(self, folded: Position) -> None:
+    def beat(self, folded: Position, registry: Position = NOWHERE) -> None:
         """A heartbeat is due. One that still waits for its turn is not doubled."""
         if self._frontend is not None and not any(due.confirm_id is None for due in self._due):
-            self._due.append(_Due(self._dirtied, folded, None))
+            self._due.append(_Due(self._dirtied, folded, None, registry=registry))
 
     def projectors_known(self, projectors: tuple[tuple[str, str], ...]) -> None:
         """Say hello again if the list has changed."""
@@ -181,7 +187,7 @@ class ProjectorSession:
             return ProjectorHello(level, self._id, self._zone, self._projectors)
         if self._beat_due:
             self._beat_due = False
-            self.beat(source.position)
+            self.beat(source.position, source.registry)
         while True:
             oldest = next(iter(self._dirty.items()), None)
             # Barriers rise along `_due` but for refusals (0), which wait for nothing but their turn.
@@ -196,8 +202,8 @@ class ProjectorSession:
 
     def _say(self, due: _Due, source: SnapshotSource) -> ProjectorFrame:
         if due.confirm_id is not None:
-            return Confirmed(due.confirm_id, due.position, due.ok)
-        return Heartbeat(due.position, age_ms(source.confirmed_age_s))
+            return Confirmed(due.confirm_id, due.position, due.ok, due.registry)
+        return Heartbeat(due.position, age_ms(source.confirmed_age_s), due.registry)
 
     def not_sent(self, node: NodeId) -> None:
         """The last snapshot frame of `node` could not be written: the next one is made against what was before it."""
@@ -208,7 +214,7 @@ class ProjectorSession:
     def _snapshot(self, node: NodeId, source: SnapshotSource) -> SnapshotFrame | None:
         followed = self._followed[node]
         try:
-            position, snapshot = source.position, source.current(node)
+            position, registry, snapshot = source.position, source.registry, source.current(node)
         except NotReady:
             return None  # silence about this one node; the others, and what is confirmed, go on
         followed.unsent = (before, answered) = (followed.sent, followed.answered)
@@ -219,9 +225,11 @@ class ProjectorSession:
                 return None
             return SnapshotFrame(node, subscription, position, known=False, full=True)
         alarms = _alarms(snapshot.alarms)
+        if not snapshot.of_type(TYPE_ENDPOINT):
+            registry = NOWHERE  # nothing in it is of the registry, so a registry that stands still holds nothing up
         if not answered or before is None:
             everything = tuple(snapshot.resources[name] for name in sorted(snapshot.resources))
-            return SnapshotFrame(node, subscription, position, True, True, everything, (), alarms)
+            return SnapshotFrame(node, subscription, position, True, True, everything, (), alarms, registry)
         upserts = tuple(
             resource
             for name, resource in sorted(snapshot.resources.items())
@@ -230,7 +238,7 @@ class ProjectorSession:
         removals = tuple(sorted(name for name in before.resources if name not in snapshot.resources))
         if not upserts and not removals and snapshot.alarms == before.alarms:
             return None
-        return SnapshotFrame(node, subscription, position, True, False, upserts, removals, alarms)
+        return SnapshotFrame(node, subscription, position, True, False, upserts, removals, alarms, registry)
 
 
 def age_ms(age_s: float) -> int:

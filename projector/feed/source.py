@@ -29,6 +29,11 @@ class SnapshotSource(Protocol):
         ...
 
     @property
+    def registry(self) -> Position:
+        """What of the registry's log is in `current`; NOWHERE where none of it is."""
+        ...
+
+    @property
     def confirmed_age_s(self) -> float:
         """Seconds since the beginning of the newest quorum read whose head is folded; infinite before the first."""
         ...
@@ -45,7 +50,11 @@ class SnapshotSource(Protocol):
         ...
 
     async def confirmed(self, timeout_s: float) -> Position:
-        """A head found by a quorum read begun after this call, and folded. Raises Unavailable or IntegrityError."""
+        """A head found by a quorum read begun after this call, and folded, and the registry's likewise.
+
+        A registry that has stopped is left as it is: the meshes are served without. Raises Unavailable or
+        IntegrityError.
+        """
         ...
 
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 import structlog
 
 from identity.node_id import NodeId
-from mesh.position import Position
 from projector.feed.following import View
 from projector.feed.port import NodeListener, NodeUpdate
-from projector.snapshot import NodeSnapshot
+from projector.snapshot import NodeSnapshot, Reach
 from runtime.limits import FEED_HIGH_WATER_NODES_MAX
 from runtime.logging import where
 
@@ -34,7 +33,7 @@ class Watches:
 
     def __init__(self, remembered_max: int = FEED_HIGH_WATER_NODES_MAX) -> None:
         self._watches: dict[NodeId, _Watch] = {}
-        self._marks: OrderedDict[NodeId, Position] = OrderedDict()
+        self._marks: OrderedDict[NodeId, Reach] = OrderedDict()
         self._remembered_max = remembered_max
         self._last_key = 0
 
@@ -66,38 +65,38 @@ class Watches:
             return False
         del self._watches[node]
         if watch.last is not None:
-            self._remember(node, watch.last.position)
+            self._remember(node, watch.last.reach)
         return True
 
-    def accepts(self, node: NodeId, position: Position) -> bool:
-        """Whether something as of `position` may be delivered: it is not older than what was."""
+    def accepts(self, node: NodeId, reach: Reach) -> bool:
+        """Whether something as of `reach` may be delivered: it is not older than what was."""
         mark = self._mark(node)
-        return mark is None or position >= mark
+        return mark is None or reach.covers(mark)
 
-    def offer(self, node: NodeId, view: View, covered: Position) -> bool:
+    def offer(self, node: NodeId, view: View, covered: Reach) -> bool:
         """Deliver `view`, known to hold as of `covered`, if it may be and says something new. False: held back."""
         watch = self._watches.get(node)
         if watch is None:
             return True
-        position = max(view.position, covered)
-        if not self.accepts(node, position):
+        reach = view.reach.joined(covered)
+        if not self.accepts(node, reach):
             return False
         news = watch.last is None or _differ(watch.last.snapshot, view.snapshot)
         self._marks.pop(node, None)
-        watch.last = NodeUpdate(node, position, view.snapshot)
+        watch.last = NodeUpdate(node, reach.mesh, view.snapshot, reach.registry)
         if news:
             for listener in list(watch.listeners.values()):
                 _tell(listener, watch.last)
         return True
 
-    def _mark(self, node: NodeId) -> Position | None:
+    def _mark(self, node: NodeId) -> Reach | None:
         watch = self._watches.get(node)
         if watch is not None and watch.last is not None:
-            return watch.last.position
+            return watch.last.reach
         return self._marks.get(node)
 
-    def _remember(self, node: NodeId, position: Position) -> None:
-        self._marks[node] = position
+    def _remember(self, node: NodeId, reach: Reach) -> None:
+        self._marks[node] = reach
         while len(self._marks) > self._remembered_max:
             self._marks.popitem(last=False)
 

@@ -19,7 +19,7 @@ import msgpack
 from identity.node_id import NODE_KINDS, NodeId
 from mesh.errors import BadRequest, LimitExceeded
 from mesh.position import Position
-from projector.snapshot import XdsResource
+from projector.snapshot import NOWHERE, XdsResource
 from runtime.limits import (
     FEED_ALARMS_MAX,
     FEED_FRAME_BYTES_MAX,
@@ -100,6 +100,8 @@ class SnapshotFrame:
     upserts: tuple[XdsResource, ...] = ()
     removals: tuple[tuple[str, str], ...] = ()
     alarms: tuple[str, ...] = ()
+    registry: Position = NOWHERE
+    """As of where in the registry's log, as in the frames below; NOWHERE for a node that has nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class Confirmed:
     id: int
     position: Position
     ok: bool
+    registry: Position = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,7 @@ class Heartbeat:
 
     position: Position
     age_ms: int
+    registry: Position = NOWHERE
 
 
 FrontendFrame = FrontendHello | Subscribe | Unsubscribe | Confirm
@@ -170,13 +174,21 @@ def _plain(frame: FrontendFrame | ProjectorFrame) -> dict[str, Any]:
                 "upserts": [list(resource) for resource in frame.upserts],
                 "removals": [list(name) for name in frame.removals],
                 "alarms": list(frame.alarms),
+                **_registered(frame.registry),
             }
         case Confirmed():
             epoch, position = frame.position
-            return {"t": "confirmed", "id": frame.id, "epoch": epoch, "position": position, "ok": frame.ok}
+            told = {"t": "confirmed", "id": frame.id, "epoch": epoch, "position": position, "ok": frame.ok}
+            return told | _registered(frame.registry)
         case Heartbeat():
             epoch, position = frame.position
-            return {"t": "heartbeat", "epoch": epoch, "position": position, "age_ms": frame.age_ms}
+            told = {"t": "heartbeat", "epoch": epoch, "position": position, "age_ms": frame.age_ms}
+            return told | _registered(frame.registry)
+
+
+def _registered(position: Position) -> dict[str, Any]:
+    """A place in the registry's log; older builds send none, and leave it aside."""
+    return {} if position == NOWHERE else {"registry": list(position)}
 
 
 # --- decoding
@@ -273,6 +285,13 @@ def _position(fields: Mapping[str, Any]) -> Position:
     return Position(_number(fields, "epoch"), _number(fields, "position"))
 
 
+def _registry(fields: Mapping[str, Any]) -> Position:
+    if "registry" not in fields:
+        return NOWHERE
+    epoch, number = [*_list(fields, "registry", 2), None, None][:2]
+    return _position({"epoch": epoch, "position": number})
+
+
 def _resource(value: Any) -> XdsResource:
     if not isinstance(value, list) or len(value) != 4 or not isinstance(value[3], bytes):
         raise BadRequest("feed: a resource is [type, name, version, body]")
@@ -309,6 +328,7 @@ def _read_snapshot(fields: Mapping[str, Any]) -> SnapshotFrame:
         upserts=tuple(_resource(item) for item in _list(fields, "upserts", FEED_RESOURCES_MAX)),
         removals=tuple((type_url, name) for type_url, name in removals),
         alarms=_texts(alarms, len(alarms), "the alarms"),
+        registry=_registry(fields),
     )
 
 
@@ -322,6 +342,8 @@ _FROM_FRONTEND: Mapping[str, Callable[[Mapping[str, Any]], FrontendFrame]] = {
 _FROM_PROJECTOR: Mapping[str, Callable[[Mapping[str, Any]], ProjectorFrame]] = {
     "hello": _read_projector_hello,
     "snapshot": _read_snapshot,
-    "confirmed": lambda fields: Confirmed(_number(fields, "id"), _position(fields), _flag(fields, "ok")),
-    "heartbeat": lambda fields: Heartbeat(_position(fields), _number(fields, "age_ms")),
+    "confirmed": lambda fields: Confirmed(
+        _number(fields, "id"), _position(fields), _flag(fields, "ok"), _registry(fields)
+    ),
+    "heartbeat": lambda fields: Heartbeat(_position(fields), _number(fields, "age_ms"), _registry(fields)),
 }

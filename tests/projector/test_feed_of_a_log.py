@@ -15,6 +15,7 @@ from mesh.commands import Rollback
 from mesh.state import State, state_hash
 from projector.envoy.compiler import Compiler
 from projector.feed.client import FeedClient, secure_channels
+from projector.feed.port import Confirmation
 from projector.projection import Projection
 from projector.replica import Replica
 from projector.snapshot import NodeSnapshot
@@ -105,7 +106,7 @@ async def test_a_write_reaches_the_frontend_and_a_confirm_proves_it(log: MemoryL
         for weight in (1, 2, 3):
             await log.update_resource(ROUTE, route_spec({"cart-v1": weight, "cart-v2": 50}))
             answer = await client.confirm(60.0)
-            assert answer == (True, log.state.position)
+            assert answer == Confirmation(True, log.state.position)
             for node in NODES:
                 assert content(told[node].snapshot) == compiled(log.state, node)
         assert len(told[V1].updates) == 1, "nothing of it concerned this node"
@@ -125,7 +126,7 @@ async def test_a_projector_killed_under_writes_loses_nothing_and_takes_nothing_b
                 await zones["a"].projector.start()
             await asyncio.sleep(0)
         answer = await client.confirm(60.0)
-        assert answer == (True, log.state.position)
+        assert answer == Confirmation(True, log.state.position)
         for node, ear in told.items():
             assert content(ear.snapshot) == compiled(log.state, node)
             assert all(update.snapshot is not None for update in ear.updates)

@@ -12,8 +12,9 @@ from mesh.commands import Delete, Rollback, TagResource
 from mesh.errors import NotReady
 from mesh.kinds import ResourceKey
 from mesh.position import Position
+from mesh.registry.state import RegistryState, ServiceKey
 from mesh.state import State
-from projector.envoy.compiler import Compiler
+from projector.envoy.compiler import NO_REGISTRY, Compiler
 from projector.projection import FoldedLog, Projection
 from projector.snapshot import TYPE_CLUSTER, NodeSnapshot, xds_resource
 from tests.mesh.worlds import ACCOUNT, World, key, node_spec, route_spec, shop
@@ -58,14 +59,20 @@ class CountingCompiler:
     fails_for: set[NodeId] = field(default_factory=set)
     forgotten: list[NodeId] = field(default_factory=list)
 
-    def compile(self, state: State, node: NodeId, previous: NodeSnapshot | None = None) -> NodeSnapshot | None:
+    def compile(
+        self,
+        state: State,
+        node: NodeId,
+        previous: NodeSnapshot | None = None,
+        registry: RegistryState = NO_REGISTRY,
+    ) -> NodeSnapshot | None:
         self.compiled.append(node)
         if node in self.fails_for:
             raise ZeroDivisionError("a bug")
-        return self.real.compile(state, node, previous)
+        return self.real.compile(state, node, previous, registry)
 
-    def affected(self, changed: Iterable[ResourceKey]) -> set[NodeId]:
-        return self.real.affected(changed)
+    def affected(self, changed: Iterable[ResourceKey], services: Iterable[ServiceKey] = ()) -> set[NodeId]:
+        return self.real.affected(changed, services)
 
     def forget(self, node: NodeId) -> None:
         self.forgotten.append(node)

@@ -208,5 +208,5 @@ def test_the_memory_is_bounded_and_forgets_the_node_that_was_longest_unused() ->
     nodes = [NodeId(NODE.account, "m", "virtualNode", name) for name in "abc"]
     for node in (*nodes[:2], nodes[0], nodes[2]):
         memory.served(NodeUpdate(node, Position(1, 7), snapshot(7, "cds A=1", node)))
-    assert [memory.high_water(node).position for node in nodes] == [7, 0, 7]
+    assert [memory.high_water(node).mesh.position for node in nodes] == [7, 0, 7]
     assert len(memory) == 2

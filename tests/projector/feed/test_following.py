@@ -16,7 +16,7 @@ from projector.feed.wire import (
     Subscribe,
     Unsubscribe,
 )
-from projector.snapshot import TYPE_CLUSTER, XdsResource
+from projector.snapshot import TYPE_CLUSTER, Reach, XdsResource
 from tests.projector.feed.worlds import CART, EDGE, at, bodies, snapshot
 
 HELLO = ProjectorHello(1, "projector-a", "a", (("a", "127.0.0.1:1"),))
@@ -87,20 +87,20 @@ def test_a_view_holds_as_of_the_last_position_that_covered_it(session: FrontendS
     session.subscribe(CART)
     session.subscribe(EDGE)
     session.received(whole(CART, 1, 3, "x"))
-    assert session.as_of(CART) == at(3)
+    assert session.as_of(CART) == Reach(at(3))
     session.received(whole(EDGE, 2, 8, "x"))
-    assert session.as_of(CART) == at(3), "another node's frame says nothing about this one"
+    assert session.as_of(CART) == Reach(at(3)), "another node's frame says nothing about this one"
     assert session.received(Heartbeat(at(9), 125)) == [Covered(at(9), 0.125)]
-    assert session.as_of(CART) == at(9)
+    assert session.as_of(CART) == Reach(at(9))
     assert session.received(Confirmed(4, at(11), True)) == [Covered(at(11), None), Answered(4, at(11), True)]
-    assert session.as_of(CART) == at(11)
+    assert session.as_of(CART) == Reach(at(11))
 
 
 def test_a_refusal_covers_nothing(session: FrontendSession) -> None:
     session.subscribe(CART)
     session.received(whole(CART, 1, 3, "x"))
     assert session.received(Confirmed(4, at(11), False)) == [Answered(4, at(11), False)]
-    assert session.as_of(CART) == at(3)
+    assert session.as_of(CART) == Reach(at(3))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from identity.node_id import NodeId
 from projector.feed.client import FeedClient, secure_channels
-from projector.feed.port import SnapshotFeed
+from projector.feed.port import Confirmation, SnapshotFeed
 from projector.feed.server import ROLES_ALLOWED
 from projector.feed.wire import (
     METHOD,
@@ -123,7 +123,7 @@ async def test_a_confirm_comes_after_everything_up_to_its_head() -> None:
         c.world.change(CART, "x", text="2")
         c.world.change(EDGE, "x", text="3")
         answer = await c.client.confirm(60.0)
-        assert answer == (True, at(3))
+        assert answer == Confirmation(True, at(3))
         assert ear.latest == {"x": "x=2"}
         assert other.latest == {"x": "x=3"}
 
@@ -144,7 +144,7 @@ async def test_without_a_quorum_a_confirm_says_no_in_time_and_yes_when_there_is_
             source.quorum = False
         loop = asyncio.get_running_loop()
         begun_s = loop.time()
-        assert await c.client.confirm(0.5) == (False, at(1))
+        assert await c.client.confirm(0.5) == Confirmation(False, at(1))
         assert 0.4 < loop.time() - begun_s < PATIENCE_S
         asking = asyncio.ensure_future(c.client.confirm(60.0))
         await asyncio.sleep(0)

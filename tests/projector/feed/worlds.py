@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from identity.node_id import NodeId
 from mesh.errors import NoQuorum, NotReady
 from mesh.position import Position
-from projector.snapshot import TYPE_CLUSTER, NodeSnapshot, xds_resource
+from projector.snapshot import NOWHERE, TYPE_CLUSTER, NodeSnapshot, xds_resource
 
 CART = NodeId("123456789012", "shop", "virtualNode", "cart")
 EDGE = NodeId("123456789012", "shop", "virtualGateway", "edge")
@@ -61,6 +61,7 @@ class ToldSource:
     def __init__(self, world: World, folded: int = 0) -> None:
         self.world, self.folded = world, folded
         self.ready = True
+        self.registry = NOWHERE
         self.confirmed_age_s = 0.0
         self.quorum = True
         self.folds_to_the_head = True
