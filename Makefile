@@ -67,6 +67,9 @@ test-mutations: setup-dev ## the same proofs against compilers that ignore one f
 test-clients: setup-dev ## Terraform with its AWS provider, where this machine has both, and walkthrough scripts with the aws CLI
 	$(BIN)/python -m pytest tests/clients
 
+envoy-fields: ## write anew which fields Envoy 1.34 knows, from the Go module of its API
+	cd scripts/envoy_fields && go run . > ../../tests/projector/envoy/fields-of-envoy-1.34.txt
+
 openapi: setup-dev ## write docs/openapi.json anew from the table of routes
 	$(BIN)/python -m pytest --rewrite -q tests/api/test_openapi.py
 
