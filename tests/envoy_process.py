@@ -21,6 +21,7 @@ from projector.snapshot import TYPES, NodeSnapshot
 from runtime.ports import free_port
 from tests.conditions import eventually
 from tests.netns import Namespace
+from xds.view import FULL_SET_TYPES
 from xds.wire import discovery_pb2 as wire
 
 __all__ = ("AdsServer", "Envoy", "ads_bootstrap", "find_envoy", "free_port", "run_ads_envoy", "start_envoy")
@@ -60,6 +61,8 @@ def ads_bootstrap(ads_port: int, admin_port: int, node: str) -> dict[str, Any]:
     }
     return {
         "node": {"id": node, "cluster": node},
+        # As in the bootstraps of App Mesh's image and of ours.
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": {"re2.max_program_size.error_level": 1000}}]},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin_port}}},
         "dynamic_resources": {
             "ads_config": {
@@ -99,8 +102,9 @@ class AdsServer:
         self._version += 1
 
     def settled(self) -> bool:
-        """Whether every type asked for was acknowledged at the newest version."""
-        return bool(self.acked) and all(version == str(self._version) for version in self.acked.values())
+        """Whether every type of the snapshot was acknowledged at the newest version."""
+        wanted = FULL_SET_TYPES | {type_url for type_url, _ in self._snapshot.resources}
+        return all(self.acked.get(type_url) == str(self._version) for type_url in wanted)
 
     def stop(self) -> None:
         self._server.stop(None).wait()
@@ -148,7 +152,7 @@ class AdsServer:
         found = [
             wire.Any(type_url=type_url, value=resource.body)
             for name, resource in self._snapshot.of_type(type_url).items()
-            if not names or name in names
+            if name in names or (not names and type_url in FULL_SET_TYPES)
         ]
         version = str(self._version)
         return wire.DiscoveryResponse(version_info=version, resources=found, type_url=type_url, nonce=version)

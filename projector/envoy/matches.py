@@ -7,6 +7,8 @@ at here.
 
 from __future__ import annotations
 
+import string
+
 from mesh.regexes import fault
 from mesh.state import Resource
 from projector.envoy.defaults import PRIORITY
@@ -74,7 +76,8 @@ def _hostname(match: Spec) -> list[HeaderPlan]:
 
 
 def _literal(text: str) -> str:
-    return "".join(character if character.isalnum() or character in "-_" else f"\\{character}" for character in text)
+    """`text` for RE2, which takes a backslash before ASCII's punctuation alone."""
+    return "".join(f"\\{each}" if each in string.punctuation and each not in "-_" else each for each in text)
 
 
 def _headers(headers: tuple[Spec, ...] | None) -> tuple[HeaderPlan, ...]:

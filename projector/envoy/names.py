@@ -13,6 +13,8 @@ EGRESS_PORT = 15001
 
 ANY_V4 = "0.0.0.0"  # noqa: S104 (a listener binds every address; part of its name too)
 
+ANY_V6 = "::"
+
 INGRESS = "ingress"
 EGRESS = "egress"
 
@@ -29,9 +31,9 @@ SDS_CLUSTER = "static_cluster_sds_unix_socket"
 """The proxy's own: its bootstrap has it where there is an SDS socket (APPMESH_SDS_SOCKET_PATH of App Mesh's image)."""
 
 
-def listener(direction: str, port: int) -> str:
-    """`lds_ingress_0.0.0.0_15000`; the address stands for "any", also where v6 is bound too."""
-    return f"lds_{direction}_{ANY_V4}_{port}"
+def listener(direction: str, port: int, v6: bool = False) -> str:
+    """`lds_ingress_0.0.0.0_15000`. The one beside it for IPv6 is ours: no dump of App Mesh's shows one."""
+    return f"lds_{direction}_{f'[{ANY_V6}]' if v6 else ANY_V4}_{port}"
 
 
 def routes(direction: str, protocol: str, port: int) -> str:

@@ -282,7 +282,7 @@ class TcpChainPlan(NamedTuple):
     targets: tuple[tuple[str, int], ...]
     port: int | None = None
     server_names: tuple[str, ...] = ()
-    any_v4: bool = False
+    anywhere: bool = False
     stat_prefix: str = "egress"
     idle_timeout_ms: int | None = None
     access_log: AccessLogPlan | None = None
@@ -293,6 +293,7 @@ class TcpChainPlan(NamedTuple):
 class ListenerPlan(NamedTuple):
     """`redirected`: connections arrive by iptables and their original destination is restored first.
 
+    `v6`: it is bound to any IPv6 address, otherwise to any IPv4 address.
     `shared_ports` take HTTP and other TCP side by side: there the first bytes of a connection tell which it is.
     """
 
@@ -300,9 +301,9 @@ class ListenerPlan(NamedTuple):
     port: int
     inbound: bool
     redirected: bool
-    dual_stack: bool
     chains: tuple[HttpChainPlan | TcpChainPlan, ...]
     shared_ports: tuple[int, ...] = ()
+    v6: bool = False
 
 
 Plan = ClusterPlan | AssignmentPlan | RoutesPlan | ListenerPlan | IdentityPlan | TrustPlan

@@ -22,7 +22,6 @@ from projector.envoy.protos import (
 )
 from projector.envoy.render_tls import server_socket
 
-_ANY_V6 = "::"
 _HTTP_SPOKEN = ("http/1.0", "http/1.1", "h2c")
 """What the HTTP inspector calls what it sees."""
 
@@ -31,14 +30,12 @@ def listener_message(plan: ListenerPlan) -> listener.Listener:
     direction = core.TrafficDirection.INBOUND if plan.inbound else core.TrafficDirection.OUTBOUND
     # A server that speaks first leaves nothing to look at: its connection is then plain TCP, and goes on.
     sniffed = bool(plan.shared_ports) or any(isinstance(chain, TcpChainPlan) and chain.either for chain in plan.chains)
-    v6 = [listener.AdditionalAddress(address=address(_ANY_V6, plan.port))] if plan.dual_stack else []
     return listener.Listener(
         # Two proxies in one network namespace must clash loudly, not share the port in silence.
         enable_reuse_port=False,
         name=plan.name,
-        address=address(names.ANY_V4, plan.port),
-        additional_addresses=v6,
-        filter_chains=[_chain(chain) for chain in plan.chains],
+        address=address(names.ANY_V6 if plan.v6 else names.ANY_V4, plan.port),
+        filter_chains=[_chain(chain, plan.v6) for chain in plan.chains],
         listener_filters=_listener_filters(plan),
         listener_filters_timeout=duration(SNIFF_TIMEOUT_MS) if sniffed else None,
         continue_on_listener_filters_timeout=sniffed,
@@ -86,15 +83,15 @@ def _but_on(ports: tuple[int, ...]) -> listener.ListenerFilterChainMatchPredicat
     return predicate(not_match=either)
 
 
-def _chain(plan: HttpChainPlan | TcpChainPlan) -> listener.FilterChain:
+def _chain(plan: HttpChainPlan | TcpChainPlan, v6: bool) -> listener.FilterChain:
     return listener.FilterChain(
-        filter_chain_match=_match(plan),
+        filter_chain_match=_match(plan, v6),
         filters=[_http_filter(plan) if isinstance(plan, HttpChainPlan) else _tcp_filter(plan)],
         transport_socket=server_socket(plan.tls) if plan.tls else None,
     )
 
 
-def _match(plan: HttpChainPlan | TcpChainPlan) -> listener.FilterChainMatch:
+def _match(plan: HttpChainPlan | TcpChainPlan, v6: bool) -> listener.FilterChainMatch:
     match = listener.FilterChainMatch(destination_port=plan.port)
     if plan.either:
         match.transport_protocol = "tls" if plan.tls else "raw_buffer"
@@ -102,7 +99,8 @@ def _match(plan: HttpChainPlan | TcpChainPlan) -> listener.FilterChainMatch:
         match.application_protocols = list(_HTTP_SPOKEN) if plan.shared else []
     else:
         match.server_names = list(plan.server_names)
-        match.prefix_ranges = [core.CidrRange(address_prefix=names.ANY_V4, prefix_len=0)] if plan.any_v4 else []
+        anywhere = core.CidrRange(address_prefix=names.ANY_V6 if v6 else names.ANY_V4, prefix_len=0)
+        match.prefix_ranges = [anywhere] if plan.anywhere else []
     return match
 
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from mesh.log_formats import fault
 from mesh.state import Resource
+from projector.envoy import names
 from projector.envoy.defaults import MAX_DURATION_MS, REQUEST_TIMEOUT_MS
-from projector.envoy.plans import AccessLogPlan, Family
+from projector.envoy.plans import AccessLogPlan, Family, ListenerPlan
 from projector.envoy.view import Spec, View
 
 HTTP_PROTOCOLS = ("http", "http2", "grpc")
@@ -100,6 +101,20 @@ def dns_family(preference: str | None) -> Family:
 def app_address(preference: str | None) -> str:
     """Where the application beside a sidecar listens."""
     return "::1" if preference in _V6_APP else "127.0.0.1"
+
+
+def over_families(listeners: Iterable[ListenerPlan], preference: str | None) -> tuple[ListenerPlan, ...]:
+    """Listeners for IPv4, and beside them the same for IPv6 where an ipPreference is set, whichever it is.
+
+    Two listeners and not one of two addresses: Envoy refuses to give a running listener another address.
+    """
+    plans = tuple(listeners)
+    if preference is None:
+        return plans
+    return plans + tuple(
+        plan._replace(name=names.listener(names.INGRESS if plan.inbound else names.EGRESS, plan.port, v6=True), v6=True)
+        for plan in plans
+    )
 
 
 def dns_name(hostname: str) -> str:

@@ -16,7 +16,15 @@ from projector.envoy.defaults import LOCAL_CONNECT_TIMEOUT_MS
 from projector.envoy.matches import Order, match_order
 from projector.envoy.plans import ClusterPlan, Discovery, HttpChainPlan, ListenerPlan, MatchPlan, RoutePlan, VhostPlan
 from projector.envoy.services import ServiceRoutes, http_route, service_ports, service_routes
-from projector.envoy.specs import HTTP2_PROTOCOLS, HTTP_PROTOCOLS, Port, access_log, header_safe, ip_preference
+from projector.envoy.specs import (
+    HTTP2_PROTOCOLS,
+    HTTP_PROTOCOLS,
+    Port,
+    access_log,
+    header_safe,
+    ip_preference,
+    over_families,
+)
 from projector.envoy.targets import Transports, assignments, pool
 from projector.envoy.tls import PolicyAt, Transport, chains_over, listener_transport, policy_at
 from projector.envoy.vhosts import RoutesDraft, draft_egress, usable
@@ -53,7 +61,6 @@ def draft_virtual_gateway(view: View, name: str) -> NodeDraft | None:
     gateway_routes = _gateway_routes(view, gateway)
     services, gateway_routes = _services(view, gateway_routes, policy)
     several = len(gateway.spec["listeners"]) > 1
-    dual_stack = ip_preference(view.mesh_spec()) is not None
     clusters: dict[str, ClusterPlan] = {}
     routes: list[RoutesDraft] = []
     plans: list[ListenerPlan] = []
@@ -66,7 +73,7 @@ def draft_virtual_gateway(view: View, name: str) -> NodeDraft | None:
         prefix = names.stat_prefix(names.INGRESS, protocol, port, several)
         chain = HttpChainPlan(port, prefix, name, access_log(view, gateway))
         taken = chains_over(transport, chain)
-        plans.append(ListenerPlan(names.listener(names.INGRESS, port), port, True, False, dual_stack, taken))
+        plans.append(ListenerPlan(names.listener(names.INGRESS, port), port, True, False, taken))
     protocol = listeners[0][0]["portMapping"]["protocol"]
     name = names.routes(names.EGRESS, protocol, names.EGRESS_PORT)
     by_host = {
@@ -84,9 +91,10 @@ def draft_virtual_gateway(view: View, name: str) -> NodeDraft | None:
         clusters.update({cluster.name: cluster for cluster in found.clusters})
     chain = HttpChainPlan(names.EGRESS_PORT, names.EGRESS, name, access_log(view, gateway))
     egress = names.listener(names.EGRESS, names.EGRESS_PORT)
-    plans.append(ListenerPlan(egress, names.EGRESS_PORT, False, False, dual_stack, (chain,)))
+    plans.append(ListenerPlan(egress, names.EGRESS_PORT, False, False, (chain,)))
     whole = tuple(clusters.values())
-    return NodeDraft(whole, assignments(view, whole), tuple(routes), tuple(plans), secrets(view, whole, plans))
+    listening = over_families(plans, ip_preference(view.mesh_spec()))
+    return NodeDraft(whole, assignments(view, whole), tuple(routes), listening, secrets(view, whole, plans))
 
 
 def _listeners(view: View, gateway: Resource) -> list[tuple[Spec, Transport]]:

@@ -34,6 +34,7 @@ from projector.envoy.specs import (
     app_address,
     ip_preference,
     listener_timeouts,
+    over_families,
     tcp_idle_ms,
 )
 from projector.envoy.targets import Transports, assignments, pool
@@ -77,20 +78,19 @@ def draft_virtual_node(view: View, name: str) -> NodeDraft | None:
         return None
     ingress = view.part(draft_ingress, name)
     egress = _egress(view, node)
-    dual_stack = ip_preference(view.mesh_spec(), node.spec) is not None
     shared = [chain.port for chain in egress.chains if isinstance(chain, HttpChainPlan) and chain.shared]
     listeners = []
     if ingress.chains:
         name = names.listener(names.INGRESS, names.INGRESS_PORT)
-        listeners.append(ListenerPlan(name, names.INGRESS_PORT, True, True, dual_stack, ingress.chains))
+        listeners.append(ListenerPlan(name, names.INGRESS_PORT, True, True, ingress.chains))
     name = names.listener(names.EGRESS, names.EGRESS_PORT)
-    listeners.append(ListenerPlan(name, names.EGRESS_PORT, False, True, dual_stack, egress.chains, tuple(shared)))
+    listeners.append(ListenerPlan(name, names.EGRESS_PORT, False, True, egress.chains, tuple(shared)))
     clusters = tuple({cluster.name: cluster for cluster in (*ingress.clusters, *egress.clusters)}.values())
     return NodeDraft(
         clusters=clusters,
         assignments=assignments(view, clusters),
         routes=(*ingress.routes, *egress.routes),
-        listeners=tuple(listeners),
+        listeners=over_families(listeners, ip_preference(view.mesh_spec(), node.spec)),
         secrets=secrets(view, clusters, listeners),
     )
 
@@ -224,7 +224,7 @@ def _outside(view: View, node: Resource, side: _Growing, tls_port_taken: bool) -
         return
     allow_all = names.allow_all_cluster(mesh)
     side.clusters.append(_original_destination(allow_all))
-    side.chains.append(TcpChainPlan(((allow_all, 1),), any_v4=True))
+    side.chains.append(TcpChainPlan(((allow_all, 1),), anywhere=True))
     if not tls_port_taken:
         # Envoy looks at the port first, so without this the chain for Amazon would turn other hosts on 443 away.
         side.chains.append(TcpChainPlan(((allow_all, 1),), TLS_PORT))

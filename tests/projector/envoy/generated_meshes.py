@@ -132,9 +132,8 @@ def meshes(draw: st.DrawFn, folder: Path, hostile: bool = False) -> Mesh:
     """A mesh whose node `n0` calls everything and whose gateway leads everywhere. Certificates are files of `folder`,
     and access logs go to /dev/null: what is not there at a proxy is nothing that a control plane can know."""
     names = _names(draw, hostile)
-    log, taken = Log(), draw(specs("mesh"))
-    log.update(key("mesh", "shop"), taken)
-    callees = (names[SERVICE], names[OTHER])
+    log = Log()
+    log.update(key("mesh", "shop"), draw(specs("mesh")))
 
     def add(kind: str, name: str, spec: Any, parent: str = "") -> None:
         spec = _proxys_own(_renamed(copy.deepcopy(spec), names), files(folder))
@@ -150,10 +149,7 @@ def meshes(draw: st.DrawFn, folder: Path, hostile: bool = False) -> Mesh:
     for name in NODES:
         spec = draw(specs("virtualNode"))
         if name == NODES[0]:
-            spec["backends"] = [
-                {**dict(zip(("virtualService",), (policy,), strict=True))}
-                for policy in (_backend(draw, callee) for callee in callees)
-            ]
+            spec["backends"] = [{"virtualService": _backend(draw, callee)} for callee in (SERVICE, OTHER)]
         add("virtualNode", names[name], spec)
     add("virtualRouter", names[ROUTER], draw(specs("virtualRouter")))
     for number in range(draw(st.integers(1, MOST))):
@@ -179,10 +175,13 @@ def _backend(draw: st.DrawFn, service: str) -> dict[str, Any]:
     return {**drawn[0]["virtualService"], "virtualServiceName": service}
 
 
+_NAMED = ("virtualNode", "virtualServiceName", "virtualNodeName", "virtualRouterName")
+
+
 def _renamed(value: Any, names: dict[str, str]) -> Any:
     """The spec with the plain names of other resources replaced."""
     if isinstance(value, dict):
-        for member in ("virtualNode", "virtualServiceName", "virtualNodeName", "virtualRouterName"):
+        for member in _NAMED:
             if isinstance(value.get(member), str):
                 value[member] = names.get(value[member], value[member])
         for part in value.values():
@@ -223,7 +222,8 @@ def _ports_below(spec: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
-_KEPT = {"virtualNode", "virtualServiceName", "virtualNodeName", "virtualRouterName", "path", "mode", "protocol", "unit"}
+_KEPT = frozenset({*_NAMED, "path", "mode", "protocol", "unit"})
+"""Texts that say what others are called, or are one of few."""
 
 
 def _spoilt(draw: st.DrawFn, value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from projector.snapshot import TYPE_CLUSTER, TYPE_LISTENER, TYPE_ROUTE, NodeSnapshot
+from projector.snapshot import TYPE_CLUSTER, TYPE_ENDPOINT, TYPE_LISTENER, TYPE_ROUTE, NodeSnapshot
 from tests.conditions import eventually
 from tests.envoy_process import AdsServer, Envoy, find_envoy, run_ads_envoy
 from tests.netns import Namespace, available
@@ -36,7 +36,7 @@ from tests.projector.envoy.meshes import (
     router,
 )
 from tests.projector.envoy.readable import of_type
-from tests.projector.envoy.test_golden import CASES
+from tests.projector.envoy.test_golden import CASES, INSTANCES
 
 netns = pytest.mark.netns
 needs_namespaces = pytest.mark.skipif(not available(), reason="needs root and `ip` for network namespaces")
@@ -57,14 +57,19 @@ def inlined(value: Any, routes: dict[str, dict[str, Any]]) -> Any:
 def static_bootstrap(snapshot: NodeSnapshot) -> dict[str, Any]:
     routes = of_type(snapshot, TYPE_ROUTE)
     listeners = inlined(list(of_type(snapshot, TYPE_LISTENER).values()), routes)
-    return {"static_resources": {"listeners": listeners, "clusters": list(of_type(snapshot, TYPE_CLUSTER).values())}}
+    clusters = list(of_type(snapshot, TYPE_CLUSTER).values())
+    for name, assignment in of_type(snapshot, TYPE_ENDPOINT).items():
+        (found,) = (index for index, cluster in enumerate(clusters) if cluster["name"] == name)
+        without = {member: value for member, value in clusters[found].items() if member != "edsClusterConfig"}
+        clusters[found] = {**without, "type": "STATIC", "loadAssignment": assignment}
+    return {"static_resources": {"listeners": listeners, "clusters": clusters}}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_envoy_validates_every_golden_node_with_every_cluster_present(name: str, tmp_path: Path) -> None:
     mesh, of = CASES[name]
     path = tmp_path / "envoy.json"
-    path.write_text(json.dumps(static_bootstrap(compiled(mesh(), of))))
+    path.write_text(json.dumps(static_bootstrap(compiled(mesh(), of, registry=INSTANCES))))
     done = subprocess.run(
         [find_envoy(), "--mode", "validate", "--config-path", str(path), "--log-level", "error"],
         check=False,

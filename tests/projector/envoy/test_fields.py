@@ -18,7 +18,7 @@ import pytest
 from projector.envoy import protos
 from tests.projector.envoy.api_fields import envoy_1_34, used
 from tests.projector.envoy.meshes import compiled
-from tests.projector.envoy.test_golden import CASES
+from tests.projector.envoy.test_golden import CASES, ENCRYPTED, INSTANCES
 
 SOURCES = sorted(Path(inspect.getfile(protos)).parent.glob("*.py"))
 
@@ -67,12 +67,12 @@ def test_every_field_that_the_sources_name_is_known_to_envoy_1_34() -> None:
     assert len(seen) > 100
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("name", sorted(CASES | ENCRYPTED))
 def test_whole_meshes_use_nothing_that_envoy_1_34_does_not_know(name: str) -> None:
-    mesh, of = CASES[name][:2]
+    mesh, of = (CASES | ENCRYPTED)[name]
     unknown = {
         field
-        for (type_url, _), resource in compiled(mesh(), of).resources.items()
+        for (type_url, _), resource in compiled(mesh(), of, registry=INSTANCES).resources.items()
         for field in used(type_url.rpartition("/")[2], resource.body)
         if "<" in field
     }

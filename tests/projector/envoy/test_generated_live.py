@@ -1,7 +1,7 @@
 """Real Envoys take what is compiled: golden nodes, and meshes made out of the model, ordinary and hostile.
 
-One Envoy is pushed mesh after mesh; whatever it refuses fails. `make test-envoys` and `make test-hostile` do the same at
-length, with the Envoy of stock App Mesh images' kind and with the newest.
+One Envoy of each kind is pushed mesh after mesh; whatever it refuses fails. `make test-envoys` and `make test-hostile`
+do the same at length, with an older Envoy too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.envoy_process import AdsServer, Envoy, run_ads_envoy
 from tests.netns import Namespace, available
 from tests.projector.envoy.generated_meshes import Mesh, meshes
 from tests.projector.envoy.meshes import canary, compiled, gateway_id, node_id
-from tests.projector.envoy.test_golden import CASES
+from tests.projector.envoy.test_golden import CASES, INSTANCES
 from tests.projector.envoy.test_tls_live import Certificates
 
 pytestmark = [
@@ -59,7 +59,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     FOLDER.mkdir(exist_ok=True)
     for member in ("crt", "key"):
         (FOLDER / f"leaf.{member}").write_bytes((folder / f"server.{member}").read_bytes())
-    with Namespace("meshlog-gen") as namespace:
+    with Namespace(f"meshlog-gen-{os.getpid()}") as namespace:
         first = compiled(canary(), gateway_id())
         envoy, server = run_ads_envoy(namespace, first, tmp_path_factory.mktemp("envoy"), [certificates.cluster()])
         try:
@@ -80,8 +80,8 @@ unhurried = settings(
 
 @pytest.mark.parametrize("name", CASES)
 def test_golden_nodes_are_taken_one_after_the_other(name: str, proxy: Proxy) -> None:
-    mesh, of = CASES[name][:2]
-    proxy.takes(Mesh(mesh(), REGISTRY), of)
+    mesh, of = CASES[name]
+    proxy.takes(Mesh(mesh(), INSTANCES), of)
 
 
 @unhurried

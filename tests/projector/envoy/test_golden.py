@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from mesh.frozen import freeze
+from mesh.registry.state import Health, Instance, RegistryState, ServiceKey
 from tests.projector.envoy.meshes import (
+    ACCOUNT,
     Log,
     by_node,
     by_router,
     canary,
+    cloud_map_node,
     compiled,
     gateway,
     gateway_id,
@@ -125,12 +129,51 @@ def vault() -> Log:
     return log
 
 
+def fleet() -> Log:
+    """Callers of services that Cloud Map finds: by attributes, by IPv6, over TCP, and where nobody is."""
+    services = ("cart.shop.local", "stock.shop.local", "cache.shop.local", "empty.shop.local")
+    spec = node(host="ship.fleet.internal", backends=services)
+    cart = cloud_map_node(listener(8080), listener(9090, "grpc"), attributes={"version": "v1"})
+    stock = cloud_map_node(listener(8443, "http2"), service="stock", ipPreference="IPv6_PREFERRED")
+    return Log(
+        (key("virtualNode", "ship"), spec),
+        (key("virtualNode", "cart-v1"), cart),
+        (key("virtualNode", "stock"), stock),
+        (key("virtualNode", "cache"), cloud_map_node(listener(6379, "tcp"), service="cache")),
+        (key("virtualNode", "empty"), cloud_map_node(service="empty")),
+        (key("virtualRouter", "cart"), {"listeners": [listener(8080), listener(9090, "grpc")]}),
+        (key("route", "http", "cart"), route({"cart-v1": 1}, {"prefix": "/", "port": 8080})),
+        (key("route", "grpc", "cart"), route({"cart-v1": 1}, {"prefix": "/", "port": 9090})),
+        (key("virtualService", "cart.shop.local"), by_router("cart")),
+        *((key("virtualService", f"{name}.shop.local"), by_node(name)) for name in ("stock", "cache", "empty")),
+    )
+
+
+def instances() -> RegistryState:
+    """What `fleet` finds."""
+    state = RegistryState()
+    v1, v2 = {"version": "v1"}, {"version": "v2"}
+    for service, name, health, attributes in (
+        ("cart", "a", "HEALTHY", {"AWS_INSTANCE_IPV4": "10.0.1.10", "AVAILABILITY_ZONE": "eu-west-1b", **v1}),
+        ("cart", "b", "HEALTHY", {"AWS_INSTANCE_IPV4": "10.0.0.10", "AVAILABILITY_ZONE": "eu-west-1a", **v1}),
+        ("cart", "c", "HEALTHY", {"AWS_INSTANCE_IPV4": "10.0.0.11", "AVAILABILITY_ZONE": "eu-west-1a", **v2}),
+        ("cart", "d", "UNHEALTHY", {"AWS_INSTANCE_IPV4": "10.0.0.12", **v1}),
+        ("stock", "a", "HEALTHY", {"AWS_INSTANCE_IPV4": "10.0.2.1", "AWS_INSTANCE_IPV6": "2001:db8::1"}),
+        ("cache", "a", "HEALTHY", {"AWS_INSTANCE_IPV4": "10.0.3.1", "AWS_INSTANCE_PORT": "32768"}),
+    ):
+        instance = Instance(name, freeze(attributes), Health(health))
+        state = state.with_instance(ServiceKey(ACCOUNT, "shop.internal", service), name, instance)
+    return state
+
+
+INSTANCES = instances()
 CASES = {
     "gateway": (canary, gateway_id()),
     "gateway-rewrites": (storefront, gateway_id()),
     "gateway-two-listeners": (storefront, gateway_id("logs")),
     "sidecar": (canary, node_id("cart-v2")),
     "sidecar-busy": (office, node_id("desk")),
+    "sidecar-cloud-map": (fleet, node_id("ship")),
 }
 
 
@@ -141,7 +184,7 @@ ENCRYPTED = {"gateway-tls": (vault, gateway_id()), "sidecar-tls": (vault, node_i
 @pytest.mark.parametrize("name", [*CASES, *ENCRYPTED])
 def test_a_whole_node_compiles_to_what_was_reviewed(name: str, request: pytest.FixtureRequest) -> None:
     mesh, of = (CASES | ENCRYPTED)[name]
-    snapshot = compiled(mesh(), of)
+    snapshot = compiled(mesh(), of, registry=INSTANCES)
     golden = GOLDEN / f"{name}.json"
     if request.config.getoption("--rewrite"):
         golden.write_text(document(snapshot))

@@ -91,9 +91,33 @@ def test_ip_preference_picks_the_applications_address_and_what_is_bound(
     app = of_type(snapshot, TYPE_CLUSTER)["cds_ingress_shop_stock_http_8080"]
     endpoint = app["loadAssignment"]["endpoints"][0]["lbEndpoints"][0]["endpoint"]
     assert endpoint["address"]["socketAddress"]["address"] == address
-    for found in of_type(snapshot, TYPE_LISTENER).values():
-        assert found["address"]["socketAddress"]["address"] == "0.0.0.0"
-        assert ("additionalAddresses" in found) is dual
+    bound = {
+        name: found["address"]["socketAddress"]["address"] for name, found in of_type(snapshot, TYPE_LISTENER).items()
+    }
+    directions = ("ingress_{}_15000", "egress_{}_15001")
+    wanted = {f"lds_{direction.format('0.0.0.0')}": "0.0.0.0" for direction in directions}
+    if dual:
+        wanted |= {f"lds_{direction.format('[::]')}": "::" for direction in directions}
+    assert bound == wanted
+
+
+def test_allow_all_lets_both_families_out_where_both_are_bound() -> None:
+    log = canary()
+    log.update(
+        key("mesh", "shop"),
+        {"egressFilter": {"type": "ALLOW_ALL"}, "serviceDiscovery": {"ipPreference": "IPv4_PREFERRED"}},
+    )
+    listeners = of_type(compiled(log, node_id("stock")), TYPE_LISTENER)
+    ranges = {
+        name: [
+            each["filterChainMatch"]["prefixRanges"]
+            for each in found["filterChains"]
+            if "prefixRanges" in each["filterChainMatch"]
+        ]
+        for name, found in listeners.items()
+    }
+    assert ranges["lds_egress_0.0.0.0_15001"] == [[{"addressPrefix": "0.0.0.0", "prefixLen": 0}]]
+    assert ranges["lds_egress_[::]_15001"] == [[{"addressPrefix": "::", "prefixLen": 0}]]
 
 
 def test_a_virtual_service_with_a_node_is_routed_with_the_default_retries() -> None:
