@@ -15,7 +15,7 @@ from mesh.registry.state import RegistryState, ServiceKey
 from mesh.state import State
 from projector.envoy import names
 from projector.envoy.parts import Part, Parts
-from projector.envoy.plans import KeptVhost, Plan, RoutesPlan
+from projector.envoy.plans import KeptVhost, RoutesPlan
 from projector.envoy.render import Renderer, vhosts_of
 from projector.envoy.vhosts import RoutesDraft
 from projector.envoy.view import Dependency, Sources, dependency_of
@@ -69,7 +69,7 @@ class Compiler:
         if draft is None:
             return None
         kept: set[str] = set()
-        resources = self._render(draft, part.plans, previous, kept)
+        resources = self._render(draft, previous, kept)
         return NodeSnapshot(node, state.position, resources, tuple(sorted(part.alarms | kept)))
 
     def affected(self, changed: Iterable[ResourceKey], services: Iterable[ServiceKey] = frozenset()) -> set[NodeId]:
@@ -109,13 +109,10 @@ class Compiler:
         if not readers:
             del self._readers[key]
 
-    def _render(
-        self, draft: NodeDraft, beside: Iterable[Plan], previous: NodeSnapshot | None, alarms: set[str]
-    ) -> ResourceSet:
+    def _render(self, draft: NodeDraft, previous: NodeSnapshot | None, alarms: set[str]) -> ResourceSet:
         made = [self._renderer.resource(cluster) for cluster in draft.clusters]
         made += [self._renderer.resource(assignment) for assignment in draft.assignments]
         made += [self._renderer.resource(listener) for listener in draft.listeners]
-        made += [self._renderer.resource(plan) for plan in beside]
         made += [self._renderer.resource(secret) for secret in draft.secrets]
         for routes in draft.routes:
             plan, kept_clusters = _settle(routes, draft, previous, alarms)

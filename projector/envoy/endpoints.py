@@ -38,9 +38,7 @@ def assignment(view: View, name: str, cluster: str, port: int) -> AssignmentPlan
 
     A part.
     """
-    node = view.get(VIRTUAL_NODE.name, name)
-    if node is None:
-        return AssignmentPlan(cluster, ())
+    node = view.existing(VIRTUAL_NODE.name, name)
     wanted = node.spec["serviceDiscovery"]["awsCloudMap"]
     # A shared mesh's member has its namespaces in its own account.
     service = ServiceKey(node.owner, wanted["namespaceName"], wanted["serviceName"])

@@ -14,7 +14,6 @@ from operator import is_
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from projector.envoy.plans import Plan
 from projector.envoy.view import Dependency, Lens, Sources, View
 
 Address = tuple[Callable[..., Any], str, str, *tuple[Hashable, ...]]
@@ -33,12 +32,9 @@ class Read(NamedTuple):
 
 
 class Part:
-    """`reads` and `parts` are what it itself looked at; `keys`, `plans` and `alarms` are those of the parts in it too.
+    """`reads` and `parts` are what it itself looked at; `keys` and `alarms` are those of the parts in it too."""
 
-    `plans` came along with the value: see `View.add`.
-    """
-
-    __slots__ = ("__weakref__", "alarms", "keys", "parts", "plans", "reads", "turn", "value")
+    __slots__ = ("__weakref__", "alarms", "keys", "parts", "reads", "turn", "value")
 
     def __init__(self, value: Any, view: View, parts: dict[Address, Part]) -> None:
         self.value = value
@@ -48,14 +44,12 @@ class Part:
             *(part.keys for part in parts.values())
         )
         self.alarms: frozenset[str] = frozenset(view.alarms).union(*(part.alarms for part in parts.values()))
-        self.plans: frozenset[Plan] = frozenset(view.plans).union(*(part.plans for part in parts.values()))
         self.turn = 0
         """When it was last found to stand."""
 
     def is_as(self, other: Part) -> bool:
         """Whether nobody can tell the two apart, who asks for what they are and whom a change concerns."""
-        beside = self.keys == other.keys and self.alarms == other.alarms and self.plans == other.plans
-        return beside and bool(self.value == other.value)
+        return self.keys == other.keys and self.alarms == other.alarms and bool(self.value == other.value)
 
 
 class Parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from mesh.kinds import VIRTUAL_NODE, VIRTUAL_ROUTER, VIRTUAL_SERVICE
@@ -9,8 +10,8 @@ from mesh.state import Resource
 from projector.envoy.defaults import MAX_UINT32, RETRY
 from projector.envoy.matches import Order, grpc_match, http_match, match_order
 from projector.envoy.plans import ClusterPlan, MatchPlan, RetryPlan, RoutePlan
-from projector.envoy.specs import Port, duration_ms, http_timeouts, longest, ports
-from projector.envoy.targets import Transports, Wanted, target
+from projector.envoy.specs import Port, Timeouts, duration_ms, http_timeouts, longest, ports
+from projector.envoy.targets import Wanted, target
 from projector.envoy.tls import PolicyAt
 from projector.envoy.view import Spec, View
 
@@ -35,17 +36,14 @@ _RETRY_ORDER = (
 
 
 class ServiceRoutes(NamedTuple):
-    """`missing`: something that the routes name is not there. Timeouts: the longest of the routes, None without any."""
+    """`missing`: something that the routes name is not there."""
 
     routes: tuple[RoutePlan, ...] = ()
     clusters: tuple[ClusterPlan, ...] = ()
     missing: bool = False
-    timeout_ms: int | None = None
-    idle_timeout_ms: int | None = None
 
-    def within(self, transports: Transports) -> ServiceRoutes:
-        """These routes beside the others of a node, which has `transports` already."""
-        renamed = transports.renamed(self.clusters)
+    def renamed(self, renamed: Mapping[str, str]) -> ServiceRoutes:
+        """The same with other names for some of the clusters."""
         if not renamed:
             return self
         return self._replace(
@@ -55,6 +53,13 @@ class ServiceRoutes(NamedTuple):
             ),
             clusters=tuple(each._replace(name=renamed.get(each.name, each.name)) for each in self.clusters),
         )
+
+
+class ServiceTimeouts(NamedTuple):
+    """The longest of a service's routes, None without any."""
+
+    timeout_ms: int | None = None
+    idle_timeout_ms: int | None = None
 
 
 def service_ports(view: View, name: str) -> tuple[Port, ...]:
@@ -96,7 +101,7 @@ def _from_node(view: View, service: str, node: str, port: Port | None, policy: P
         retry=RETRY,
         tags=((SERVICE_TAG, service),),
     )
-    return _together([route], {found.cluster.name: found.cluster}, found.missing)
+    return ServiceRoutes((route,), (found.cluster,), found.missing)
 
 
 def _from_router(
@@ -106,13 +111,7 @@ def _from_router(
     clusters: dict[str, ClusterPlan] = {}
     missing = False
     number = port.number if port else None
-    for resource in view.children(router.key):
-        found_route = http_route(view, resource)
-        if found_route is None:
-            continue
-        body, match = found_route
-        if number is not None and body["match"].get("port", number) != number:
-            continue
+    for resource, body, match in _routes_on(view, router, number):
         targets = []
         for weighted in body["action"]["weightedTargets"]:
             at = Wanted(weighted.get("port"), number)
@@ -126,7 +125,32 @@ def _from_router(
         route = _route(service, match, tuple(targets), body)
         ordered.append((match_order(resource, match), route))
     ordered.sort(key=lambda entry: entry[0])
-    return _together([route for _, route in ordered], clusters, missing)
+    named = tuple(clusters[name] for name in sorted(clusters))
+    return ServiceRoutes(tuple(route for _, route in ordered), named, missing)
+
+
+def _routes_on(view: View, router: Resource, number: int | None) -> Iterator[tuple[Resource, Spec, MatchPlan]]:
+    for resource in view.children(router.key):
+        found = http_route(view, resource)
+        if found is not None and (number is None or found[0]["match"].get("port", number) == number):
+            yield resource, *found
+
+
+def service_timeouts(view: View, name: str, port: Port | None, policy: PolicyAt | None) -> ServiceTimeouts:
+    """How long requests to the service on `port` may take, whichever route they go. A part."""
+    provider = _provider(view, name)
+    found: list[Timeouts] = []
+    if VIRTUAL_NODE.name in provider:
+        at = Wanted(port.number if port else None)
+        found.append(view.part(target, provider[VIRTUAL_NODE.name]["virtualNodeName"], at, policy).timeouts)
+    elif VIRTUAL_ROUTER.name in provider:
+        router = view.get(VIRTUAL_ROUTER.name, provider[VIRTUAL_ROUTER.name]["virtualRouterName"])
+        routes = _routes_on(view, router, port.number if port else None) if router else ()
+        found += [http_timeouts(body.get("timeout")) for _, body, _ in routes]
+    idle_ms = [each.idle_ms for each in found if each.idle_ms is not None]
+    return ServiceTimeouts(
+        longest(each.request_ms for each in found) if found else None, longest(idle_ms) if idle_ms else None
+    )
 
 
 def http_route(view: View, resource: Resource) -> tuple[Spec, MatchPlan] | None:
@@ -179,17 +203,4 @@ def retry_plan(policy: Spec | None) -> RetryPlan:
         status_codes=tuple(codes),
         max_retries=min(policy["maxRetries"], MAX_UINT32),
         per_try_timeout_ms=duration_ms(policy.get("perRetryTimeout")),
-    )
-
-
-def _together(routes: list[RoutePlan], clusters: dict[str, ClusterPlan], missing: bool) -> ServiceRoutes:
-    if not routes:
-        return ServiceRoutes(missing=missing)
-    idle_ms = [route.idle_timeout_ms for route in routes if route.idle_timeout_ms is not None]
-    return ServiceRoutes(
-        routes=tuple(routes),
-        clusters=tuple(clusters[name] for name in sorted(clusters)),
-        missing=missing,
-        timeout_ms=longest(route.timeout_ms for route in routes if route.timeout_ms is not None),
-        idle_timeout_ms=longest(idle_ms) if idle_ms else None,
     )

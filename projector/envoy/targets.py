@@ -70,7 +70,7 @@ class Transports:
     def __init__(self) -> None:
         self._taken: dict[str, list[TlsPlan | None]] = {}
 
-    def renamed(self, clusters: Iterable[ClusterPlan]) -> dict[str, str]:
+    def other_names(self, clusters: Iterable[ClusterPlan]) -> dict[str, str]:
         """The clusters that another backend's stand in the way of, and the names that they have instead."""
         changed = {}
         for cluster in clusters:

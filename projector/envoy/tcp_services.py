@@ -6,6 +6,7 @@ counts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from mesh.kinds import VIRTUAL_NODE, VIRTUAL_ROUTER, VIRTUAL_SERVICE
@@ -13,7 +14,7 @@ from mesh.state import Resource
 from projector.envoy.defaults import PRIORITY
 from projector.envoy.plans import ClusterPlan
 from projector.envoy.specs import TCP, Port, duration_ms
-from projector.envoy.targets import Transports, Wanted, target
+from projector.envoy.targets import Wanted, target
 from projector.envoy.tls import PolicyAt
 from projector.envoy.view import Spec, View
 
@@ -25,9 +26,8 @@ class TcpService(NamedTuple):
     clusters: tuple[ClusterPlan, ...]
     idle_timeout_ms: int | None = None
 
-    def within(self, transports: Transports) -> TcpService:
-        """This service beside the others of a node, which has `transports` already."""
-        renamed = transports.renamed(self.clusters)
+    def renamed(self, renamed: Mapping[str, str]) -> TcpService:
+        """The same with other names for some of the clusters."""
         if not renamed:
             return self
         return self._replace(

@@ -15,7 +15,6 @@ from mesh.kinds import GATEWAY_ROUTE, KINDS, ROUTE, ResourceKey, mesh_key
 from mesh.registry.state import Instance, RegistryState, ServiceKey
 from mesh.sharing import is_served, seen_since
 from mesh.state import Resource, State
-from projector.envoy.plans import Plan
 
 Spec = Mapping[str, Any]
 Drafted = TypeVar("Drafted")
@@ -39,7 +38,7 @@ SHARE_503 = "so its share of requests is answered 503"
 
 
 class View:
-    """Reads of one mesh. `reads`, `plans` and `alarms` grow as the part is drafted.
+    """Reads of one mesh. `reads` and `alarms` grow as the part is drafted.
 
     `part` is what gives parts of the same mesh: a draft's value for its arguments (see `projector.envoy.parts`).
     """
@@ -50,7 +49,6 @@ class View:
         self.mesh = mesh
         self._part = part
         self.reads: dict[tuple[Lens, Dependency], tuple[object, ...]] = {}
-        self.plans: set[Plan] = set()
         self.alarms: set[str] = set()
 
     def part(self, draft: Callable[[View, *Arguments], Drafted], *arguments: *Arguments) -> Drafted:
@@ -69,6 +67,13 @@ class View:
     def get(self, kind: str, name: str) -> Resource | None:
         """The mesh's resource of that kind and name (kinds without a parent)."""
         return self._resource(ResourceKey(self._account, self.mesh, kind, "", name))
+
+    def existing(self, kind: str, name: str) -> Resource:
+        """As `get`, of what is there: whoever asks for the part has seen it."""
+        resource = self.get(kind, name)
+        if resource is None:
+            raise LookupError(f"{kind} {name} is not there, and a part of it was asked for")
+        return resource
 
     def children(self, parent: ResourceKey) -> list[Resource]:
         """The routes of a router or the gateway routes of a gateway, by name."""
@@ -100,10 +105,6 @@ class View:
         if resource.owner != key.account:
             self._look(_share, share_key(key.account, key.mesh, resource.owner))
         return is_served(self._sources.state, resource)
-
-    def add(self, plan: Plan) -> None:
-        """Whoever has what is drafted here has the resource of `plan` too: a secret that it names, for example."""
-        self.plans.add(plan)
 
     def alarm(self, resource: Resource, field: str, consequence: str) -> None:
         """Say that `field` of `resource` cannot be compiled, and what follows from that."""

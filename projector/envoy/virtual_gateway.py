@@ -6,7 +6,8 @@ must stay as the client sent it). Two passes, as App Mesh had it: stats and acce
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from enum import Enum
+from typing import Literal, NamedTuple
 
 from mesh.kinds import VIRTUAL_GATEWAY, VIRTUAL_SERVICE
 from mesh.state import Resource
@@ -15,7 +16,14 @@ from projector.envoy.acm import secrets
 from projector.envoy.defaults import LOCAL_CONNECT_TIMEOUT_MS
 from projector.envoy.matches import Order, match_order
 from projector.envoy.plans import ClusterPlan, Discovery, HttpChainPlan, ListenerPlan, MatchPlan, RoutePlan, VhostPlan
-from projector.envoy.services import ServiceRoutes, http_route, service_ports, service_routes
+from projector.envoy.services import (
+    ServiceRoutes,
+    ServiceTimeouts,
+    http_route,
+    service_ports,
+    service_routes,
+    service_timeouts,
+)
 from projector.envoy.specs import (
     HTTP2_PROTOCOLS,
     HTTP_PROTOCOLS,
@@ -25,7 +33,7 @@ from projector.envoy.specs import (
     ip_preference,
     over_families,
 )
-from projector.envoy.targets import Transports, assignments, pool
+from projector.envoy.targets import assignments, pool
 from projector.envoy.tls import PolicyAt, Transport, chains_over, listener_transport, policy_at
 from projector.envoy.vhosts import RoutesDraft, draft_egress, usable
 from projector.envoy.view import Spec, View
@@ -40,61 +48,108 @@ class _Rewrite(NamedTuple):
     path: str | None = None
 
 
-class _GatewayRoute(NamedTuple):
+class _Port(Enum):
+    NOWHERE = "no listener of the provider"
+
+
+class GatewayRoute(NamedTuple):
+    """One gateway route that is compiled. `port` is what it asks of its service's provider, if anything."""
+
     resource: Resource
     service: str
+    port: int | None
     body: Spec
     match: MatchPlan
     rewrite: _Rewrite
 
 
+class Ingress(NamedTuple):
+    """What comes in on one port, and the cluster that leads to the gateway's own egress."""
+
+    port: int
+    protocol: str
+    cluster: ClusterPlan
+    listeners: tuple[ListenerPlan, ...]
+
+
+class EgressRoutes(NamedTuple):
+    """The second pass: routes to the services, and the clusters that they name."""
+
+    draft: RoutesDraft
+    clusters: tuple[ClusterPlan, ...]
+
+
 def draft_virtual_gateway(view: View, name: str) -> NodeDraft | None:
-    """Plan the proxy of the virtual gateway. A part. None where there is nothing to plan."""
+    """Plan the proxy of the virtual gateway. A part. None where there is nothing to plan.
+
+    Each Envoy resource, and all that it depends on, is a part of its own.
+    """
     gateway = view.get(VIRTUAL_GATEWAY.name, name)
     if gateway is None or not view.is_served(gateway):
         return None
-    listeners = _listeners(view, gateway)
-    if not listeners:
+    ingress = view.part(draft_ingress, name)
+    if not ingress:
         return NodeDraft((), (), (), (), ())
-    defaults = PolicyAt(VIRTUAL_GATEWAY.name, name)
-    policy = defaults if policy_at(view, defaults) else None
-    gateway_routes = _gateway_routes(view, gateway)
-    services, gateway_routes = _services(view, gateway_routes, policy)
-    several = len(gateway.spec["listeners"]) > 1
-    clusters: dict[str, ClusterPlan] = {}
-    routes: list[RoutesDraft] = []
-    plans: list[ListenerPlan] = []
-    for listener, transport in listeners:
+    redirects = [view.part(draft_redirects, name, each.port, each.protocol, each.cluster.name) for each in ingress]
+    egress = view.part(draft_egress_routes, name, ingress[0].protocol)
+    named = {cluster.name: cluster for cluster in (*(each.cluster for each in ingress), *egress.clusters)}
+    clusters = tuple(named.values())
+    listeners = tuple(plan for each in ingress for plan in each.listeners)
+    listeners += view.part(draft_egress_listener, name, egress.draft.name)
+    return NodeDraft(
+        clusters=clusters,
+        assignments=assignments(view, clusters),
+        routes=(*redirects, egress.draft),
+        listeners=listeners,
+        secrets=secrets(view, clusters, listeners),
+    )
+
+
+def draft_ingress(view: View, name: str) -> tuple[Ingress, ...]:
+    """What a virtual gateway takes in. A part."""
+    gateway = view.existing(VIRTUAL_GATEWAY.name, name)
+    several = len(gateway.spec.get("listeners") or ()) > 1
+    preference = ip_preference(view.mesh_spec())
+    found = []
+    for listener, transport in _listeners(view, gateway):
         port, protocol = listener["portMapping"]["port"], listener["portMapping"]["protocol"]
-        cluster = _self_redirect(gateway, listener, several)
-        clusters[cluster.name] = cluster
-        name = names.routes(names.INGRESS, protocol, port)
-        routes.append(_redirects(name, port, cluster.name, gateway_routes, services))
         prefix = names.stat_prefix(names.INGRESS, protocol, port, several)
-        chain = HttpChainPlan(port, prefix, name, access_log(view, gateway))
+        chain = HttpChainPlan(port, prefix, names.routes(names.INGRESS, protocol, port), access_log(view, gateway))
         taken = chains_over(transport, chain)
-        plans.append(ListenerPlan(names.listener(names.INGRESS, port), port, True, False, taken))
-    protocol = listeners[0][0]["portMapping"]["protocol"]
-    name = names.routes(names.EGRESS, protocol, names.EGRESS_PORT)
-    by_host = {
-        route.service: services[route.service]
-        for route in gateway_routes
-        if route.service in services and not route.rewrite.keeps_host
-    }
-    by_header = {
-        route.service: services[route.service]
-        for route in gateway_routes
-        if route.service in services and route.rewrite.keeps_host
-    }
-    routes.append(draft_egress(view, name, names.EGRESS_PORT, by_host, by_header))
-    for _, found in services.values():
-        clusters.update({cluster.name: cluster for cluster in found.clusters})
-    chain = HttpChainPlan(names.EGRESS_PORT, names.EGRESS, name, access_log(view, gateway))
+        plan = ListenerPlan(names.listener(names.INGRESS, port), port, True, False, taken)
+        cluster = _self_redirect(gateway, listener, several)
+        found.append(Ingress(port, protocol, cluster, over_families([plan], preference)))
+    return tuple(found)
+
+
+def draft_egress_listener(view: View, name: str, routes: str) -> tuple[ListenerPlan, ...]:
+    """Where the second pass begins. A part."""
+    log = access_log(view, view.existing(VIRTUAL_GATEWAY.name, name))
+    chain = HttpChainPlan(names.EGRESS_PORT, names.EGRESS, routes, log)
     egress = names.listener(names.EGRESS, names.EGRESS_PORT)
-    plans.append(ListenerPlan(egress, names.EGRESS_PORT, False, False, (chain,)))
-    whole = tuple(clusters.values())
-    listening = over_families(plans, ip_preference(view.mesh_spec()))
-    return NodeDraft(whole, assignments(view, whole), tuple(routes), listening, secrets(view, whole, plans))
+    plan = ListenerPlan(egress, names.EGRESS_PORT, False, False, (chain,))
+    return over_families([plan], ip_preference(view.mesh_spec()))
+
+
+def draft_egress_routes(view: View, name: str, protocol: str) -> EgressRoutes:
+    """The second pass: by virtual service, to its targets. A part."""
+    policy = _policy(view, name)
+    by_host: dict[str, tuple[Resource, ServiceRoutes]] = {}
+    by_header: dict[str, tuple[Resource, ServiceRoutes]] = {}
+    clusters: dict[str, ClusterPlan] = {}
+    spoken_to: dict[str, ServiceRoutes] = {}
+    for route in view.part(gateway_routes, name):
+        service = view.get(VIRTUAL_SERVICE.name, route.service)
+        if service is None:
+            continue
+        if route.service not in spoken_to:
+            port = _port(view, route)
+            found = ServiceRoutes() if port is _Port.NOWHERE else view.part(service_routes, route.service, port, policy)
+            spoken_to[route.service] = found
+            clusters.update({cluster.name: cluster for cluster in found.clusters})
+        (by_header if route.rewrite.keeps_host else by_host)[route.service] = service, spoken_to[route.service]
+    routes = names.routes(names.EGRESS, protocol, names.EGRESS_PORT)
+    return EgressRoutes(draft_egress(view, routes, names.EGRESS_PORT, by_host, by_header), tuple(clusters.values()))
 
 
 def _listeners(view: View, gateway: Resource) -> list[tuple[Spec, Transport]]:
@@ -116,20 +171,37 @@ def _listeners(view: View, gateway: Resource) -> list[tuple[Spec, Transport]]:
     return found
 
 
-def _gateway_routes(view: View, gateway: Resource) -> list[_GatewayRoute]:
-    found = []
-    for resource in view.children(gateway.key):
-        found_route = http_route(view, resource)
-        if found_route is None:
+def gateway_routes(view: View, name: str) -> tuple[GatewayRoute, ...]:
+    """The gateway routes of a virtual gateway that can go out beside each other. A part."""
+    found: list[GatewayRoute] = []
+    spoken_on: dict[str, int | None] = {}
+    for resource in view.children(view.existing(VIRTUAL_GATEWAY.name, name).key):
+        route = _gateway_route(view, resource)
+        if route is None:
             continue
-        body, match = found_route
-        rewrite = _rewrite(body, match)
-        service = body["action"]["target"]["virtualService"]["virtualServiceName"]
-        if not all(header_safe(text) for text in (service, rewrite.prefix, rewrite.path) if text is not None):
-            view.alarm(resource, "action", "cannot stand in a request, so the gateway route is held back")
+        service = view.get(VIRTUAL_SERVICE.name, route.service)
+        if service is None:
+            view.alarm(resource, "action.target", f"{route.service} does not exist, so requests are answered 404")
+        elif not usable(view, service):
             continue
-        found.append(_GatewayRoute(resource, service, body, match, rewrite))
-    return found
+        elif spoken_on.setdefault(route.service, route.port) != route.port:
+            view.alarm(resource, "action.target.port", "differs from another route's, so it is held back")
+            continue
+        found.append(route)
+    return tuple(found)
+
+
+def _gateway_route(view: View, resource: Resource) -> GatewayRoute | None:
+    found = http_route(view, resource)
+    if found is None:
+        return None
+    body, match = found
+    rewrite, target = _rewrite(body, match), body["action"]["target"]
+    service = target["virtualService"]["virtualServiceName"]
+    if not all(header_safe(text) for text in (service, rewrite.prefix, rewrite.path) if text is not None):
+        view.alarm(resource, "action", "cannot stand in a request, so the gateway route is held back")
+        return None
+    return GatewayRoute(resource, service, target.get("port"), body, match, rewrite)
 
 
 def _rewrite(body: Spec, match: MatchPlan) -> _Rewrite:
@@ -146,41 +218,15 @@ def _rewrite(body: Spec, match: MatchPlan) -> _Rewrite:
     return _Rewrite(keeps_host, match.prefix if prefix.get("defaultPrefix") == "DISABLED" else "/")
 
 
-def _services(
-    view: View, gateway_routes: list[_GatewayRoute], policy: PolicyAt | None
-) -> tuple[dict[str, tuple[Resource, ServiceRoutes]], list[_GatewayRoute]]:
-    """The virtual services behind the gateway routes, and those of the routes that can go out beside each other."""
-    services: dict[str, tuple[Resource, ServiceRoutes]] = {}
-    transports = Transports()
-    spoken_on: dict[str, int | None] = {}
-    kept = []
-    for route in gateway_routes:
-        service = view.get(VIRTUAL_SERVICE.name, route.service)
-        wanted = route.body["action"]["target"].get("port")
-        if service is None:
-            view.alarm(route.resource, "action.target", f"{route.service} does not exist, so requests are answered 404")
-            kept.append(route)
-        elif not usable(view, service):
-            continue
-        elif spoken_on.setdefault(route.service, wanted) != wanted:
-            view.alarm(route.resource, "action.target.port", "differs from another route's, so it is held back")
-        else:
-            kept.append(route)
-            if route.service not in services:
-                found = _on_port(view, route, wanted, policy).within(transports)
-                services[route.service] = (service, found)
-    return services, kept
-
-
-def _on_port(view: View, route: _GatewayRoute, wanted: int | None, policy: PolicyAt | None) -> ServiceRoutes:
+def _port(view: View, route: GatewayRoute) -> Port | Literal[_Port.NOWHERE] | None:
+    """Which listener of the provider a service is spoken to on; None where the provider has none."""
     ports = view.part(service_ports, route.service)
-    usable_ports = [port for port in ports if wanted in (None, port.number)]
+    usable_ports = [port for port in ports if route.port in (None, port.number)]
     if len(usable_ports) > 1 or (ports and not usable_ports):
         why = "names no listener of the provider, so requests are answered 404"
         view.alarm(route.resource, "action.target.port", why)
-        return ServiceRoutes()
-    port: Port | None = usable_ports[0] if usable_ports else None
-    return view.part(service_routes, route.service, port, policy)
+        return _Port.NOWHERE
+    return usable_ports[0] if usable_ports else None
 
 
 def _self_redirect(gateway: Resource, listener: Spec, several: bool) -> ClusterPlan:
@@ -196,23 +242,19 @@ def _self_redirect(gateway: Resource, listener: Spec, several: bool) -> ClusterP
     )
 
 
-def _redirects(
-    name: str,
-    port: int,
-    cluster: str,
-    gateway_routes: list[_GatewayRoute],
-    services: dict[str, tuple[Resource, ServiceRoutes]],
-) -> RoutesDraft:
+def draft_redirects(view: View, name: str, port: int, protocol: str, cluster: str) -> RoutesDraft:
+    """The first pass on one port: by gateway route, to `cluster`. A part."""
+    policy = _policy(view, name)
     ordered: list[tuple[Order, RoutePlan]] = []
-    for route in gateway_routes:
+    for route in view.part(gateway_routes, name):
         if route.body["match"].get("port", port) != port:
             continue
-        found = services[route.service][1] if route.service in services else ServiceRoutes()
+        timeouts = _timeouts(view, route, policy)
         plan = RoutePlan(
             match=route.match,
             targets=((cluster, 1),),
-            timeout_ms=found.timeout_ms,
-            idle_timeout_ms=found.idle_timeout_ms,
+            timeout_ms=timeouts.timeout_ms,
+            idle_timeout_ms=timeouts.idle_timeout_ms,
             prefix_rewrite=route.rewrite.prefix,
             path_rewrite=route.rewrite.path,
             host_rewrite=None if route.rewrite.keeps_host else route.service,
@@ -222,10 +264,23 @@ def _redirects(
             ordered.append((match_order(route.resource, match), plan._replace(match=match)))
     ordered.sort(key=lambda entry: entry[0])
     vhost = VhostPlan(names.SELF_REDIRECT_VHOST, ("*",), tuple(plan for _, plan in ordered))
-    return RoutesDraft(name, (vhost,))
+    return RoutesDraft(names.routes(names.INGRESS, protocol, port), (vhost,))
 
 
-def _spellings(route: _GatewayRoute) -> tuple[MatchPlan, ...]:
+def _timeouts(view: View, route: GatewayRoute, policy: PolicyAt | None) -> ServiceTimeouts:
+    if view.get(VIRTUAL_SERVICE.name, route.service) is None:
+        return ServiceTimeouts()
+    port = _port(view, route)
+    return ServiceTimeouts() if port is _Port.NOWHERE else view.part(service_timeouts, route.service, port, policy)
+
+
+def _policy(view: View, name: str) -> PolicyAt | None:
+    """The gateway's one client policy, if it speaks of TLS."""
+    defaults = PolicyAt(VIRTUAL_GATEWAY.name, name)
+    return defaults if policy_at(view, defaults) else None
+
+
+def _spellings(route: GatewayRoute) -> tuple[MatchPlan, ...]:
     """`/p` rewritten to something that ends with a slash is matched as `/p/` too, or `/p/x` would become `//x`."""
     prefix, rewrite = route.match.prefix, route.rewrite.prefix
     if prefix is None or prefix.endswith("/") or rewrite is None or not rewrite.endswith("/"):

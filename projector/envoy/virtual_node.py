@@ -5,6 +5,7 @@ Connections arrive by iptables on 15000 and 15001; their original destination po
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from mesh.kinds import VIRTUAL_NODE, VIRTUAL_SERVICE
@@ -38,7 +39,7 @@ from projector.envoy.specs import (
     tcp_idle_ms,
 )
 from projector.envoy.targets import Transports, assignments, pool
-from projector.envoy.tcp_services import tcp_service
+from projector.envoy.tcp_services import TcpService, tcp_service
 from projector.envoy.tls import PolicyAt, Transport, chains_over, listener_transport, policy_at
 from projector.envoy.vhosts import RoutesDraft, draft_egress, local_app
 from projector.envoy.view import Spec, View
@@ -54,53 +55,66 @@ class NodeDraft(NamedTuple):
     secrets: tuple[IdentityPlan | TrustPlan, ...]
 
 
-class Side(NamedTuple):
-    """What one of a sidecar's listeners is made of, and leads to."""
+class Ingress(NamedTuple):
+    """What comes in: for each of the application's ports a cluster, and what listens before them (nothing: no port)."""
 
+    clusters: tuple[ClusterPlan, ...] = ()
+    routes: tuple[RoutesDraft, ...] = ()
+    listeners: tuple[ListenerPlan, ...] = ()
+
+
+class Reached(NamedTuple):
+    """A backend on one of its provider's ports."""
+
+    service: str
+    port: Port
+    policy: PolicyAt | None
+
+
+class EgressRoutes(NamedTuple):
+    """The routes to the backends on one port, and the clusters that they name."""
+
+    draft: RoutesDraft
     clusters: tuple[ClusterPlan, ...]
-    routes: tuple[RoutesDraft, ...]
-    chains: tuple[HttpChainPlan | TcpChainPlan, ...]
 
 
-class _Growing(NamedTuple):
-    clusters: list[ClusterPlan]
-    routes: list[RoutesDraft]
-    chains: list[HttpChainPlan | TcpChainPlan]
+class EgressListener(NamedTuple):
+    """What connections go out by, and the clusters that it names itself."""
 
-    def whole(self) -> Side:
-        return Side(tuple(self.clusters), tuple(self.routes), tuple(self.chains))
+    listeners: tuple[ListenerPlan, ...]
+    clusters: tuple[ClusterPlan, ...]
 
 
 def draft_virtual_node(view: View, name: str) -> NodeDraft | None:
-    """Plan the sidecar of the virtual node. A part. None where there is nothing to plan."""
+    """Plan the sidecar of the virtual node. A part. None where there is nothing to plan.
+
+    Each Envoy resource, and all that it depends on, is a part of its own.
+    """
     node = view.get(VIRTUAL_NODE.name, name)
     if node is None or not view.is_served(node):
         return None
     ingress = view.part(draft_ingress, name)
-    egress = _egress(view, node)
-    shared = [chain.port for chain in egress.chains if isinstance(chain, HttpChainPlan) and chain.shared]
-    listeners = []
-    if ingress.chains:
-        name = names.listener(names.INGRESS, names.INGRESS_PORT)
-        listeners.append(ListenerPlan(name, names.INGRESS_PORT, True, True, ingress.chains))
-    name = names.listener(names.EGRESS, names.EGRESS_PORT)
-    listeners.append(ListenerPlan(name, names.EGRESS_PORT, False, True, egress.chains, tuple(shared)))
-    clusters = tuple({cluster.name: cluster for cluster in (*ingress.clusters, *egress.clusters)}.values())
+    numbers = _on_ports(view.part(reached, name))
+    routes = [view.part(draft_egress_routes, name, number) for number, (http, _) in numbers.items() if http]
+    egress = view.part(draft_egress_listener, name)
+    sides = (ingress.clusters, *(each.clusters for each in routes), egress.clusters)
+    clusters = tuple({cluster.name: cluster for side in sides for cluster in side}.values())
+    listeners = (*ingress.listeners, *egress.listeners)
     return NodeDraft(
         clusters=clusters,
         assignments=assignments(view, clusters),
-        routes=(*ingress.routes, *egress.routes),
-        listeners=over_families(listeners, ip_preference(view.mesh_spec(), node.spec)),
+        routes=(*ingress.routes, *(each.draft for each in routes)),
+        listeners=listeners,
         secrets=secrets(view, clusters, listeners),
     )
 
 
-def draft_ingress(view: View, name: str) -> Side:
+def draft_ingress(view: View, name: str) -> Ingress:
     """What a virtual node takes in. A part."""
-    side = _Growing([], [], [])
-    node = view.get(VIRTUAL_NODE.name, name)
-    if node is None:
-        return side.whole()
+    node = view.existing(VIRTUAL_NODE.name, name)
+    clusters: list[ClusterPlan] = []
+    drafts: list[RoutesDraft] = []
+    chains: list[HttpChainPlan | TcpChainPlan] = []
     listeners: tuple[Spec, ...] = tuple(node.spec.get("listeners") or ())
     address = app_address(ip_preference(view.mesh_spec(), node.spec))
     seen: set[int] = set()
@@ -119,19 +133,32 @@ def draft_ingress(view: View, name: str) -> Side:
             http2=protocol in HTTP2_PROTOCOLS,
             pool=pool(listener),
         )
-        side.clusters.append(cluster)
+        clusters.append(cluster)
         if protocol == TCP:
             to, idle_ms = ((cluster.name, 1),), tcp_idle_ms(listener)
             log = access_log(view, node)
             tcp = TcpChainPlan(to, port, stat_prefix=prefix, idle_timeout_ms=idle_ms, access_log=log)
-            side.chains.extend(chains_over(transport, tcp))
+            chains.extend(chains_over(transport, tcp))
             continue
         timeouts = listener_timeouts(listener)
         route = RoutePlan(MatchPlan(prefix="/"), ((cluster.name, 1),), False, timeouts.request_ms, timeouts.idle_ms)
         routes = names.routes(names.INGRESS, protocol, port)
-        side.routes.append(local_app(routes, route))
-        side.chains.extend(chains_over(transport, HttpChainPlan(port, prefix, routes, access_log(view, node))))
-    return side.whole()
+        drafts.append(local_app(routes, route))
+        chains.extend(chains_over(transport, HttpChainPlan(port, prefix, routes, access_log(view, node))))
+    return Ingress(tuple(clusters), tuple(drafts), _listeners(view, node, names.INGRESS, chains) if chains else ())
+
+
+def _listeners(
+    view: View,
+    node: Resource,
+    direction: str,
+    chains: list[HttpChainPlan | TcpChainPlan],
+    shared_ports: tuple[int, ...] = (),
+) -> tuple[ListenerPlan, ...]:
+    inbound = direction == names.INGRESS
+    port = names.INGRESS_PORT if inbound else names.EGRESS_PORT
+    plan = ListenerPlan(names.listener(direction, port), port, inbound, True, tuple(chains), shared_ports)
+    return over_families([plan], ip_preference(view.mesh_spec(), node.spec))
 
 
 def _transport(view: View, node: Resource, index: int, listener: Spec, seen: set[int]) -> Transport | None:
@@ -144,60 +171,107 @@ def _transport(view: View, node: Resource, index: int, listener: Spec, seen: set
     return listener_transport(view, node, field, listener)
 
 
-def _egress(view: View, node: Resource) -> Side:
-    side = _Growing([], [], [])
-    transports = Transports()
-    ports: dict[int, dict[str, tuple[Resource, ServiceRoutes]]] = {}
-    protocols: dict[int, set[str]] = {}
-    tcp: dict[int, list[tuple[Resource, Port, PolicyAt | None]]] = {}
-    for name, policy in _backends(view, node).items():
-        service = view.get(VIRTUAL_SERVICE.name, name)
-        if service is None:
-            view.alarm(node, "spec.backends", f"name {name}, which does not exist, so it is not reachable")
+def reached(view: View, name: str) -> tuple[Reached, ...]:
+    """The backends of a virtual node, in its order, on each of their ports. A part."""
+    node = view.existing(VIRTUAL_NODE.name, name)
+    found: list[Reached] = []
+    for service, policy in _backends(view, node).items():
+        if view.get(VIRTUAL_SERVICE.name, service) is None:
+            view.alarm(node, "spec.backends", f"name {service}, which does not exist, so it is not reachable")
             continue
-        for port in view.part(service_ports, name):
-            if port.protocol == TCP:
-                tcp.setdefault(port.number, []).append((service, port, policy))
-                continue
-            found = view.part(service_routes, name, port, policy).within(transports)
-            ports.setdefault(port.number, {})[name] = (service, found)
-            protocols.setdefault(port.number, set()).add(port.protocol)
-            side.clusters.extend(found.clusters)
-    others = {}
-    for number in sorted(tcp):
-        chain = _tcp(view, node, side, tcp[number], transports)
-        if chain is not None:
-            others[number] = chain
-    for number in sorted(ports):
-        # One chain serves every HTTP version on a port: Envoy tells them apart, and upstream the cluster decides.
-        protocol = min(protocols[number], key=HTTP_PROTOCOLS.index)
-        routes = names.routes(names.EGRESS, protocol, number)
-        side.routes.append(draft_egress(view, routes, number, ports[number], {}))
-        side.chains.append(HttpChainPlan(number, names.EGRESS, routes, access_log(view, node), number in others))
-    side.chains.extend(others.values())
-    _outside(view, node, side, TLS_PORT in ports or TLS_PORT in others)
-    return side.whole()
+        found += [Reached(service, port, policy) for port in view.part(service_ports, service)]
+    return tuple(found)
 
 
-def _tcp(
-    view: View,
-    node: Resource,
-    side: _Growing,
-    services: list[tuple[Resource, Port, PolicyAt | None]],
-    transports: Transports,
-) -> TcpChainPlan | None:
-    """TCP to the service on one port: the oldest of several, since a connection says nothing but its port."""
-    services.sort(key=lambda entry: (entry[0].created_us, entry[0].key.name))
-    for unreachable, port, _ in services[1:]:
-        view.alarm(unreachable, f"port {port.number}", "is another TCP backend's too: not reachable")
-    service, port, policy = services[0]
-    found = view.part(tcp_service, service.key.name, port, policy)
-    if found is None:
-        return None
-    found = found.within(transports)
-    side.clusters.extend(found.clusters)
+def draft_egress_routes(view: View, name: str, number: int) -> EgressRoutes:
+    """The requests of a virtual node to one port. A part."""
+    by_host: dict[str, tuple[Resource, ServiceRoutes]] = {}
+    clusters: dict[str, ClusterPlan] = {}
+    here, _ = _on_ports(view.part(reached, name))[number]
+    other_names = _other_names(view, name)
+    for each in here:
+        found = view.part(service_routes, *each).renamed(other_names.get(each, {}))
+        by_host[each.service] = (view.existing(VIRTUAL_SERVICE.name, each.service), found)
+        clusters.update({cluster.name: cluster for cluster in found.clusters})
+    routes = draft_egress(view, _routes_name(here), number, by_host, {})
+    return EgressRoutes(routes, tuple(clusters.values()))
+
+
+def draft_egress_listener(view: View, name: str) -> EgressListener:
+    """What takes a virtual node's connections out, those that are no requests included. A part."""
+    node = view.existing(VIRTUAL_NODE.name, name)
     log = access_log(view, node)
-    return TcpChainPlan(found.targets, port.number, idle_timeout_ms=found.idle_timeout_ms, access_log=log)
+    clusters: list[ClusterPlan] = []
+    chains: list[HttpChainPlan | TcpChainPlan] = []
+    others: list[TcpChainPlan] = []
+    shared: list[int] = []
+    numbers = _on_ports(view.part(reached, name))
+    for number, (http, tcp) in numbers.items():
+        found = _tcp(view, name, tcp) if tcp else None
+        if found is not None:
+            clusters += found.clusters
+            idle_ms = found.idle_timeout_ms
+            others.append(TcpChainPlan(found.targets, number, idle_timeout_ms=idle_ms, access_log=log))
+        if http:
+            chains.append(HttpChainPlan(number, names.EGRESS, _routes_name(http), log, found is not None))
+            shared += [number] if found is not None else []
+    chains += others
+    taken = any(chain.port == TLS_PORT for chain in chains)
+    _outside(view, node, clusters, chains, taken)
+    return EgressListener(_listeners(view, node, names.EGRESS, chains, tuple(shared)), tuple(clusters))
+
+
+def _on_ports(backends: Iterable[Reached]) -> dict[int, tuple[list[Reached], list[Reached]]]:
+    """By port, sorted: those that are spoken HTTP to, and those that are not."""
+    found: dict[int, tuple[list[Reached], list[Reached]]] = {}
+    for each in sorted(backends, key=lambda each: each.port.number):
+        found.setdefault(each.port.number, ([], []))[each.port.protocol == TCP].append(each)
+    return found
+
+
+def _routes_name(here: list[Reached]) -> str:
+    """One chain serves every HTTP version on a port: Envoy tells them apart, and upstream the cluster decides."""
+    protocol = min((each.port.protocol for each in here), key=HTTP_PROTOCOLS.index)
+    return names.routes(names.EGRESS, protocol, here[0].port.number)
+
+
+def _tcp(view: View, name: str, here: list[Reached]) -> TcpService | None:
+    """TCP to the service on one port: the oldest of several, since a connection says nothing but its port."""
+    chosen, *others = _by_age(view, here)
+    for unreachable in others:
+        service = view.existing(VIRTUAL_SERVICE.name, unreachable.service)
+        view.alarm(service, f"port {unreachable.port.number}", "is another TCP backend's too: not reachable")
+    found = view.part(tcp_service, *chosen)
+    return found and found.renamed(_other_names(view, name).get(chosen, {}))
+
+
+def _by_age(view: View, here: list[Reached]) -> list[Reached]:
+    return sorted(here, key=lambda each: (view.existing(VIRTUAL_SERVICE.name, each.service).created_us, each.service))
+
+
+def _other_names(view: View, name: str) -> Mapping[Reached, Mapping[str, str]]:
+    """For a backend on a port, the clusters whose names another backend's has taken, and the names they have instead.
+
+    Where all backends have one policy there are none.
+    """
+    if len({each.policy for each in view.part(reached, name)}) < 2:
+        return {}
+    return {each: dict(changed) for each, changed in view.part(other_names, name)}
+
+
+def other_names(view: View, name: str) -> tuple[tuple[Reached, tuple[tuple[str, str], ...]], ...]:
+    """What `_other_names` tells. A part."""
+    transports, backends = Transports(), view.part(reached, name)
+    found = [
+        (each, transports.other_names(view.part(service_routes, *each).clusters))
+        for each in backends
+        if each.port.protocol != TCP
+    ]
+    for _, tcp in _on_ports(backends).values():
+        service = view.part(tcp_service, *_by_age(view, tcp)[0]) if tcp else None
+        if service is not None:
+            found.append((_by_age(view, tcp)[0], transports.other_names(service.clusters)))
+    return tuple((each, tuple(changed.items())) for each, changed in found if changed)
 
 
 def _backends(view: View, node: Resource) -> dict[str, PolicyAt | None]:
@@ -214,20 +288,26 @@ def _backends(view: View, node: Resource) -> dict[str, PolicyAt | None]:
     return found
 
 
-def _outside(view: View, node: Resource, side: _Growing, tls_port_taken: bool) -> None:
+def _outside(
+    view: View,
+    node: Resource,
+    clusters: list[ClusterPlan],
+    chains: list[HttpChainPlan | TcpChainPlan],
+    tls_port_taken: bool,
+) -> None:
     """What leaves the mesh: AWS's own endpoints always; everything, where the mesh's egress filter allows it."""
     mesh = node.key.mesh
     amazon = names.amazonaws_cluster(mesh)
-    side.clusters.append(_original_destination(amazon))
-    side.chains.append(TcpChainPlan(((amazon, 1),), TLS_PORT, (AMAZON_HOSTS,)))
+    clusters.append(_original_destination(amazon))
+    chains.append(TcpChainPlan(((amazon, 1),), TLS_PORT, (AMAZON_HOSTS,)))
     if (view.mesh_spec().get("egressFilter") or {}).get("type", "DROP_ALL") != "ALLOW_ALL":
         return
     allow_all = names.allow_all_cluster(mesh)
-    side.clusters.append(_original_destination(allow_all))
-    side.chains.append(TcpChainPlan(((allow_all, 1),), anywhere=True))
+    clusters.append(_original_destination(allow_all))
+    chains.append(TcpChainPlan(((allow_all, 1),), anywhere=True))
     if not tls_port_taken:
         # Envoy looks at the port first, so without this the chain for Amazon would turn other hosts on 443 away.
-        side.chains.append(TcpChainPlan(((allow_all, 1),), TLS_PORT))
+        chains.append(TcpChainPlan(((allow_all, 1),), TLS_PORT))
 
 
 def _original_destination(name: str) -> ClusterPlan:
