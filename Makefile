@@ -1,6 +1,8 @@
 # Everything sets itself up: `make demo` and `make test` need Linux x86-64, Python >= 3.11 and make, nothing else.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+# Dozens of processes are started: each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin

@@ -13,7 +13,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -72,6 +72,10 @@ class TrafficReport:
             f"{sample.latency_ms:.0f} ms: status {sample.status} {sample.error} {sample.body}".rstrip()
             for sample in self.failed
         ]
+
+    def explained(self, counters: Mapping[str, int]) -> str:
+        """The first failed requests beside what the proxy counted of failures."""
+        return "\n".join([*self.failures()[:FAILURES_SHOWN], f"the proxy counted {dict(counters)}"])
 
     def summary(self) -> dict[str, Any]:
         latencies = [sample.latency_ms for sample in self.samples if sample.ok]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def _collections_go_on() -> Iterator[None]:
     """A test that ends in the middle of a load must not leave the garbage collector off for all that follow."""
     yield
     gc.enable()
+
+
+def pytest_configure() -> None:
+    # Tests start hundreds of processes: each would compile every module anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 LONG = (

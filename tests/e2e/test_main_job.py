@@ -25,7 +25,7 @@ def only_upstream(traffic: Traffic, name: str, since_s: float = float("-inf")) -
 def test_weights_hold_within_sampling_error(gateway: Gateway) -> None:
     gateway.canary.set_weights(gateway.client, 90, 10)
     report = ask_many("127.0.0.1", gateway.port, REQUESTS)
-    assert not report.failed
+    assert not report.failed, report.explained(gateway.envoy.failures())
     assert within_sampling_error(report.counts()["v2"], REQUESTS, 0.10), report.counts()
     assert sum(report.counts().values()) == REQUESTS
 
@@ -51,7 +51,7 @@ def test_twenty_changes_are_each_seen_by_traffic(gateway: Gateway) -> None:
     report = traffic.stop()
     figures.report("change seen by traffic after the API call began, ms", **quantiles(seen_ms))
     figures.report("last request by the old weights after the API answer, ms", **quantiles(settled_ms))
-    assert not report.failed
+    assert not report.failed, report.explained(gateway.envoy.failures())
 
 
 def test_a_rollback_restores_the_weights_and_the_log_says_who_and_what(cluster: Cluster, gateway: Gateway) -> None:

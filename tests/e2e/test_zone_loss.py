@@ -51,7 +51,7 @@ def test_a_dead_zone_fails_no_request_and_stops_no_write(cluster: Cluster, conne
         latency_ms=quantiles([sample.latency_ms for sample in report.samples]),
     )
     verdict = checks.no_request_failed(report, at_least=200)
-    assert verdict.ok, verdict.detail
+    assert verdict.ok, f"{verdict.detail}\n{report.explained(gateway.envoy.failures())}"
 
 
 def test_afterwards_the_replicas_agree_and_the_log_is_whole(cluster: Cluster) -> None:
