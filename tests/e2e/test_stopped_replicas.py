@@ -78,8 +78,7 @@ def test_traffic_goes_on_while_every_replica_stands_before_a_record_that_nobody_
     canary.set_weights(Connect(stoppable)(), 0, 100)
     eventually(
         lambda: all(sample.upstream == "v2" for sample in traffic.recent(20)),
-        30.0,
-        "a change after it reaches the Envoy",
+        what="a change after it reaches the Envoy",
     )
     flow = traffic.stop()
     figures.report("poison", frontends_killed=len(frontends), requests=len(flow.samples), failed=len(flow.failed))
@@ -118,7 +117,7 @@ def test_a_duty_holder_that_slept_through_its_lease_does_no_harm_when_it_wakes(
             lambda: shipper(stoppable, zones), 4.0 * DUTY_LEASE_S, "another API server takes the duty"
         )
         assert successor is not None
-        eventually(lambda: archived(stoppable, "while-it-sleeps"), 30.0, "the successor ships the log")
+        eventually(lambda: archived(stoppable, "while-it-sleeps"), what="the successor ships the log")
     finally:
         os.kill(sleeper.pid, signal.SIGCONT)
     client.create_virtual_router(meshName=canary.mesh, virtualRouterName="once-it-woke", spec={"listeners": []})

@@ -118,15 +118,13 @@ def test_every_etcd_member_and_disk_gone_at_once(doomed: Cluster, tmp_path: Path
                 rto_s = report["seconds"]
                 eventually(
                     lambda: any(position_of(w)[0] == 2 for w in acknowledged(writers[0].snapshot())),
-                    30.0,
-                    "the writers go on in the new epoch",
+                    what="the writers go on in the new epoch",
                 )
                 written = [write for writer in writers for write in writer.stop()]
                 canary.set_weights(connect(), 0, 100)
                 eventually(
                     lambda: all(sample.upstream == "v2" for sample in traffic.recent(20)),
-                    20.0,
-                    "a change after the restore reaches the Envoy",
+                    what="a change after the restore reaches the Envoy",
                 )
             flow = traffic.stop()
     before = [write for write in acknowledged(written) if position_of(write)[0] == 1]
