@@ -39,6 +39,8 @@ class Wish:
 
     key: str = ""
     times: int = 10**9
+    at: str = ""
+    """Only where the connection came to this address."""
     status: int = 200
     grpc_status: int = 0
     delay_s: float = 0.0
@@ -70,8 +72,8 @@ class App:
 
     def __init__(self, name: str, namespace: NetNamespace, loop: Loop) -> None:
         self.name = name
-        self.healthy = True
-        """Whether its health checks succeed: HEALTH_PATH of HTTP, and gRPC's own."""
+        self.unwell: set[str] = set()
+        """Addresses at which its health checks fail: HEALTH_PATH of HTTP, and gRPC's own."""
         self.asked: Counter[str] = Counter()
         """Requests by the key of their wish, and by path."""
         self.connections: Counter[int] = Counter()
@@ -157,7 +159,7 @@ class App:
             request.abort()
         elif grpc and saw.path == GRPC_HEALTH:
             await request.read()
-            request.grpc([b"\x08\x01" if self.healthy else b"\x08\x02"])
+            request.grpc([b"\x08\x02" if saw.at in self.unwell else b"\x08\x01"])
         elif grpc and wish.status == 200:
             await self._grpc(request, saw, wish)
         else:
@@ -204,13 +206,15 @@ class App:
             first = await reader.readline()
 
     def _status(self, saw: Seen, wish: Wish) -> int:
-        unwell = saw.path.startswith(HEALTH_PATH) and not self.healthy
+        unwell = saw.path.startswith(HEALTH_PATH) and saw.at in self.unwell
         return 503 if unwell else wish.status
 
     async def _heed(self, saw: Seen) -> Wish:
         """The wish of a request, as far as it still counts."""
         wish = Wish(**json.loads(saw.headers.get(WISH, "{}")))
         self.asked[saw.path] += 1
+        if wish.at not in ("", saw.at):
+            return Wish()
         if wish.key:
             self.asked[wish.key] += 1
             if self.asked[wish.key] > wish.times:
@@ -233,9 +237,11 @@ def _switched(key: str) -> bytes:
 
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str, first: bytes = b"") -> None:
-    """Lines come back with the application's name before them."""
+    """Lines come back with the application's name before them, `wait <seconds>` after so long."""
     line = first or await reader.readline()
     while line:
+        if line.startswith(b"wait "):
+            await asyncio.sleep(float(line.split()[1]))
         writer.write(name.encode() + b": " + line)
         await writer.drain()
         line = await reader.readline()

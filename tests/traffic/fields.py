@@ -74,7 +74,8 @@ _REQUIRED_ELSEWHERE = re.compile(r"route.*serviceName$|gatewayRoute.*serviceName
 
 def proves(*fields: str, patience_s: float = 0.0, **variants: Sequence[str]) -> Callable[[Callable[..., None]], Any]:
     """Register a function of the world as the proof of these fields, once for each combination of `variants`, whose
-    names stand in braces in the fields and are given to the function."""
+    names stand in braces in the fields and are given to the function. Without fields: of what no field says.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         for values in itertools.product(*variants.values()):

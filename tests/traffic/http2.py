@@ -215,14 +215,18 @@ class Client:
     def read(self, stream: int, until: Callable[[Reply], bool] | None = None) -> Reply:
         """The stream's reply, once it has ended or is as wanted. TimeoutError after the socket's own deadline."""
         reply = self._replies[stream]
-        while not (reply.ended or (until is not None and until(reply))):
+        self.read_any(lambda: reply.ended or (until is not None and until(reply)))
+        return reply
+
+    def read_any(self, until: Callable[[], bool]) -> None:
+        """Take what comes on any stream, until it is as wanted."""
+        while not until():
             data = self._socket.recv(READ_BYTES)
             if not data:
                 raise ConnectionResetError("the connection ended before the answer")
             for event in self._connection.receive_data(data):
                 self._take(event)
             self._flush()
-        return reply
 
     def _take(self, event: Any) -> None:
         reply = self._replies.get(getattr(event, "stream_id", 0) or 0)

@@ -107,6 +107,7 @@ class World:
         """How long a test waits for a condition: shorter where it is expected to fail."""
         self._stack = contextlib.ExitStack()
         self._generation = itertools.count(1)
+        self._fresh = itertools.count(1)
         self._number = 0
         self._sees: Sees = lambda event: event
         self._declared: dict[ResourceKey, Spec] = {}
@@ -188,6 +189,10 @@ class World:
                 "dns_resolver_options": {"no_default_search_domain": True},
             },
         }
+
+    def fresh(self, name: str) -> str:
+        """A name that no test has used."""
+        return f"{name}-{next(self._fresh)}"
 
     # --- meshes
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.traffic.proofs import routes
+from tests.traffic.proofs import discovery, outliers, pools, retries, rewrites, routes, services, timeouts
 
-__all__ = ("routes",)
+__all__ = ("discovery", "outliers", "pools", "retries", "rewrites", "routes", "services", "timeouts")
