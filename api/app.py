@@ -33,8 +33,10 @@ from api.calls import (
     encode_answer,
     encode_unknown_operation,
 )
+from api.cloud_map import CloudMapApi
+from api.cloud_map_wire import speaker
 from api.commands import CommandService
-from api.domain import MESH_DOMAIN
+from api.domain import MESH_DOMAIN, REGISTRY_DOMAIN
 from api.events import EventsApi
 from api.iam import IamApi
 from api.key_use import KeyUse
@@ -84,7 +86,8 @@ class Edge:
             await send({"type": "websocket.close", "code": 1000})
             return
         attempt = _attempt(scope, self._ports.entropy.uuid(), self._ports.clock.now_us())
-        speak = as_xml if attempt.path == STS_PATH else _as_it_is
+        names = {name.lower(): _text(value) for name, value in scope["headers"]}
+        speak = speaker(attempt.path, names) or (as_xml if attempt.path == STS_PATH else _as_it_is)
         try:
             check_declared(scope)
             self.admission.check_source(attempt.source_ip, attempt.claimed_key)
@@ -241,9 +244,20 @@ def create_app(ports: ApiPorts) -> Starlette:
         KeysApi(ports, commands),
         QuotasApi(ports, commands),
         SharingApi(ports, commands),
-        StsApi(ports),
     )
     routers = [api.router() for api in apis]
+    registry = None
+    if ports.registry is not None:
+        registry = CommandService(
+            REGISTRY_DOMAIN,
+            ports.registry.replica,
+            ports.registry.writer,
+            ports.clock,
+            ports.entropy,
+            deadline_s=ports.command_deadline_s,
+        )
+        routers.append(CloudMapApi(ports, ports.registry, registry).router())
+    routers.append(StsApi(ports).router())  # the last: it takes whatever else is sent to its path for its own
     described = OpenApi(ports, [route for router in routers for route in router.routes])
     edge = Edge(ports, (*routers, described.router()))
 
@@ -252,6 +266,8 @@ def create_app(ports: ApiPorts) -> Starlette:
         async with Supervisor() as supervisor:
             supervisor.start(commands.run(), "commands")
             supervisor.start(key_use.run(), "key use")
+            if registry is not None:
+                supervisor.start(registry.run(), "registry commands")
             yield
 
     app = Starlette(lifespan=lifespan)
@@ -260,5 +276,6 @@ def create_app(ports: ApiPorts) -> Starlette:
     app.router.redirect_slashes = False
     app.state.edge = edge
     app.state.commands = commands
+    app.state.registry_commands = registry
     app.state.key_use = key_use
     return app

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from api.ports import ApiPorts
 from identity.caller import Caller
-from identity.sigv4 import APPMESH, MESHLOG, STS
+from identity.sigv4 import APPMESH, CLOUD_MAP, MESHLOG, STS
 from identity.verification import DISABLED, caller_with
 from mesh.arn import arn
 from mesh.errors import Forbidden, NotAuthenticated, Unavailable
@@ -61,6 +61,15 @@ _IAM = (
     "DeleteRolePolicy", "UpdateAssumeRolePolicy",
     "ListPolicies", "GetPolicy", "CreatePolicy", "DeletePolicy", "SimulatePrincipalPolicy",
 )  # fmt: skip
+_CLOUD_MAP = (
+    "CreateHttpNamespace", "CreatePrivateDnsNamespace", "CreatePublicDnsNamespace", "UpdateHttpNamespace",
+    "UpdatePrivateDnsNamespace", "UpdatePublicDnsNamespace", "DeleteNamespace", "GetNamespace", "ListNamespaces",
+    "CreateService", "UpdateService", "DeleteService", "GetService", "ListServices",
+    "GetServiceAttributes", "UpdateServiceAttributes", "DeleteServiceAttributes",
+    "RegisterInstance", "DeregisterInstance", "GetInstance", "ListInstances",
+    "GetInstancesHealthStatus", "UpdateInstanceCustomHealthStatus", "DiscoverInstances", "DiscoverInstancesRevision",
+    "GetOperation", "ListOperations", "TagResource", "UntagResource", "ListTagsForResource",
+)  # fmt: skip
 _STS = ("GetCallerIdentity", "GetSessionToken", "AssumeRole")
 
 RULES: Mapping[str, Rule] = {
@@ -68,6 +77,7 @@ RULES: Mapping[str, Rule] = {
     **{f"{MESHLOG}:{name}": Rule.POLICY for name in _MESHLOG},
     **{f"{MESHLOG}:{name}": Rule.OPERATOR for name in _OPERATOR},
     **{f"{IAM}:{name}": Rule.POLICY for name in _IAM},
+    **{f"{CLOUD_MAP}:{name}": Rule.POLICY for name in _CLOUD_MAP},
     **{f"{STS}:{name}": Rule.ANYONE for name in _STS},
     f"{MESHLOG}:GetOpenApi": Rule.ANYONE,
 }

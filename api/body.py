@@ -33,6 +33,11 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise BadRequest("The request body has a number with too many digits.") from error
     if not isinstance(value, dict):
         raise BadRequest("The request body must be a JSON object.")
+    return check_object(value)
+
+
+def check_object(value: dict[str, Any]) -> dict[str, Any]:
+    """The same object, however it was read; BadRequest where it has what no record could carry."""
     _check(value)
     return value
 

@@ -1,6 +1,7 @@
 """What the write path has to know of a log's commands: how they are decided, written and answered. Values only.
 
-The same machinery (`api.group_commit`) writes the log of the meshes (`MESH_DOMAIN`) and the registry's.
+The same machinery (`api.group_commit`) writes the log of the meshes (`MESH_DOMAIN`) and the registry's
+(`REGISTRY_DOMAIN`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from mesh.commands import Command, Context, Create
 from mesh.decide import decide
 from mesh.events import SCHEMAS, SECRET_TYPES, NewEvent
 from mesh.fold import MESH_FOLD, Fold, S
+from mesh.frozen import Frozen
 from mesh.position import Position
+from mesh.registry import decide as registry_decide
+from mesh.registry import events as registry_events
+from mesh.registry.commands import RegistryCommand
+from mesh.registry.fold import REGISTRY_FOLD
+from mesh.registry.state import RegistryState
+from mesh.registry.state import TokenEntry as RegistryTokenEntry
 from mesh.state import Resource, State, TokenEntry
 
 C = TypeVar("C", default=Command)
@@ -80,4 +88,23 @@ MESH_DOMAIN: Domain[State, Command, Resource] = Domain(
     remembered=_remembered,
     unchanged=_unchanged,
     draws_uid=lambda command: isinstance(command, Create),
+)
+
+
+def _registry_remembered(state: RegistryState, digest: bytes) -> RegistryTokenEntry | None:
+    return state.tokens.get(digest)
+
+
+def _no_outcome(state: RegistryState, command: RegistryCommand) -> None:  # noqa: ARG001 - a `Domain.unchanged`
+    return None
+
+
+REGISTRY_DOMAIN: Domain[RegistryState, RegistryCommand, Frozen] = Domain(
+    fold=REGISTRY_FOLD,
+    decide=registry_decide.decide,
+    schemas=registry_events.SCHEMAS,
+    secret_types=frozenset(),
+    remembered=_registry_remembered,
+    unchanged=_no_outcome,
+    draws_uid=lambda command: False,  # noqa: ARG005 - ids come of the token and the position
 )

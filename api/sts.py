@@ -86,7 +86,7 @@ class StsApi:
         routes = {(method, name): self._route(method, name) for method in ("POST", "GET") for name in self._operations}
 
         def find(request: SignedRequest) -> Found | None:
-            if request.path != PATH:
+            if request.path != PATH or request.values("x-amz-target"):  # another API's operation
                 return None
             said = _form(request)
             if "Action" not in said:

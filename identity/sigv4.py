@@ -19,6 +19,7 @@ from runtime.limits import PRESIGNED_LIFETIME_S
 APPMESH = "appmesh"
 MESHLOG = "meshlog"
 STS = "sts"
+CLOUD_MAP = "servicediscovery"
 
 MISSING = "MissingAuthenticationTokenException"
 INCOMPLETE = "IncompleteSignatureException"

@@ -50,6 +50,28 @@ _ALL = (
         "A proxy may connect, for any virtual node or gateway.",
         _allow("appmesh:StreamAggregatedResources"),
     ),
+    _policy("AWSCloudMapFullAccess", "All operations of the Cloud Map API.", _allow("servicediscovery:*")),
+    _policy(
+        "AWSCloudMapReadOnlyAccess",
+        "Get, list and discover in the Cloud Map API.",
+        _allow("servicediscovery:Get*", "servicediscovery:List*", "servicediscovery:DiscoverInstances*"),
+    ),
+    _policy(
+        "AWSCloudMapRegisterInstanceAccess",
+        "Register, deregister and discover instances, and look at what there is.",
+        _allow(
+            "servicediscovery:Get*",
+            "servicediscovery:List*",
+            "servicediscovery:RegisterInstance",
+            "servicediscovery:DeregisterInstance",
+            "servicediscovery:DiscoverInstances*",
+        ),
+    ),
+    _policy(
+        "AWSCloudMapDiscoverInstanceAccess",
+        "Discover instances.",
+        _allow("servicediscovery:DiscoverInstances", "servicediscovery:DiscoverInstancesRevision"),
+    ),
     _policy("AdministratorAccess", "Everything.", _allow("*")),
     _policy(
         "MeshlogReadOnly",
