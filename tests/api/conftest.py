@@ -15,10 +15,10 @@ from botocore.config import Config
 
 from api.app import create_app
 from api.past import LogHistory, StoredCheckpoints
-from api.ports import ApiPorts, AuditPorts, KeyPorts, Readiness, SignedIdentity, XdsEndpoint
+from api.ports import ApiPorts, AuditPorts, KeyPorts, Readiness, RegistryPorts, SignedIdentity, XdsEndpoint
 from api.recent import RecentEvents
 from api.refusals import RefusedCalls
-from cli.genesis import AdminKey, create_cluster_log
+from cli.genesis import AdminKey, create_cluster_log, create_registry_log
 from eventlog.archive.memory import MemoryObjectStore
 from eventlog.archive.reader import ArchiveReader
 from eventlog.driver import WatchBatch
@@ -36,6 +36,7 @@ from identity.node_id import NodeId
 from mesh.errors import BadRequest
 from mesh.events import LEVEL
 from mesh.fold import MESH_FOLD
+from mesh.registry.fold import REGISTRY_FOLD
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.http_connection import HttpBounds
@@ -84,11 +85,11 @@ class Server:
         self._plain = self._plain or self.client()
         return await call(self._plain, operation, **arguments)
 
-    def client(self, **config: Any) -> Any:
+    def client(self, service: str = "appmesh", **config: Any) -> Any:
         """A boto3 client for this server."""
         config.setdefault("retries", {"total_max_attempts": 1})
         return boto3.client(
-            "appmesh",
+            service,
             endpoint_url=self.url,
             region_name=REGION,
             aws_access_key_id=ADMIN.access_key_id,
@@ -148,14 +149,16 @@ async def running(
     **deadlines: float,
 ) -> AsyncIterator[Cloud]:
     """A cloud of that many servers, ready. `deadlines`: command_s, read_s, append_s. `late`: all but the first."""
-    store, archive = MemoryStore(), MemoryObjectStore()
+    store, archive, instances = MemoryStore(), MemoryObjectStore(), MemoryStore()
     providers = await create_log(store, directory)
+    await create_registry_log(MemoryDriver(instances), providers, None, SystemClock(), SystemEntropy())
     options: Any = {"tls": tls, "deadlines": deadlines, "limits": limits, "bounds": bounds}
     async with AsyncExitStack() as stack:
         started = []
         for number in range(servers):
             driver = LateDriver(store) if late and number else MemoryDriver(store)
-            server = _server((driver, archive), providers, f"api-{number}", **options)
+            stores = (driver, archive, MemoryDriver(instances))
+            server = _server(stores, providers, f"api-{number}", **options)
             started.append(await stack.enter_async_context(server))
         yield Cloud(store, started)
 
@@ -181,7 +184,7 @@ async def open_keyring(driver: MemoryDriver, providers: Providers) -> Keyring:
 
 @asynccontextmanager
 async def _server(
-    stores: tuple[MemoryDriver, MemoryObjectStore],
+    stores: tuple[MemoryDriver, MemoryObjectStore, MemoryDriver],
     providers: Providers,
     server_id: str,
     *,
@@ -191,8 +194,10 @@ async def _server(
     bounds: HttpBounds | None,
 ) -> AsyncIterator[Server]:
     clock, entropy = SystemClock(), SystemEntropy()
-    driver, archive = stores
+    driver, archive, beside = stores
     keyring = await open_keyring(driver, providers)
+    registry_keys = await open_keyring(beside, providers)
+    registry = Replica(REGISTRY_FOLD, Follower(beside, registry_keys, clock, entropy), HeadConfirmer(beside), clock)
 
     others: list[dict[str, Any]] = []
 
@@ -223,6 +228,7 @@ async def _server(
         zone="a",
         server_id=server_id,
         members=members,
+        registry=RegistryPorts(registry, LogWriter(beside, registry_keys, clock, entropy)),
         keys=KeyPorts(KeyRotation(driver, keyring, providers, clock, entropy), keyring),
         recent=recent,
         audit=AuditPorts(refused, archive, keyring),
@@ -236,8 +242,9 @@ async def _server(
     http = HttpServer(app, ("127.0.0.1", 0), clock=clock, entropy=entropy, tls=secured, bounds=bounds)
     async with Supervisor() as supervisor:
         supervisor.start(replica.run(), "replica")
+        supervisor.start(registry.run(), "registry")
         serving = supervisor.start(http.serve(), "http")
-        await await_until(lambda: http.started and replica.ready, what="the server is ready")
+        await await_until(lambda: http.started and replica.ready and registry.ready, what="the server is ready")
         scheme = "https" if tls else "http"
         url = f"{scheme}://127.0.0.1:{http.port}"
         yield Server(url, http, app, replica, driver, keyring, refused, archive, others, ports)

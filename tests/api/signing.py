@@ -36,12 +36,13 @@ class Reply:
 
 @dataclass(frozen=True)
 class Signing:
-    """How to sign. `shift_s`: how far the signer's clock is ahead."""
+    """How to sign. `shift_s`: how far the signer's clock is ahead. `amz_target`: a header that is signed as well."""
 
     key: tuple[str, str] | None = (ADMIN.access_key_id, ADMIN.secret)
     service: str = "appmesh"
     shift_s: float = 0.0
     session_token: str | None = None
+    amz_target: str | None = None
 
 
 class _Shifted(SigV4Auth):  # type: ignore[misc]  # botocore carries no types
@@ -57,7 +58,10 @@ class _Shifted(SigV4Auth):  # type: ignore[misc]  # botocore carries no types
 
 def signed_headers(url: str, method: str, target: str, body: bytes, signing: Signing) -> dict[str, str]:
     """The headers that botocore adds."""
-    request = AWSRequest(method, url + target, data=body, headers={"content-type": "application/json"})
+    headers = {"content-type": "application/json"}
+    if signing.amz_target is not None:
+        headers["x-amz-target"] = signing.amz_target
+    request = AWSRequest(method, url + target, data=body, headers=headers)
     if signing.key is not None:
         signer = _Shifted(Credentials(*signing.key, signing.session_token), signing.service, REGION)
         signer.shift_s = signing.shift_s

@@ -7,6 +7,7 @@ import json
 import re
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -14,12 +15,14 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from api.authorization import CONNECT, RULES, Rule, authorise
+from api.cloud_map_wire import CBOR_PATH, TARGET
+from api.cloud_map_wire import CODES as CLOUD_MAP_CODES
 from api.commands import Origin
 from api.query_protocol import CODES
 from api.requests import BodyReader, QueryReader
 from api.routes import Route
 from identity.caller import Caller
-from identity.sigv4 import STS
+from identity.sigv4 import CLOUD_MAP, STS
 from mesh.commands import (
     Command,
     Create,
@@ -35,6 +38,7 @@ from mesh.iam.evaluate import Circumstances
 from mesh.kinds import mesh_key
 from mesh.model.operations import OPERATIONS
 from mesh.state import State
+from runtime.cbor import encode
 from tests.api.conftest import ACCOUNT, ADMIN, REGION, Cloud, Server, running
 from tests.api.signing import Reply, Signing, ask
 from tests.conditions import await_until
@@ -90,6 +94,34 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST iam/policies/delete": {"policy": "none"},
     "POST iam/simulate": {"user": "granted", "action": "appmesh:ListMeshes"},
 }
+IN_NO_SERVICE = {"ServiceId": "srv-none", "InstanceId": "i"}
+NO_ARN = f"arn:aws:servicediscovery:{REGION}:{ACCOUNT}:service/srv-none"
+CLOUD_MAP_INPUTS: dict[str, dict[str, Any]] = {
+    "CreateHttpNamespace": {"Name": "new"},
+    "CreatePrivateDnsNamespace": {"Name": "new.private", "Vpc": "vpc-1"},
+    "CreatePublicDnsNamespace": {"Name": "new.public"},
+    **{f"Update{kind}Namespace": {"Id": "ns-none", "Namespace": {}} for kind in ("PrivateDns", "PublicDns")},
+    "UpdateHttpNamespace": {"Id": "ns-none", "Namespace": {"Description": ""}},
+    **{f"{verb}Namespace": {"Id": "ns-none"} for verb in ("Get", "Delete")},
+    **{f"List{plural}": {} for plural in ("Namespaces", "Services", "Operations")},
+    "CreateService": {"Name": "new", "NamespaceId": "ns-none"},
+    "UpdateService": {"Id": "srv-none", "Service": {}},
+    **{f"{verb}Service": {"Id": "srv-none"} for verb in ("Get", "Delete")},
+    "GetServiceAttributes": {"ServiceId": "srv-none"},
+    "UpdateServiceAttributes": {"ServiceId": "srv-none", "Attributes": {"a": "b"}},
+    "DeleteServiceAttributes": {"ServiceId": "srv-none", "Attributes": ["a"]},
+    "RegisterInstance": {**IN_NO_SERVICE, "Attributes": {}},
+    "DeregisterInstance": IN_NO_SERVICE,
+    "GetInstance": IN_NO_SERVICE,
+    "ListInstances": {"ServiceId": "srv-none"},
+    "GetInstancesHealthStatus": {"ServiceId": "srv-none"},
+    "UpdateInstanceCustomHealthStatus": {**IN_NO_SERVICE, "Status": "HEALTHY"},
+    **{f"DiscoverInstances{what}": {"NamespaceName": "none", "ServiceName": "none"} for what in ("", "Revision")},
+    "GetOperation": {"OperationId": "none"},
+    "TagResource": {"ResourceARN": NO_ARN, "Tags": []},
+    "UntagResource": {"ResourceARN": NO_ARN, "TagKeys": []},
+    "ListTagsForResource": {"ResourceARN": NO_ARN},
+}
 FORMS = {"AssumeRole": f"&RoleArn=arn%3Aaws%3Aiam%3A%3A{ACCOUNT}%3Arole%2Fnone&RoleSessionName=session"}
 NEEDS = {"meshlog:IssueProxyIdentity": CONNECT}
 """What a route asks to be allowed where that is not its own action."""
@@ -109,6 +141,8 @@ def filled(value: Any, mesh: str, account: str) -> Any:
 def names_an_owner(route: Route) -> bool:
     """Whether a call of the route can say that it is about another account's things."""
     operation = OPERATIONS.get(route.action.partition(":")[2])
+    if CLOUD_MAP in route.services:
+        return False
     if operation is not None:
         return "meshOwner" in operation.query_members.values() or "resourceArn" in operation.query_members.values()
     known = route.read.known if isinstance(route.read, QueryReader) else ()
@@ -125,6 +159,13 @@ async def request(
     owner: str | None = None,
 ) -> Reply:
     """The route asked for something well formed: about that mesh, of `owner` where it can name one."""
+    if CLOUD_MAP in route.services:
+        name = route.action.partition(":")[2]
+        members = {**CLOUD_MAP_INPUTS[name]}
+        if route.path.startswith(CBOR_PATH):
+            members |= {"Name": f"cbor.{members['Name']}"} if name.startswith("Create") else {}
+            return await ask(server, "POST", route.path, encode(members), signing)
+        return await ask(server, "POST", "/", members, replace(signing, amz_target=f"{TARGET}.{name}"))
     operation = OPERATIONS.get(route.action.partition(":")[2])
     query = {name: filled(value, mesh, account) for name, value in QUERIES.get(route.action, {}).items()}
     if operation is not None and "resourceArn" in operation.query_members.values():
@@ -220,8 +261,10 @@ async def test_every_route_refuses_whoever_may_not_call_it(cloud: Cloud, server:
     before = server.replica.position
     for route in server.app.state.edge.routes:
         for column, reply in (await refusals(server, route)).items():
-            code = CODES[EXPECTED[column]] if STS in route.services else EXPECTED[column]
-            assert (reply.status, reply.code) == (403, code), (name_of(route), column, reply)
+            cloud_map = CLOUD_MAP in route.services
+            codes = CODES if STS in route.services else CLOUD_MAP_CODES if cloud_map else {}
+            wanted = (400 if cloud_map else 403, codes.get(EXPECTED[column], EXPECTED[column]))
+            assert (reply.status, reply.code) == wanted, (name_of(route), column, reply)
     assert server.replica.position == before, "and nothing is written"
 
 
@@ -249,6 +292,8 @@ ANSWERED = (
     "meshlog:ListQuotas", "meshlog:SetQuota", "meshlog:ListShares", "meshlog:ListAccounts", "meshlog:CreateAccount",
     "meshlog:GetOpenApi", "iam:ListAccessKeys", "iam:CreateAccessKey",
     "iam:ListUsers", "iam:GetUser", "iam:CreateUser", "iam:ListRoles", "iam:CreateRole", "iam:ListPolicies",
+    *(f"servicediscovery:Create{kind}Namespace" for kind in ("Http", "PrivateDns", "PublicDns")),
+    *(f"servicediscovery:List{plural}" for plural in ("Namespaces", "Services", "Operations")),
     "iam:GetPolicy", "iam:CreatePolicy", "iam:SimulatePrincipalPolicy", "sts:GetCallerIdentity", "sts:GetSessionToken",
 )  # fmt: skip
 """Routes that have an answer without anything of a certain name being there; the others say 404."""
