@@ -42,6 +42,7 @@ from api.iam import IamApi
 from api.key_use import KeyUse
 from api.keys import KeysApi
 from api.openapi import OpenApi
+from api.pki import PkiApi
 from api.ports import ApiPorts
 from api.query_protocol import as_xml
 from api.quotas import QuotasApi
@@ -243,6 +244,7 @@ def create_app(ports: ApiPorts) -> Starlette:
         AuditApi(ports),
         KeysApi(ports, commands),
         QuotasApi(ports, commands),
+        PkiApi(ports, commands),
         SharingApi(ports, commands),
     )
     routers = [api.router() for api in apis]

@@ -51,6 +51,9 @@ _APP_MESH = (
 _MESHLOG = (
     "GetStatus", "IssueProxyIdentity", "ListEvents", "ListResources", "DiffMesh", "DiffProxy", "RollbackMesh",
     "LookupEvents", "ListQuotas", "SetQuota", "ListShares", "ShareMesh", "UnshareMesh", "ListAccounts",
+    "ListCertificateAuthorities", "CreateCertificateAuthority", "RotateCertificateAuthority",
+    "RetireCertificateAuthority", "ListCertificates", "DescribeCertificate", "IssueCertificate", "RotateCertificate",
+    "ImportCertificate", "DeleteCertificate",
 )  # fmt: skip
 _OPERATOR = ("ListKeys", "RotateKeys", "RewrapKeys", "CreateAccount")
 _IAM = (

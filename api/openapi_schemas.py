@@ -138,6 +138,24 @@ COMPONENTS: Mapping[str, Schema] = {
         {"document": TEXT, **AGE},
     ),
     "Gone": record({"arn": TEXT, "name": TEXT, "deleted": YES_NO}),
+    "CertificateAuthority": record(
+        {
+            "arn": TEXT, "name": TEXT, "issuing": maybe(TEXT), "rotating": YES_NO, "certificates": WHOLE,
+            "created": TIME, "updated": TIME,
+            "roots": list_of(record({
+                "id": TEXT, "not_before": TIME, "not_after": TIME, "added": TIME, "certificate": TEXT,
+            })),
+        },
+    ),
+    "Certificate": record(
+        {
+            "arn": TEXT, "domain": TEXT, "names": list_of(TEXT), "authority": maybe(TEXT), "root": maybe(TEXT),
+            "serial": TEXT, "version": WHOLE, "status": one_of("issued", "imported", "expired"), "not_before": TIME,
+            "not_after": TIME, "created": TIME, "updated": TIME,
+        },
+        {"chain": TEXT, "roots": list_of(TEXT), "in_use_by": list_of(TEXT), **AGE},
+    ),
+    "Retired": record({"arn": TEXT, "deleted": YES_NO}),
     "Share": record({"mesh": TEXT, "owner": TEXT, "account": TEXT, "since": POSITION}),
     "Shared": record({"mesh": TEXT, "owner": TEXT, "shared_with": list_of(TEXT), "changed": list_of(TEXT)}),
     "Account": record(

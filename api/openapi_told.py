@@ -163,6 +163,34 @@ TOLD: Mapping[str, Told] = {
         record({"account": TEXT, "quotas": list_of(ref("Quota"))}, AGE),
     ),
     "POST quotas": Told("Set a quota; null: App Mesh's default again", ref("Quota")),
+    "GET pki/authorities": Told("The account's certificate authorities", record(
+        {"authorities": list_of(ref("CertificateAuthority"))}, AGE
+    )),
+    "POST pki/authorities": Told(
+        "Make a certificate authority",
+        ref("CertificateAuthority"),
+        "`arn`: the one that specifications name already. With `certificate` (PEM) it is a root from elsewhere, which "
+        "is only believed, until the authority is rotated.",
+    ),
+    "POST pki/authorities/rotate": Told(
+        "Give an authority a new root, which takes the old one's place step by step", ref("CertificateAuthority")
+    ),
+    "POST pki/authorities/retire": Told("Delete an authority that nobody needs any more", ref("Retired")),
+    "GET pki/certificates": Told("The account's certificates", record(
+        {"certificates": list_of(ref("Certificate"))}, AGE
+    )),
+    "GET pki/certificates/show": Told("One certificate, with its public chain and who shows it", ref("Certificate")),
+    "POST pki/certificates": Told(
+        "Have an authority issue a certificate", ref("Certificate"), "Its key is drawn here and never told."
+    ),
+    "POST pki/certificates/rotate": Told(
+        "Issue a certificate anew: another key and serial, the same names", ref("Certificate"),
+        "Proxies are pushed the new one at once. `authority`: who issues it from now on.",
+    ),
+    "POST pki/certificates/import": Told(
+        "Bring along a certificate with its chain and key", ref("Certificate"), "What is there by that ARN is replaced."
+    ),
+    "POST pki/certificates/delete": Told("Delete a certificate that no specification names", ref("Retired")),
     "GET keys": Told(
         "What wraps what: data keys, key-encryption keys, providers, and what an operator should do",
         record(

@@ -37,6 +37,7 @@ _TYPE_NAMES = {
     str: "a string",
     bool: "true or false",
     list: "a list of strings",
+    int: "a whole number",
     (int, str): "a position",
     (int, type(None)): "a whole number or null",
     (str, dict): "a policy document, as JSON text or as an object",

@@ -129,6 +129,24 @@ PROXY_LIFETIME_S = 30 * 24 * 3600
 operator's holiday; and there is no revocation list, so it must not outlast much more."""
 CERTIFICATE_BACKDATE_S = 300
 """Certificates begin this long before they are made, so that a host whose clock is a little behind accepts them."""
+ROOT_LIFETIME_S = 10 * 365 * 24 * 3600
+"""A root of a certificate authority for proxies, where nothing else is said."""
+CERTIFICATE_LIFETIME_S = 90 * 24 * 3600
+"""A certificate of a proxy, where nothing else is said: it is renewed by itself when a month is left."""
+VALIDITY_MIN_S = 60
+VALIDITY_MAX_S = 30 * 365 * 24 * 3600
+"""How short and how long a root or a certificate may be asked for."""
+CERTIFICATES_LOOK_S = 10
+"""How often certificates are looked at; nothing is done for one in most rounds."""
+CERTIFICATE_RETRY_S = 20
+"""A certificate is renewed again this long after it was at the soonest, however short its life."""
+TRUST_SPREAD_S = 300
+"""How long a proxy may take to hear of a new root before certificates are issued under it, or of new certificates
+before the old root goes. A proxy that hears nothing for longer refuses peers until it does."""
+RENEWALS_PER_ROUND = 50
+"""Certificates issued anew in one look: a rotation of 1 000 takes some minutes, and no burst of events."""
+RENEWAL_OVERDUE_SHARE = 1 / 6
+"""With less of its life left than this, a renewal has failed for as long: told in the status."""
 CHAIN_CERTIFICATES_MAX = 8
 """Certificates above an imported one: real chains have two or three."""
 CSR_SIZE_BYTES = 16 * 1024

@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple
 from mesh.errors import SettingsError
 from runtime.key_sources import KeySources
 from runtime.limits import (
+    CERTIFICATES_LOOK_S,
     CHECKPOINT_EVENTS,
     CHECKPOINT_EVERY_S,
     COMPACT_KEEP_S,
@@ -27,6 +28,7 @@ from runtime.limits import (
     SOURCE_REFUSALS_BURST,
     SOURCE_REFUSALS_PER_S,
     TRIM_KEEP_EVENTS,
+    TRUST_SPREAD_S,
 )
 
 DEFAULT_KEY_PREFIX = "/meshlog/"
@@ -130,6 +132,10 @@ class DutySettings:
     """etcd's own history is kept for so long, for watches to resume."""
     drill_every_s: int = DRILL_EVERY_S
     """The archive is folded from nothing, and compared with the log, so often."""
+    certificates_every_s: int = CERTIFICATES_LOOK_S
+    """Certificates of proxies are looked at, and renewed where it is time, so often."""
+    trust_spread_s: int = TRUST_SPREAD_S
+    """While an authority is rotated, every proxy is given so long to hear of a step before the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,7 @@ QUERIES: dict[str, dict[str, str]] = {
     "meshlog:ListResources": {"kind": "mesh"},
     "meshlog:DiffMesh": {"from": "0"},
     "meshlog:DiffProxy": {"from": "0", "node": "mesh/{mesh}@{account}/virtualNode/cart-v1"},
+    "meshlog:DescribeCertificate": {"certificate": "none"},
     "iam:GetUser": {"user": "granted"},
     "iam:GetRole": {"role": "none"},
     "iam:GetPolicy": {"policy": "AWSAppMeshReadOnly"},
@@ -92,6 +93,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST iam/roles/trust": {"role": "none", "document": TRUST},
     "POST iam/policies": {"policy": "new", "document": NOTHING},
     "POST iam/policies/delete": {"policy": "none"},
+    "POST pki/authorities": {"name": "new"},
+    "POST pki/authorities/rotate": {"authority": "none"},
+    "POST pki/authorities/retire": {"authority": "none"},
+    "POST pki/certificates": {"domain": "a.local", "authority": "none"},
+    "POST pki/certificates/rotate": {"certificate": "none"},
+    "POST pki/certificates/import": {"certificate": "none", "private_key": "none"},
+    "POST pki/certificates/delete": {"certificate": "none"},
     "POST iam/simulate": {"user": "granted", "action": "appmesh:ListMeshes"},
 }
 IN_NO_SERVICE = {"ServiceId": "srv-none", "InstanceId": "i"}
