@@ -41,6 +41,7 @@ from mesh.state import State
 from runtime.cbor import encode
 from tests.api.conftest import ACCOUNT, ADMIN, REGION, Cloud, Server, running
 from tests.api.signing import Reply, Signing, ask
+from tests.api.test_pki import foreign
 from tests.conditions import await_until
 from tests.mesh.worlds import SHOP
 
@@ -65,6 +66,9 @@ QUERIES: dict[str, dict[str, str]] = {
 }
 TRUST = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}}
 NOTHING = {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "x:Y", "Resource": "*"}}
+NO_CA = f"arn:aws:acm-pca:{REGION}:{ACCOUNT}:certificate-authority/none"
+NO_CERTIFICATE = f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/none"
+BROUGHT = foreign("brought.local")[0]
 BODIES: dict[str, dict[str, Any]] = {
     "POST rollback": {"mesh": "{mesh}", "account": "{account}", "to": 1},
     "POST proxies/identity": {"node": "mesh/{mesh}@{account}/virtualNode/n", "csr_pem": "CERTIFICATE REQUEST"},
@@ -94,12 +98,12 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST iam/policies": {"policy": "new", "document": NOTHING},
     "POST iam/policies/delete": {"policy": "none"},
     "POST pki/authorities": {"name": "new"},
-    "POST pki/authorities/rotate": {"authority": "none"},
-    "POST pki/authorities/retire": {"authority": "none"},
-    "POST pki/certificates": {"domain": "a.local", "authority": "none"},
-    "POST pki/certificates/rotate": {"certificate": "none"},
-    "POST pki/certificates/import": {"certificate": "none", "private_key": "none"},
-    "POST pki/certificates/delete": {"certificate": "none"},
+    "POST pki/authorities/rotate": {"authority": NO_CA},
+    "POST pki/authorities/retire": {"authority": NO_CA},
+    "POST pki/certificates": {"domain": "a.local", "authority": NO_CA},
+    "POST pki/certificates/rotate": {"certificate": NO_CERTIFICATE},
+    "POST pki/certificates/import": {"certificate": BROUGHT.chain, "private_key": BROUGHT.secret},
+    "POST pki/certificates/delete": {"certificate": NO_CERTIFICATE},
     "POST iam/simulate": {"user": "granted", "action": "appmesh:ListMeshes"},
 }
 IN_NO_SERVICE = {"ServiceId": "srv-none", "InstanceId": "i"}
@@ -298,7 +302,8 @@ ANSWERED = (
     "appmesh:CreateMesh", "appmesh:ListMeshes", "meshlog:ListEvents", "meshlog:GetStatus", "meshlog:LookupEvents",
     "meshlog:ListResources", "meshlog:DiffMesh", "meshlog:ListKeys", "meshlog:RotateKeys", "meshlog:RewrapKeys",
     "meshlog:ListQuotas", "meshlog:SetQuota", "meshlog:ListShares", "meshlog:ListAccounts", "meshlog:CreateAccount",
-    "meshlog:GetOpenApi", "iam:ListAccessKeys", "iam:CreateAccessKey",
+    "meshlog:GetOpenApi", "meshlog:ListCertificateAuthorities", "meshlog:CreateCertificateAuthority",
+    "meshlog:ListCertificates", "meshlog:ImportCertificate", "iam:ListAccessKeys", "iam:CreateAccessKey",
     "iam:ListUsers", "iam:GetUser", "iam:CreateUser", "iam:ListRoles", "iam:CreateRole", "iam:ListPolicies",
     *(f"servicediscovery:Create{kind}Namespace" for kind in ("Http", "PrivateDns", "PublicDns")),
     *(f"servicediscovery:List{plural}" for plural in ("Namespaces", "Services", "Operations")),

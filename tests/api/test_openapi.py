@@ -17,6 +17,7 @@ from api.openapi_schemas import COMPONENTS, MEMBERS
 from api.openapi_told import TOLD
 from tests.api.conftest import ACCOUNT, Cloud
 from tests.api.signing import Reply, ask
+from tests.api.test_pki import foreign
 
 CHECKED_IN = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
 PREFIX = "/meshlog/v1/"
@@ -159,6 +160,7 @@ async def test_answers_are_as_it_says(cloud: Cloud, document: Document) -> None:
     assert (await get("shares"))["shares"]
     await post("shares/end", {"mesh": "m", "with": ["210987654321"]})
     await _iam(get, post)
+    await _pki(get, post)
     jsonschema.validate(refused.document, document["components"]["schemas"]["Error"])
     assert told == targets(document)
 
@@ -188,6 +190,21 @@ async def _iam(get: Callable[[str], Awaitable[Any]], post: Callable[[str, Docume
         await post(f"iam/{kind}s/policies/delete", {kind: "x", "name": "inline"})
         await post(f"iam/{kind}s/delete", {kind: "x"})
     await post("iam/policies/delete", {"policy": "p"})
+
+
+async def _pki(get: Callable[[str], Awaitable[Any]], post: Callable[[str, Document], Awaitable[Any]]) -> None:
+    authority = (await post("pki/authorities", {"name": "ca"}))["arn"]
+    leaf = (await post("pki/certificates", {"domain": "a.local", "authority": authority}))["arn"]
+    assert (await get("pki/authorities"))["authorities"]
+    assert (await get("pki/certificates"))["certificates"]
+    assert (await get(f"pki/certificates/show?certificate={leaf}"))["chain"]
+    await post("pki/certificates/rotate", {"certificate": leaf})
+    brought, root = foreign("b.local")
+    body = {"certificate": brought.chain, "chain": root, "private_key": brought.secret}
+    await post("pki/certificates/import", body)
+    await post("pki/certificates/delete", {"certificate": leaf})
+    await post("pki/authorities/rotate", {"authority": authority})
+    await post("pki/authorities/retire", {"authority": authority})
 
 
 async def test_a_route_without_words_is_documented_all_the_same(cloud: Cloud) -> None:
