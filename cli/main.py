@@ -48,6 +48,7 @@ COMMANDS: Mapping[str, Loaded] = {
     "fsck": Loaded("cli.check", "fsck", "Verify the whole log: contiguity, hashes, and that it opens."),
     "quarantine": Loaded("cli.quarantine", "quarantine", "Pass over a record that stops every server."),
     "iam": Loaded("cli.iam", "iam", "Say who may do what: users, roles, policies, access keys."),
+    "pki": Loaded("cli.pki", "pki", "Certificates for TLS between proxies: what ACM's ARNs name."),
     "mesh": Loaded("cli.sharing", "mesh", "Share meshes with other accounts."),
     "account": Loaded("cli.sharing", "account", "Add and list the accounts of the cluster."),
     "backup": Loaded("cli.backup", "backup", "List and verify the archive; restore the cluster from it."),

@@ -29,6 +29,7 @@ from cli.log_access import LogAccess, key_providers, member_of, open_log, open_r
 from cli.role_health import check_addresses, fold_checks, serve_health, status_of
 from cli.serve_archive import make_archiving
 from cli.serve_audit import Audit, make_audit
+from cli.serve_certificates import Certificates
 from cli.serve_drill import make_drill
 from cli.serve_http import drain, serve_http
 from cli.serve_registry import RegistryLog
@@ -113,6 +114,7 @@ class _Server:
     access: LogAccess[State]
     registry: RegistryLog
     upkeep: Upkeep
+    certificates: Certificates
     clock: Clock
     entropy: Entropy
     ending: asyncio.Event
@@ -181,6 +183,7 @@ class _Server:
         supervisor.start(self.registry.run(supervisor, confirm=True), "registry")
         if audit:
             supervisor.start(audit.calls.run(), "audit")
+        self.certificates.start(supervisor, ports, app.state.commands)
         serving = supervisor.start(server.serve(), "http")
         serving.add_done_callback(lambda _: supervisor.stop())
         log.info("serving", role=settings.role, address=settings.listen)
@@ -217,9 +220,14 @@ async def run_api(settings: ApiSettings) -> None:
         providers = key_providers(settings.kek, entropy)
         drill = make_drill(settings, connection, driver, replica, providers=providers, clock=clock)
 
+        certificates = Certificates(settings, connection, replica, clock)
+
         def status() -> Mapping[str, Any]:
             said = status_of(settings, replica.position) | {"state_hash": state_hash(replica.state)} | upkeep.status()
-            said |= {"registry": registry.status(), "warnings": [*said["warnings"], *registry.warnings]}
+            said |= {
+                "registry": registry.status(),
+                "warnings": [*said["warnings"], *registry.warnings, *certificates.warnings],
+            }
             said |= {"drill": drill.status()} if drill else {}
             return said | ({"archive": archiving.status()} if archiving else {})
 
@@ -236,7 +244,7 @@ async def run_api(settings: ApiSettings) -> None:
         for duty in (upkeep, archiving, drill):
             if duty is not None:
                 duty.start(supervisor)
-        await _Server(settings, access, registry, upkeep, clock, entropy, ending).run(
+        await _Server(settings, access, registry, upkeep, certificates, clock, entropy, ending).run(
             stack, supervisor, health, keys.log_id
         )
 

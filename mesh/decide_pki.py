@@ -124,7 +124,7 @@ def retire_authority(state: State, command: RetireAuthority, context: Context) -
     if under:
         raise ResourceInUse(
             f"{authority.arn} cannot be retired because it has issued certificates that are in use: {listed(under)}. "
-            "Delete them first, or have another authority issue them: `meshlog pki certificate rotate --authority`"
+            "Delete them first, or have another authority issue them: `meshlog pki certificate rotate --ca`"
         )
     _check_unnamed(state, authority.arn, authority_arns, "retired")
     return [NewEvent(AUTHORITY_RETIRED, {"authority": authority.arn})]
