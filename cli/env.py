@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import rich_click as click
 
 from cli.client import Target, find_target
+from cli.contexts import chosen_context
 from cli.layout import Layout
 from cli.options import data_dir_option
 from mesh.errors import SettingsError
@@ -21,11 +22,14 @@ CONNECT_LISTEN = "127.0.0.1:7410"
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What is told. Without a key: only where App Mesh is, for callers whose credentials are for other services."""
+    """What is told. Without a key: only where App Mesh is, for callers whose credentials are for other services.
+    `data_dir`: where the cluster's own files are, if they are on this machine, for `meshlog` itself.
+    """
 
     url: str
     target: Target | None = None
     ca_bundle: str | None = None
+    data_dir: str | None = None
 
     def variables(self) -> dict[str, str]:
         values = {"AWS_ENDPOINT_URL_APP_MESH": self.url}
@@ -38,7 +42,8 @@ class Environment:
                 "AWS_REGION": key.region,
                 "AWS_DEFAULT_REGION": key.region,
             }
-        return values | ({"AWS_CA_BUNDLE": self.ca_bundle} if self.ca_bundle else {})
+        values |= {"AWS_CA_BUNDLE": self.ca_bundle} if self.ca_bundle else {}
+        return values | ({"MESHLOG_DATA_DIR": self.data_dir} if self.data_dir else {})
 
 
 def as_shell(found: Environment, environ: Mapping[str, str]) -> str:
@@ -109,7 +114,7 @@ def _hcl(text: str) -> str:
     help="For `eval`, for ~/.aws/config, or a provider block.",
 )
 def env(layout: Layout, *, zone: str | None, connect_at: str | None, profile_name: str, form: str) -> None:
-    """Print what boto3, the aws CLI and Terraform need to use this cluster.
+    """Print what boto3, the aws CLI and Terraform need to use this cluster, and `meshlog` itself to find it.
 
     It names one API server. `meshlog connect` gives a local endpoint that goes on when a zone fails.
     """
@@ -133,4 +138,6 @@ def _of_cluster(layout: Layout, zone: str | None) -> Environment:
     target = find_target(layout, environ, zone=zone)
     if not target.urls:
         raise SettingsError(f"the cluster in {layout.root} has no API server")
-    return Environment(target.urls[0], target, str(target.ca_bundle) if target.ca_bundle else None)
+    context = chosen_context(layout, environ)
+    data_dir = str(layout.root) if context is None else context.data_dir
+    return Environment(target.urls[0], target, str(target.ca_bundle) if target.ca_bundle else None, data_dir)

@@ -18,7 +18,7 @@ from cli.main import main
 
 URL = "https://10.0.0.1:7411"
 KEY = AdminCredentials("MLOGAAAABBBBCCCCDDDD", "se'cr$et/+%{x}${y}", "123456789012", "eu-west-1")
-WHOLE = Environment(URL, Target([URL], KEY), "/etc/meshlog/http-ca.crt")
+WHOLE = Environment(URL, Target([URL], KEY), "/etc/meshlog/http-ca.crt", "/srv/a mesh")
 ALONE = Environment("http://127.0.0.1:7410")
 
 
@@ -34,9 +34,10 @@ def _a_user_of_no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 def test_a_shell_has_every_value_as_it_is() -> None:
     script = as_shell(WHOLE, {"AWS_SESSION_TOKEN": "old"}) + "\nenv -0"
     ran = subprocess.run(["env", "-i", "AWS_SESSION_TOKEN=old", "sh", "-c", script], capture_output=True, check=True)
-    values = dict(part.split("=", 1) for part in ran.stdout.decode().split("\0") if part.startswith("AWS"))
+    values = dict(part.split("=", 1) for part in ran.stdout.decode().split("\0") if part.startswith(("AWS", "MESHLOG")))
     assert values == WHOLE.variables()
     assert values["AWS_ENDPOINT_URL_STS"] == values["AWS_ENDPOINT_URL_APP_MESH"] == URL
+    assert values["MESHLOG_DATA_DIR"] == "/srv/a mesh"
     assert values["AWS_SECRET_ACCESS_KEY"] == KEY.secret_access_key
     assert "unset" not in as_shell(WHOLE, {})
 

@@ -154,12 +154,14 @@ def test_env_is_what_a_shell_and_boto3_need(cluster: Commands, mesh: str) -> Non
         "AWS_SECRET_ACCESS_KEY",
         "AWS_REGION",
         "AWS_DEFAULT_REGION",
+        "MESHLOG_DATA_DIR",
     ]
     script = f'eval "$({shlex.quote(MESHLOG)} env --data-dir {shlex.quote(str(cluster.data_dir))})" && ' + shlex.join(
         [sys.executable, "-c", "import boto3; print(boto3.client('appmesh').list_meshes()['meshes'][0]['arn'])"]
     )
+    script += f" && {shlex.quote(MESHLOG)} get mesh shop -o name"
     ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=cluster.environ)
-    assert ran.stdout.strip() == f"arn:aws:appmesh:eu-west-3:{ACCOUNT}:mesh/shop"
+    assert ran.stdout.split() == [f"arn:aws:appmesh:eu-west-3:{ACCOUNT}:mesh/shop", "mesh/shop"]
     assert oct((cluster.data_dir / "credentials.json").stat().st_mode)[-3:] == "600"
 
 
