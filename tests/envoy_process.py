@@ -159,11 +159,15 @@ class AdsServer:
 
 
 def run_ads_envoy(
-    namespace: Namespace, snapshot: NodeSnapshot, folder: Path, clusters: Sequence[dict[str, Any]] = ()
+    namespace: Namespace,
+    snapshot: NodeSnapshot,
+    folder: Path,
+    clusters: Sequence[dict[str, Any]] = (),
+    **parts: dict[str, Any],
 ) -> tuple[Envoy, AdsServer]:
     """An Envoy inside `namespace` that has taken `snapshot`: live, every type acknowledged or refused.
 
-    `clusters` are its own, as of its bootstrap.
+    `clusters` and `parts` (by member) are its own, as of its bootstrap.
     """
     server = AdsServer(snapshot)
     namespace.carry(server.port)
@@ -171,6 +175,7 @@ def run_ads_envoy(
     admin_port = namespace.expose(inside_port)
     bootstrap = ads_bootstrap(server.port, inside_port, str(snapshot.node))
     bootstrap["static_resources"]["clusters"] += clusters
+    bootstrap |= parts
     envoy = start_envoy(bootstrap, folder, admin_port, namespace.prefix)
     try:
         envoy.wait_live()

@@ -47,14 +47,22 @@ def test_tags_name_the_mesh_and_the_node_or_gateway() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["http", "http2", "grpc", "tcp"])
-def test_the_listener_tags_take_our_stat_prefixes_apart(protocol: str) -> None:
+@pytest.mark.parametrize("scope", ["http", "tcp", "listener.0.0.0.0_15000.http", "listener.[__]_15000.http"])
+def test_the_listener_tags_take_our_stat_prefixes_apart(protocol: str, scope: str) -> None:
     prefix = names.stat_prefix(names.INGRESS, protocol, 5555, several=True)
-    stat = f"http.{prefix}.downstream_rq_2xx"
+    stat = f"{scope}.{prefix}.downstream_rq_2xx"
     regexes = {tag["tag_name"]: tag.get("regex", "") for tag in told()["stats_config"]["stats_tags"]}
     found = {name: match[2] for name, regex in regexes.items() if (match := re.match(regex, stat))}
     assert found == {"appmesh.listener_protocol": protocol, "appmesh.listener_port": "5555"}
-    alone = f"http.{names.stat_prefix(names.INGRESS, protocol, 5555, several=False)}.downstream_rq_2xx"
+    alone = f"{scope}.{names.stat_prefix(names.INGRESS, protocol, 5555, several=False)}.downstream_rq_2xx"
     assert not any(re.match(regex, alone) for regex in regexes.values())
+
+
+def test_the_listener_tags_look_nowhere_but_where_a_statistics_name_begins() -> None:
+    # Envoy tries each on every name, of which some have two of 255 characters in them.
+    regexes = [tag["regex"] for tag in told()["stats_config"]["stats_tags"] if "regex" in tag]
+    assert all(regex.startswith("^") for regex in regexes)
+    assert not any(re.search(regex, "cluster.cds_ingress.http.8080.rds.x.y") for regex in regexes)
 
 
 def test_sinks_and_where_they_are() -> None:

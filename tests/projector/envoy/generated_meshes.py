@@ -12,12 +12,14 @@ from typing import Any
 
 import hypothesis.strategies as st
 
+from identity.node_id import NodeId
 from mesh.errors import BadRequest
 from mesh.frozen import freeze
+from mesh.limits import NAME_MAX_CHARS
 from mesh.registry.state import Health, Instance, RegistryState, ServiceKey
 from mesh.rules import check_key, check_spec
 from tests.api.generated import GATEWAY, NODES, ROUTER, SERVICE, specs
-from tests.projector.envoy.meshes import ACCOUNT, Log, by_node, by_router, key
+from tests.projector.envoy.meshes import ACCOUNT, Log, by_node, by_router, key, node, node_id, route, router
 
 OTHER = "other.local"
 """A service provided by a node, beside the router's."""
@@ -125,6 +127,27 @@ class Mesh:
 def files(folder: Path) -> dict[str, str]:
     """Where certificates are, by member of a spec."""
     return {member: str(folder / name) for member, name in FILES.items()}
+
+
+def largest(services: int, routes: int) -> tuple[Log, NodeId]:
+    """A node that calls `services` services of `routes` routes each, to ten targets, with names as long as may be."""
+
+    def long(name: str) -> str:
+        return f"{name}-".ljust(NAME_MAX_CHARS, "x")
+
+    log = Log()
+    for number in range(services):
+        log.create(key("virtualNode", long(f"node{number}")), node(host=f"n{number}.{'h' * 63}.example"))
+    for number in range(services):
+        log.create(key("virtualRouter", long(f"router{number}")), router())
+        log.create(key("virtualService", long(f"service{number}")), by_router(long(f"router{number}")))
+        targets = {long(f"node{(number + step) % services}"): 10 for step in range(10)}
+        for each in range(routes):
+            match = {"prefix": f"/{each}".ljust(255, "p"), "headers": [{"name": "x", "match": {"regex": "(a+)+$"}}]}
+            log.create(key("route", long(f"route{each}"), long(f"router{number}")), route(targets, match))
+    caller = node(backends=tuple(long(f"service{number}") for number in range(services)))
+    log.create(key("virtualNode", long("caller")), caller)
+    return log, node_id(long("caller"))
 
 
 @st.composite

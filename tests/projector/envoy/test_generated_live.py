@@ -14,10 +14,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from identity.node_id import NodeId
+from proxy import observability
+from proxy.parts import merge
 from tests.conditions import eventually
 from tests.envoy_process import AdsServer, Envoy, run_ads_envoy
 from tests.netns import Namespace, available
-from tests.projector.envoy.generated_meshes import Mesh, meshes
+from tests.projector.envoy.generated_meshes import Mesh, largest, meshes
 from tests.projector.envoy.meshes import canary, compiled, gateway_id, node_id
 from tests.projector.envoy.test_golden import CASES, INSTANCES
 from tests.projector.envoy.test_tls_live import Certificates
@@ -64,6 +66,20 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         envoy, server = run_ads_envoy(namespace, first, tmp_path_factory.mktemp("envoy"), [certificates.cluster()])
         try:
             yield Proxy(envoy, server)
+        finally:
+            envoy.stop()
+            server.stop()
+
+
+def test_a_node_of_long_names_and_many_routes_comes_up_with_every_tag_on(tmp_path: Path) -> None:
+    services = min(50, max(10, EXAMPLES))
+    log, of = largest(services, services)
+    parts = merge({}, *observability.parts(observability.Settings(stats_tags=True), of, 9901))
+    with Namespace(f"meshlog-big-{os.getpid()}") as namespace:
+        envoy, server = run_ads_envoy(namespace, compiled(log, of), tmp_path, **parts)
+        try:
+            assert server.refused == []
+            assert not any(envoy.stats("update_rejected").values())
         finally:
             envoy.stop()
             server.stop()
