@@ -20,6 +20,8 @@ EVERY = " ".join(
         *(f"%{name}(a:b)%" for name in sorted(OF_METADATA)),
         *(f"%{name}(a):9%" for name in sorted(CUT)),
         "%START_TIME(%Y-%m-%d %s.%3f)% 100%%",
+        "%FILTER_STATE(a)% %FILTER_STATE(a:PLAIN):9% %FILTER_STATE(a:TYPED)% %FILTER_STATE(a:FIELD:b)%",
+        "%GRPC_STATUS% %GRPC_STATUS(CAMEL_STRING)% %GRPC_STATUS(NUMBER)% %PATH% %PROTOCOL()% %RESPONSE_CODE_DETAILS(x)%",
     ]
 )
 
@@ -49,6 +51,11 @@ def test_what_envoy_reads_is_sound(text: str) -> None:
         ("%RESPONSE_CODE:3%", "takes no argument"),
         ("%CLUSTER_METADATA(a):3%", "takes no length"),
         ("%ENVIRONMENT()%", "needs an argument"),
+        ("%DYNAMIC_METADATA(a:b):9%", "takes no length"),
+        ("%FILTER_STATE(a:X)%", "maybe :PLAIN"),
+        ("%FILTER_STATE(a:FIELD)%", "maybe :PLAIN"),
+        ("%GRPC_STATUS(a)%", "takes nothing, or one of CAMEL_STRING"),
+        ("%START_TIME(a\nb)%", "character 0"),
     ],
 )
 def test_what_envoy_does_not_read_is_named(text: str, reason: str) -> None:
