@@ -21,7 +21,8 @@ EVERY = " ".join(
         *(f"%{name}(a):9%" for name in sorted(CUT)),
         "%START_TIME(%Y-%m-%d %s.%3f)% 100%%",
         "%FILTER_STATE(a)% %FILTER_STATE(a:PLAIN):9% %FILTER_STATE(a:TYPED)% %FILTER_STATE(a:FIELD:b)%",
-        "%GRPC_STATUS% %GRPC_STATUS(CAMEL_STRING)% %GRPC_STATUS(NUMBER)% %PATH% %PROTOCOL()% %RESPONSE_CODE_DETAILS(x)%",
+        "%GRPC_STATUS% %GRPC_STATUS(CAMEL_STRING)% %GRPC_STATUS(NUMBER)%",
+        "%PATH% %PROTOCOL()% %RESPONSE_CODE_DETAILS(x)%",
     ]
 )
 
