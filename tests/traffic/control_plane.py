@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from identity.node_id import NodeId
 from mesh.commands import Command, Context, Create, Delete, Update
 from mesh.decide import decide
-from mesh.events import SCHEMAS, Event
+from mesh.events import LEVEL, SCHEMAS, Event
 from mesh.evolve import evolve
 from mesh.frozen import thaw
 from mesh.kinds import KINDS, ResourceKey
@@ -141,7 +141,7 @@ class ControlPlane:
 
     def _decide(self, command: Command) -> list[Event]:
         number = self.state.position.position + 1
-        context = Context(ACCOUNT, PRINCIPAL, type(command).__name__, None, f"uid-{number}")
+        context = Context(ACCOUNT, PRINCIPAL, type(command).__name__, None, f"uid-{number}", level=LEVEL)
         found = []
         for new in decide(self.state, command, context).events:
             position = Position(1, self.state.position.position + 1)
