@@ -55,7 +55,6 @@ LONG = (
     "clients/test_operations_aws_cli.py",
     "bench/test_log_append.py",
     "bench/test_log_history.py",
-    "eventlog/test_damage.py",
     "eventlog/archive/test_interruptions.py",
     "projector/envoy/test_matches_live.py",
     "projector/envoy/test_tcp_live.py",

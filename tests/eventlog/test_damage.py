@@ -31,6 +31,9 @@ from mesh.position import Position
 from tests.eventlog.damage import SEEN, TRIED, Read, World, archive_places, etcd_places, make_world
 from tests.eventlog.logs import BOTH, Log, new_record, read_all
 
+STRIDES = [pytest.param(1, marks=pytest.mark.long, id="each"), pytest.param(61, id="some")]
+"""Bytes of everything stored: each one in the long suite, one of so many, and the last, in the other."""
+
 FSCK_EVERY = 20
 """What a reader does not stumble over is put to fsck at once; of the rest, every 20th byte is put to it as well."""
 
@@ -40,11 +43,11 @@ def count(kind: str, seen: bool) -> None:
     SEEN[kind] += seen
 
 
-def flips(value: bytes) -> list[tuple[int, bytes]]:
-    """Each byte changed in turn, another bit of it each time."""
+def flips(value: bytes, stride: int) -> list[tuple[int, bytes]]:
+    """Each byte, or each `stride`-th and the last, changed in turn, another bit of it each time."""
     return [
         (index, value[:index] + bytes((value[index] ^ 1 << index % 8,)) + value[index + 1 :])
-        for index in range(len(value))
+        for index in sorted({*range(0, len(value), stride), len(value) - 1})
     ]
 
 
@@ -59,10 +62,11 @@ async def test_an_undamaged_world_is_sound() -> None:
     assert not await world.fsck_sees_in_archive()
 
 
-async def test_each_byte_in_etcd_is_vouched_for() -> None:
+@pytest.mark.parametrize("stride", STRIDES)
+async def test_each_byte_in_etcd_is_vouched_for(stride: int) -> None:
     world = await make_world()
     for kind, value, put in etcd_places(world):
-        for index, changed in flips(value):
+        for index, changed in flips(value, stride):
             damaged = world.damaged()
             put(damaged, changed)
             read = await (damaged.read_checkpoint() if kind.startswith("checkpoint") else damaged.read_etcd())
@@ -74,14 +78,15 @@ async def test_each_byte_in_etcd_is_vouched_for() -> None:
             assert seen, f"{kind}, byte {index}: not detected"
 
 
-async def test_each_byte_in_the_archive_is_vouched_for() -> None:
+@pytest.mark.parametrize("stride", STRIDES)
+async def test_each_byte_in_the_archive_is_vouched_for(stride: int) -> None:
     world = await make_world(small=True)
     for kind, value, put in archive_places(world):
         # What a reader of records does not look at at all, it cannot stumble over: that is for fsck alone.
         gone = world.damaged()
         put(gone, b"")
         is_read = (await gone.read_archive()).failed
-        for index, changed in flips(value):
+        for index, changed in flips(value, stride):
             damaged = world.damaged()
             put(damaged, changed)
             read = await damaged.read_archive() if is_read else Read(failed=False, right=True)
