@@ -59,7 +59,10 @@ def test_an_interrupted_demo_leaves_nothing_behind(scratch: Path, number: signal
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
         )
     try:
-        eventually(lambda: moment in output.read_text() or demo.poll() is not None, START_S, f"'{moment}'")
+        try:
+            eventually(lambda: moment in output.read_text() or demo.poll() is not None, START_S, f"'{moment}'")
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{output.read_text()}") from late
         assert demo.poll() is None, output.read_text()
         eventually(
             lambda: any("zones/z1/etcd" in line for line in processes_naming(str(temporary))),
