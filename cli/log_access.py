@@ -83,7 +83,7 @@ def open_log(settings: LogSettings, clock: Clock, entropy: Entropy) -> LogAccess
     """The log of the meshes. Built without a first call: the replica waits for etcd by itself."""
     connection = etcd_connection(settings, clock, entropy)
     providers = key_providers(settings.kek, entropy)
-    return _access(MESH_FOLD, mesh_driver(connection, settings.key_prefix), connection, providers, clock, entropy)
+    return access_to(MESH_FOLD, mesh_driver(connection, settings.key_prefix), connection, providers, clock, entropy)
 
 
 def open_registry(
@@ -91,10 +91,10 @@ def open_registry(
 ) -> LogAccess[RegistryState]:
     """The registry's log, over the same connection."""
     driver = registry_driver(beside.connection, settings.key_prefix)
-    return _access(REGISTRY_FOLD, driver, beside.connection, beside.providers, clock, entropy)
+    return access_to(REGISTRY_FOLD, driver, beside.connection, beside.providers, clock, entropy)
 
 
-def _access(  # noqa: PLR0917 - what a log is made of
+def access_to(  # noqa: PLR0917 - what a log is made of
     fold: Fold[S],
     driver: EtcdDriver,
     connection: EtcdConnection,
@@ -102,6 +102,7 @@ def _access(  # noqa: PLR0917 - what a log is made of
     clock: Clock,
     entropy: Entropy,
 ) -> LogAccess[S]:
+    """A log's keys and fold, over its driver. Makes no call."""
     keyring = Keyring(driver, providers)
 
     def follower() -> Follower:

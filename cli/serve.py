@@ -25,7 +25,7 @@ from api.proxy_credentials import ProxyGate
 from api.proxy_service import ProxyCredentialsService
 from api.recent import RecentEvents
 from cli.genesis import create_registry_log
-from cli.log_access import LogAccess, key_providers, member_of, open_log, open_registry, registry_archive
+from cli.log_access import LogAccess, member_of, open_log, open_registry, registry_archive
 from cli.role_health import check_addresses, fold_checks, serve_health, status_of
 from cli.serve_archive import make_archiving
 from cli.serve_audit import Audit, make_audit
@@ -33,7 +33,7 @@ from cli.serve_certificates import Certificates
 from cli.serve_drill import make_drill
 from cli.serve_http import drain, serve_http
 from cli.serve_registry import RegistryLog
-from cli.serve_upkeep import Upkeep, UpkeepParts
+from cli.serve_upkeep import Upkeep
 from cluster import pki
 from cluster.etcd.connection import EtcdConnection
 from cluster.members import Registration, list_members
@@ -210,26 +210,24 @@ async def run_api(settings: ApiSettings) -> None:
         keys = KeyCheck(driver, keyring, access.providers, clock)
         make = partial(create_registry_log, beside.driver, beside.providers, registry_archive(settings), clock, entropy)
         registry = RegistryLog(beside, clock, make)
-        upkeep = Upkeep(
-            settings, UpkeepParts(connection, driver, keyring, replica, access.reproduction), clock, entropy
-        )
+        upkeep = Upkeep(settings, access, beside, clock, entropy)
         stack.callback(upkeep.close)
-        archiving = make_archiving(
-            settings, connection, driver, keyring, position=lambda: replica.position, clock=clock, entropy=entropy
-        )
-        providers = key_providers(settings.kek, entropy)
-        drill = make_drill(settings, connection, driver, replica, providers=providers, clock=clock)
+        archiving = make_archiving(settings, access, beside, clock, entropy)
+        drill = make_drill(settings, access, beside, clock, entropy)
 
         certificates = Certificates(settings, connection, replica, clock)
 
         def status() -> Mapping[str, Any]:
             said = status_of(settings, replica.position) | {"state_hash": state_hash(replica.state)} | upkeep.status()
-            said |= {
-                "registry": registry.status(),
-                "warnings": [*said["warnings"], *registry.warnings, *certificates.warnings],
-            }
-            said |= {"drill": drill.status()} if drill else {}
-            return said | ({"archive": archiving.status()} if archiving else {})
+            told = registry.status()
+            if drill:
+                said |= {"drill": drill.mesh.status()}
+                told |= {"drill": drill.registry.status()}
+            if archiving:
+                said |= {"archive": archiving.mesh.status()}
+                told |= {"archive": archiving.registry.status()}
+            warnings = [*said["warnings"], *registry.warnings, *certificates.warnings]
+            return said | {"registry": told, "warnings": warnings}
 
         ending = asyncio.Event()
         checks = {

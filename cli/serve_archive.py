@@ -1,4 +1,4 @@
-"""The part of an API server that archives the log: wired from the settings, for `cli.serve`."""
+"""The part of an API server that archives the logs: wired from the settings, for `cli.serve`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any
 
 from prometheus_client import Gauge
 
-from cluster.duties import run_duty
-from cluster.etcd.connection import EtcdConnection
+from cli.log_access import LogAccess, registry_archive
+from cluster.duties import abreast, run_duty
 from eventlog.archive.archiver import Archiver, ArchiverMetrics
 from eventlog.archive.monitor import ArchiveMonitor
 from eventlog.archive.places import open_store
-from eventlog.driver import Fence, LogDriver
-from eventlog.keys.keyring import Keyring
-from mesh.position import Position
+from eventlog.archive.store import ObjectStore
+from eventlog.driver import Fence
+from mesh.fold import S
+from mesh.registry.state import RegistryState
+from mesh.state import State
 from runtime.clock import Clock, Entropy
 from runtime.settings import ApiSettings
 from runtime.supervise import Supervisor
@@ -26,63 +28,84 @@ _DAY_US = 86_400_000_000
 
 def make_archiving(
     settings: ApiSettings,
-    connection: EtcdConnection,
-    driver: LogDriver,
-    keyring: Keyring,
-    *,
-    position: Callable[[], Position],
+    access: LogAccess[State],
+    registry: LogAccess[RegistryState],
     clock: Clock,
     entropy: Entropy,
 ) -> ArchiveDuty | None:
     """None where no archive is set. SettingsError if what is set is no archive's address."""
-    if settings.archive is None:
+    beside = registry_archive(settings)
+    if settings.archive is None or beside is None:
         return None
-    store = open_store(settings.archive)
-    archiver = Archiver(
-        store,
-        driver,
-        keyring,
-        clock,
-        entropy,
-        holder_id=settings.id,
-        retention_us=settings.archive_retention_days * _DAY_US,
-        metrics=ArchiverMetrics(),
+    shipping = partial(ArchivedLog, settings=settings, clock=clock, entropy=entropy)
+    mesh = shipping(access, open_store(settings.archive), settings.archive_retention_days, metrics="meshlog")
+    other = shipping(registry, beside, settings.registry_retention_days, metrics="meshlog_registry")
+    work = abreast({DUTY: mesh.work, f"registry-{DUTY}": other.work}, clock)
+    duty = partial(
+        run_duty, access.connection, settings.key_prefix, DUTY, holder_id=settings.id, work=work, clock=clock
     )
-    duty = partial(run_duty, connection, settings.key_prefix, DUTY, holder_id=settings.id, clock=clock)
-    return ArchiveDuty(archiver, ArchiveMonitor(driver, store.place, position, clock), duty)
+    return ArchiveDuty(mesh, other, duty)
 
 
-class ArchiveDuty:
-    """Archives under the duty's lease, and watches that somebody does."""
+class ArchivedLog:
+    """One log on its way into its archive. `status` tells how far it is, as this server sees it, and what is wrong."""
 
     def __init__(
-        self, archiver: Archiver, monitor: ArchiveMonitor, duty: Callable[..., Coroutine[Any, Any, None]]
+        self,
+        access: LogAccess[S],
+        store: ObjectStore,
+        retention_days: int,
+        *,
+        metrics: str,
+        settings: ApiSettings,
+        clock: Clock,
+        entropy: Entropy,
     ) -> None:
-        self._archiver = archiver
-        self._monitor = monitor
-        self._duty = duty
-        behind = Gauge("meshlog_archive_behind_seconds", "For how long the archive has lacked something")
-        behind.set_function(lambda: self._monitor.lag_s)
+        self._archiver = Archiver(
+            store,
+            access.driver,
+            access.keyring,
+            clock,
+            entropy,
+            holder_id=settings.id,
+            retention_us=retention_days * _DAY_US,
+            metrics=ArchiverMetrics(of=metrics),
+        )
+        self.monitor = ArchiveMonitor(access.driver, store.place, lambda: access.replica.position, clock)
+        behind = Gauge(f"{metrics}_archive_behind_seconds", "For how long the archive has lacked something")
+        behind.set_function(lambda: self.monitor.lag_s)
 
-    def start(self, supervisor: Supervisor) -> None:
-        supervisor.start(self._monitor.run(), "archive monitor")
-        supervisor.start(self._duty(work=self._work), DUTY)
+    async def work(self, token: int) -> None:
+        await self._archiver.run(Fence(DUTY, token))
 
     def status(self) -> Mapping[str, Any]:
-        """For /status: how far the archive is, as this server sees it, and what is wrong."""
-        archiver, mark = self._archiver.status, self._monitor.mark
+        archiver, mark = self._archiver.status, self.monitor.mark
         found: dict[str, Any] = {
-            "place": self._monitor.place,
+            "place": self.monitor.place,
             "position": str(mark.head.at) if mark else None,
-            "behind_s": round(self._monitor.lag_s, 3),
+            "behind_s": round(self.monitor.lag_s, 3),
         }
         if archiver.holding:
             found |= {"ships": True, "lag_s": round(self._archiver.lag_s(), 3)}
             if archiver.error:
                 found["error"] = archiver.error
-        if self._monitor.alarm:
-            found["alarm"] = self._monitor.alarm
+        if self.monitor.alarm:
+            found["alarm"] = self.monitor.alarm
         return found
 
-    async def _work(self, token: int) -> None:
-        await self._archiver.run(Fence(DUTY, token))
+
+class ArchiveDuty:
+    """Archives both logs under the duty's lease, and watches that somebody does."""
+
+    def __init__(
+        self,
+        mesh: ArchivedLog,
+        registry: ArchivedLog,
+        duty: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        self.mesh, self.registry, self._duty = mesh, registry, duty
+
+    def start(self, supervisor: Supervisor) -> None:
+        supervisor.start(self.mesh.monitor.run(), "archive monitor")
+        supervisor.start(self.registry.monitor.run(), "registry archive monitor")
+        supervisor.start(self._duty(), DUTY)

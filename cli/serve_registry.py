@@ -6,7 +6,7 @@ missing or wrong is waited for, and so is an etcd that does not answer.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -67,10 +67,10 @@ class RegistryLog:
             *filter(None, [self.access.reproduction.disagreement]),
         ]
 
-    def status(self) -> Mapping[str, Any]:
+    def status(self) -> dict[str, Any]:
         """Its place and its health: {epoch, position, state_hash, ready}, and `halted` where it stopped."""
         state, replica = self.access.replica.state, self.access.replica
-        found = {
+        found: dict[str, Any] = {
             "epoch": state.position.epoch,
             "position": state.position.position,
             "state_hash": state_hash(state),

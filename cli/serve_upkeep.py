@@ -1,4 +1,4 @@
-"""The part of an API server that keeps the log and its store in order: wired from the settings, for `cli.serve`.
+"""The part of an API server that keeps the logs and their store in order: wired from the settings, for `cli.serve`.
 
 Duties: `checkpoint`, `trim`, and `maintenance` (compaction, rewriting of files, the way out of NOSPACE). Beside them,
 on every API server: what etcd's space and the members' clocks are, and that nothing is written while etcd is full or
@@ -7,32 +7,30 @@ this server's clock is off.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 
+from cli.log_access import LogAccess
+from cli.log_duties import CHECKPOINT, TRIM, LogDuties
 from cluster.clocks import ClockJudge
-from cluster.duties import FenceFell, list_duties, run_duty
+from cluster.duties import FenceFell, Work, abreast, list_duties, run_duty
 from cluster.etcd.choice import EtcdMember
 from cluster.etcd.connection import EtcdConnection
 from cluster.etcd.connection import TlsFiles as EtcdTls
 from cluster.etcd.maintenance import Maintenance
 from cluster.etcd.space import Space, space_of
 from cluster.members import Member, list_members
-from eventlog.driver import Fence, LogDriver
+from eventlog.driver import LogDriver
 from eventlog.keys.keyring import Keyring
 from eventlog.records import HeadRef, NewRecord
 from eventlog.writer import LogWriter, SealedAppend
 from mesh.errors import MeshlogError, NotReady, Unavailable
-from mesh.fold import MESH_FOLD
+from mesh.fold import S
+from mesh.registry.state import RegistryState
 from mesh.state import State
-from projector.checkpointing import CheckpointDuty
-from projector.replica import Replica
-from projector.reproduction import Reproduction
-from projector.trimming import TrimDuty
 from runtime.clock import Clock, Entropy
 from runtime.health import Check
 from runtime.limits import CLOCK_LOOK_S, SPACE_LOOK_S
@@ -41,7 +39,7 @@ from runtime.supervise import Supervisor
 
 log = structlog.get_logger(__name__)
 
-CHECKPOINT, TRIM, MAINTENANCE = "checkpoint", "trim", "maintenance"
+MAINTENANCE = "maintenance"
 
 
 class SpaceMetrics:
@@ -62,22 +60,18 @@ class SpaceMetrics:
         self.alarm.set(space.alarm is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class UpkeepParts:
-    """What is kept in order."""
-
-    connection: EtcdConnection
-    driver: LogDriver
-    keyring: Keyring
-    replica: Replica[State]
-    reproduction: Reproduction
-
-
 class Upkeep:
     """Runs the duties of one API server and knows whether it may write."""
 
-    def __init__(self, settings: ApiSettings, parts: UpkeepParts, clock: Clock, entropy: Entropy) -> None:
-        self._settings, self._parts, self._clock, self._entropy = settings, parts, clock, entropy
+    def __init__(
+        self,
+        settings: ApiSettings,
+        access: LogAccess[State],
+        registry: LogAccess[RegistryState],
+        clock: Clock,
+        entropy: Entropy,
+    ) -> None:
+        self._settings, self._access, self._clock, self._entropy = settings, access, clock, entropy
         duties = settings.duties or DutySettings()
         self._judge = ClockJudge((settings.role, settings.id))
         self._members: Sequence[Member] = ()
@@ -87,31 +81,28 @@ class Upkeep:
         self._maintenance = None
         if self._maintaining is not None:
             self._maintenance = Maintenance(self._maintaining, duties.keep_revisions_s, settings.quota_bytes, clock)
-        self._checkpoints = CheckpointDuty(
-            MESH_FOLD,
-            parts.replica,
-            parts.driver,
-            parts.keyring,
-            duties,
-            member_id=settings.id,
-            clock=clock,
-            entropy=entropy,
-        )
-        self._trim = TrimDuty(
-            MESH_FOLD,
-            parts.driver,
-            parts.keyring,
+        self._mesh = self._log_duties(access, duties.keep_events)
+        self._registry = self._log_duties(registry, duties.registry_keep_events)
+
+    def _log_duties(self, access: LogAccess[S], keep_events: int) -> LogDuties[S]:
+        return LogDuties(
+            access,
+            self._settings,
             self._list_members,
             lambda: self._space is not None and self._space.alarm is not None,
-            keep_events=duties.keep_events,
-            clock=clock,
+            keep_events=keep_events,
+            clock=self._clock,
+            entropy=self._entropy,
         )
 
     def start(self, supervisor: Supervisor) -> None:
         supervisor.start(self._watch_members(), "member clocks")
         supervisor.start(self._watch_space(), "etcd space")
-        supervisor.start(self._duty(CHECKPOINT, self._checkpoint), CHECKPOINT)
-        supervisor.start(self._duty(TRIM, self._trim_log), TRIM)
+        mesh, registry = self._mesh, self._registry
+        checkpoints = {CHECKPOINT: mesh.checkpoint, f"registry-{CHECKPOINT}": registry.checkpoint}
+        trims = {TRIM: mesh.trim, f"registry-{TRIM}": registry.trim}
+        supervisor.start(self._duty(CHECKPOINT, abreast(checkpoints, self._clock)), CHECKPOINT)
+        supervisor.start(self._duty(TRIM, abreast(trims, self._clock)), TRIM)
         if self._maintenance is not None:
             supervisor.start(self._duty(MAINTENANCE, self._maintain), MAINTENANCE)
             supervisor.start(self._without_leases(), "etcd space without leases")
@@ -139,7 +130,7 @@ class Upkeep:
     def status(self) -> dict[str, Any]:
         """For /status: `space`, and what an operator has to know as `warnings`."""
         found: dict[str, Any] = {}
-        warnings = [self._clock_objection(), self._parts.reproduction.disagreement, *self._parts.replica.alarms]
+        warnings = [self._clock_objection(), self._access.reproduction.disagreement, *self._access.replica.alarms]
         if self._space is not None:
             found["space"] = {**self._space._asdict(), "share": round(self._space.share, 4)}
             warnings.append(self._space.alarm)
@@ -155,24 +146,18 @@ class Upkeep:
     def _clock_objection(self) -> str | None:
         return self._judge.objection(self._clock.now_us(), self._clock.monotonic_s())
 
-    def _duty(self, name: str, work: Any) -> Any:
-        parts, settings = self._parts, self._settings
+    def _duty(self, name: str, work: Work) -> Coroutine[Any, Any, None]:
+        settings = self._settings
         return run_duty(
-            parts.connection, settings.key_prefix, name, holder_id=settings.id, work=work, clock=self._clock
+            self._access.connection, settings.key_prefix, name, holder_id=settings.id, work=work, clock=self._clock
         )
-
-    async def _checkpoint(self, token: int) -> None:
-        await self._checkpoints.work(Fence(CHECKPOINT, token))
-
-    async def _trim_log(self, token: int) -> None:
-        await self._trim.work(Fence(TRIM, token))
 
     async def _maintain(self, token: int) -> None:  # noqa: ARG002 - nothing that it does is written under a fence
         assert self._maintenance is not None  # noqa: S101 - started only with one
         await self._maintenance.run()
 
     async def _list_members(self) -> Sequence[Member]:
-        return await list_members(self._parts.connection, self._settings.key_prefix)
+        return await list_members(self._access.connection, self._settings.key_prefix)
 
     async def _watch_members(self) -> None:
         while True:
@@ -186,7 +171,7 @@ class Upkeep:
 
     async def _watch_space(self) -> None:
         while True:
-            space = space_of(await self._parts.connection.statuses(), self._settings.quota_bytes)
+            space = space_of(await self._access.connection.statuses(), self._settings.quota_bytes)
             if space is not None:
                 self._tell_changes(self._space, space)
                 self._space = space
@@ -215,13 +200,13 @@ class Upkeep:
             await self._clock.sleep(SPACE_LOOK_S)
 
     async def _act_alone(self) -> None:
-        held = await list_duties(self._parts.connection, self._settings.key_prefix)
+        held = await list_duties(self._access.connection, self._settings.key_prefix)
         servers = sorted(member.id for member in self._members if member.role == self._settings.role)
         if servers and servers[0] != self._settings.id:
             return
         if TRIM not in held:
-            while await self._trim.step(None):
-                pass
+            await self._mesh.trim_unfenced()
+            await self._registry.trim_unfenced()
         if MAINTENANCE not in held and self._maintenance is not None:
             await self._maintenance.round()
 

@@ -113,6 +113,33 @@ async def run_duty(store: Store, key_prefix: str, name: str, *, holder_id: str, 
         await clock.sleep(DUTY_PAUSE_S)
 
 
+def abreast(works: Mapping[str, Work], clock: Clock) -> Work:
+    """Several works under one duty. What one of them raises is that one's alone, but for the fall of the fence."""
+
+    async def work(token: int) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for name, each in works.items():
+                tasks.create_task(_again_and_again(name, each, token, clock), name=f"duty-{name}")
+
+    return work
+
+
+async def _again_and_again(name: str, work: Work, token: int, clock: Clock) -> None:
+    while True:
+        try:
+            await work(token)
+        except FenceFell:
+            raise
+        except Exception as failure:
+            _tell(name, failure)
+        await clock.sleep(DUTY_PAUSE_S)
+
+
+def _tell(name: str, failure: Exception) -> None:
+    said = failure.message if isinstance(failure, MeshlogError) else where(failure)
+    log.error("duty failed", duty=name, error=said, kind=type(failure).__name__)
+
+
 async def list_duties(store: Store, key_prefix: str) -> Mapping[str, str]:
     """Who holds which duty now: member ids by duty. NoQuorum."""
     prefix = duty_key(key_prefix, "")
@@ -156,8 +183,7 @@ async def _hold(store: Store, held: _Held, name: str, work: Work, clock: Clock) 
     except* Exception as failures:
         # Whatever it is, the process has more to do than this duty, and the next tenure may fare better.
         for failure in failures.exceptions:
-            said = failure.message if isinstance(failure, MeshlogError) else where(failure)
-            log.error("duty failed", duty=name, error=said, kind=type(failure).__name__)  # noqa: TRY400
+            _tell(name, failure)
     # A task group that fails while it is cancelled from outside raises its failures alone; the order to stop stands.
     task = asyncio.current_task()
     if task is not None and task.cancelling():

@@ -65,12 +65,12 @@ class Folded(Protocol[S_co]):
 
 
 class DrillMetrics:
-    """Prometheus metrics, the same in every API server."""
+    """Prometheus metrics, the same in every API server; `of` is what their names begin with, one for each log."""
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self.ok = Gauge("meshlog_drill_ok", "1 if the last drill gave the log's own state, else 0", registry=registry)
-        self.time_s = Gauge("meshlog_drill_time_seconds", "When the last drill ended, Unix time", registry=registry)
-        self.seconds = Gauge("meshlog_drill_duration_seconds", "How long the last drill took", registry=registry)
+    def __init__(self, registry: CollectorRegistry = REGISTRY, of: str = "meshlog") -> None:
+        self.ok = Gauge(f"{of}_drill_ok", "1 if the last drill gave the log's own state, else 0", registry=registry)
+        self.time_s = Gauge(f"{of}_drill_time_seconds", "When the last drill ended, Unix time", registry=registry)
+        self.seconds = Gauge(f"{of}_drill_duration_seconds", "How long the last drill took", registry=registry)
 
     def told(self, result: DrillResult) -> None:
         self.ok.set(result.ok)
@@ -139,7 +139,8 @@ class Drill(Generic[S]):
         """Drill when it is time, until cancelled. FenceFell once the duty was lost; NoQuorum."""
         while True:
             wait_s = due_in_s(await last_result(self._driver), self._clock.now_us(), self._interval_s)
-            if wait_s > 0 or not self._replica.ready:
+            empty = not self._replica.state.position.position  # an archive need not have it, and a restore makes it
+            if wait_s > 0 or empty or not self._replica.ready:
                 await self._clock.sleep(min(max(wait_s, DRILL_POLL_S), DRILL_RETRY_S))
                 continue
             result = await self.once()

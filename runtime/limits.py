@@ -751,6 +751,8 @@ tens of thousands of events, after its state was."""
 TRIM_KEEP_EVENTS = 10_000
 """Newest events that stay in etcd although the archive has them: for followers that were away for a moment, and for
 history that is asked for most."""
+REGISTRY_TRIM_KEEP_EVENTS = 2_000
+"""The same of the registry's log, which nobody looks far back in."""
 TRIM_LOOK_S = 5.0
 """Between looks at what may be trimmed: three small reads."""
 TRIM_STEP_EVENTS = 2_000

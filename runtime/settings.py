@@ -25,6 +25,7 @@ from runtime.limits import (
     PRINCIPAL_REQUESTS_BURST,
     PRINCIPAL_REQUESTS_PER_S,
     PROXIES_PER_NODE,
+    REGISTRY_TRIM_KEEP_EVENTS,
     SOURCE_REFUSALS_BURST,
     SOURCE_REFUSALS_PER_S,
     TRIM_KEEP_EVENTS,
@@ -35,6 +36,7 @@ DEFAULT_KEY_PREFIX = "/meshlog/"
 DEFAULT_TRUST_DOMAIN = "meshlog.local"
 DEFAULT_REGION = "us-east-1"
 DEFAULT_RETENTION_DAYS = 30
+DEFAULT_REGISTRY_RETENTION_DAYS = 7
 
 
 class Endpoint(NamedTuple):
@@ -128,6 +130,8 @@ class DutySettings:
     """And after so long, if there was an event."""
     keep_events: int = TRIM_KEEP_EVENTS
     """So many newest events stay in etcd, even if the archive has them."""
+    registry_keep_events: int = REGISTRY_TRIM_KEEP_EVENTS
+    """The same of the registry's log."""
     keep_revisions_s: int = COMPACT_KEEP_S
     """etcd's own history is kept for so long, for watches to resume."""
     drill_every_s: int = DRILL_EVERY_S
@@ -182,6 +186,8 @@ class ApiSettings(LogSettings):
     it nothing is trimmed, and a lost cluster is lost."""
     archive_retention_days: int = DEFAULT_RETENTION_DAYS
     """How far back any moment can be restored; 0 keeps everything."""
+    registry_retention_days: int = DEFAULT_REGISTRY_RETENTION_DAYS
+    """The same of the registry, which is never rolled back: who looks back, looks for who was there. 0 keeps all."""
     maintenance_tls: TlsFiles | None = None
     """Client certificate of etcd's user `maintenance`. Not set: `etcd-maintenance.crt` and `.key` beside `etcd_tls`."""
     quota_bytes: int = ETCD_QUOTA_BYTES

@@ -52,14 +52,14 @@ MARK = "archive"
 
 
 class ArchiverMetrics:
-    """Prometheus metrics of the process that holds the duty."""
+    """Prometheus metrics of the process that holds the duty; `of` is what their names begin with, one for each log."""
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self.position = Gauge("meshlog_archive_position", "Position that the archive reaches", registry=registry)
-        self.lag_s = Gauge("meshlog_archive_lag_seconds", "Time since the archive had the whole log", registry=registry)
-        self.shipments = Counter("meshlog_archive_shipments", "Manifests written", registry=registry)
-        self.bytes = Counter("meshlog_archive_bytes", "Bytes put into the archive", registry=registry)
-        self.failures = Counter("meshlog_archive_failures", "Steps of the archiver that failed", registry=registry)
+    def __init__(self, registry: CollectorRegistry = REGISTRY, of: str = "meshlog") -> None:
+        self.position = Gauge(f"{of}_archive_position", "Position that the archive reaches", registry=registry)
+        self.lag_s = Gauge(f"{of}_archive_lag_seconds", "Time since the archive had the whole log", registry=registry)
+        self.shipments = Counter(f"{of}_archive_shipments", "Manifests written", registry=registry)
+        self.bytes = Counter(f"{of}_archive_bytes", "Bytes put into the archive", registry=registry)
+        self.failures = Counter(f"{of}_archive_failures", "Steps of the archiver that failed", registry=registry)
 
 
 @dataclass(slots=True)

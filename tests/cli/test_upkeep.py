@@ -10,20 +10,17 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from cli.serve_upkeep import Upkeep, UpkeepParts
+from cli.log_access import access_to, registry_driver
+from cli.serve_upkeep import Upkeep
 from cluster.etcd.choice import EtcdMember
 from cluster.etcd.connection import EtcdConnection
 from cluster.members import Member, Registration
 from eventlog.drivers.etcd import EtcdDriver
-from eventlog.follower import Follower
 from eventlog.genesis import create_log
-from eventlog.keys.keyring import Keyring
-from eventlog.reads import HeadConfirmer
 from eventlog.records import HeadRef
 from mesh.errors import NotReady
 from mesh.fold import MESH_FOLD
-from projector.replica import Replica
-from projector.reproduction import Reproduction
+from mesh.registry.fold import REGISTRY_FOLD
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.settings import ApiSettings, AuthorityFiles, Endpoint, KekSettings, TlsFiles
 from runtime.supervise import Supervisor
@@ -87,10 +84,10 @@ async def test_a_server_whose_clock_is_off_writes_nothing_until_it_is_set(
     clock, entropy = Skewed(), SystemEntropy()
     driver = EtcdDriver(connection, PREFIX)
     head: HeadRef = (await create_log(driver, BOTH, clock, entropy)).head
-    keyring = Keyring(driver, BOTH)
-    replica = Replica(MESH_FOLD, Follower(driver, keyring, clock, entropy), HeadConfirmer(driver), clock)
-    parts = UpkeepParts(connection, driver, keyring, replica, Reproduction(MESH_FOLD, driver, lambda: None, clock))
-    upkeep = Upkeep(settings(tmp_path, connection.members[0].address), parts, clock, entropy)
+    access = access_to(MESH_FOLD, driver, connection, BOTH, clock, entropy)
+    beside = access_to(REGISTRY_FOLD, registry_driver(connection, PREFIX), connection, BOTH, clock, entropy)
+    upkeep = Upkeep(settings(tmp_path, connection.members[0].address), access, beside, clock, entropy)
+    keyring = access.keyring
     writer, check = upkeep.writer(driver, keyring), upkeep.checks()["clock"]
 
     def other(number: int) -> Member:
