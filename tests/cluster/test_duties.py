@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.duties import FenceFell, Tenure, duty_key, list_duties, run_duty
+from cluster.duties import FenceFell, Tenure, abreast, duty_key, list_duties, run_duty
 from cluster.etcd.choice import EtcdMember
 from cluster.etcd.connection import EtcdConnection
 from cluster.etcd.values import (
@@ -334,3 +334,30 @@ async def test_with_real_etcd_a_holder_that_slept_too_long_writes_nothing_more(e
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         connection.close()
+
+
+async def test_of_works_under_one_duty_each_fails_alone_and_the_fences_fall_ends_all() -> None:
+    clock, begun, tokens = HandClock(), [0, 0], []
+
+    async def breaks(token: int) -> None:
+        begun[0] += 1
+        raise Damaged("one log of the two")
+
+    async def goes_on(token: int) -> None:
+        begun[1] += 1
+        tokens.append(token)
+        await clock.sleep(1e6)
+
+    async def fenced_off(token: int) -> None:
+        await clock.sleep(60.0)
+        raise FenceFell
+
+    works = {"broken": breaks, "whole": goes_on, "fenced": fenced_off}
+    working = asyncio.ensure_future(abreast(works, clock)(7))
+    await clock.run(10 * DUTY_PAUSE_S)
+    assert begun[0] > 5
+    assert (begun[1], tokens) == (1, [7])
+    await clock.run(60.0)
+    with pytest.raises(BaseExceptionGroup) as ended:
+        await working
+    assert ended.value.split(FenceFell)[1] is None
