@@ -47,10 +47,31 @@ class RestoreReport:
             "lost": lost,
             "unnamed": [list(stretch) for stretch in loss.unnamed],
             "reapplied": [dict(event) for event in journal.restricting],
+            "registry": None if journal.registry is None else _registry_document(journal.registry),
             "reason": journal.reason,
             "begun": iso(journal.begun_us),
             "seconds": round(self.seconds, 3),
         }
+
+
+def _registry_document(journal: Journal) -> dict[str, Any]:
+    return {
+        "archive": journal.source,
+        "log_id": journal.head.log_id,
+        "from_epoch": journal.base.epoch,
+        "position": journal.base.position,
+        "epoch": journal.head.epoch,
+        "known_position": journal.loss.known,
+    }
+
+
+def _registry_text(registry: Mapping[str, Any] | None, verb: str) -> str:
+    if registry is None:
+        return "the archive has no registry: an empty one is made, and every instance registers again"
+    said = f"{verb} the registry to its newest, {registry['from_epoch']}.{registry['position']}, as epoch "
+    missing = registry["known_position"] - registry["position"]
+    later = f"; {missing} later changes of it are lost, and instances register again" if missing > 0 else ""
+    return f"{said}{registry['epoch']}{later}"
 
 
 def restored_text(report: Mapping[str, Any]) -> str:
@@ -62,6 +83,7 @@ def restored_text(report: Mapping[str, Any]) -> str:
         f"{verb} {what} to {at} as epoch {report['epoch']}, from {report['archive']} into {report['directory']}"
         + (f" in {report['seconds']:.1f} s" if report["done"] else "")
     ]
+    lines.append(_registry_text(report.get("registry"), verb))
     tense = "are lost" if report["done"] else "would be lost"
     count = report["known_position"] - report["position"]
     if report["kind"] == "clone":

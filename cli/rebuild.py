@@ -19,20 +19,20 @@ from cli.credentials import AdminCredentials, create_credentials, load_credentia
 from cli.establish import api_settings
 from cli.genesis import AdminKey, access_key_record
 from cli.layout import ClusterFile, Layout
-from cli.log_access import etcd_connection, key_providers
+from cli.log_access import etcd_connection, key_providers, mesh_driver, registry_driver
 from cli.plan import plan_of
 from cli.processes import stop
 from cli.provision import Provisioner
 from cli.restore import Prepared
 from cluster import pki
 from cluster.etcd.access import enable_access
-from eventlog.archive.store import ObjectStore
-from eventlog.drivers.etcd import EtcdDriver
 from eventlog.restore import Journal, Kind, Step, encode_journal
 from eventlog.signing import signing_key
 from mesh.errors import TimedOut, Unavailable
 from mesh.fold import MESH_FOLD
+from mesh.registry.fold import REGISTRY_FOLD
 from mesh.state import State
+from projector.refold import OpenArchive
 from projector.restoring import LogRestore, first_records
 from runtime.clock import Clock, Entropy
 from runtime.files import PRIVATE, write_atomic
@@ -47,20 +47,19 @@ _SAID: Mapping[Step, str] = {
     Step.CREDENTIALS: "making new etcd credentials",
     Step.ETCD: "starting new etcd members",
     Step.ACCESS: "setting up etcd's users and rights",
-    Step.WRITE: "writing the log",
+    Step.WRITE: "writing the logs",
     Step.ANNOUNCE: "appending the first records of the epoch",
     Step.ROLES: "starting API servers and projectors",
 }
 
 
 class Rebuild:
-    """Carries out one prepared restore in `layout`. `store`: the archive that the epoch is claimed in."""
+    """Carries out one prepared restore in `layout`."""
 
     def __init__(
         self,
         layout: Layout,
         prepared: Prepared,
-        store: ObjectStore,
         *,
         clock: Clock,
         entropy: Entropy,
@@ -70,7 +69,6 @@ class Rebuild:
     ) -> None:
         self._layout = layout
         self._prepared = prepared
-        self._store = store
         self._clock = clock
         self._entropy = entropy
         self._say = say
@@ -104,15 +102,21 @@ class Rebuild:
     def _keep(self, journal: Journal) -> None:
         write_atomic(self._layout.restore_journal, encode_journal(journal), PRIVATE)
 
-    def _log(self) -> LogRestore:
+    def _restore(self, journal: Journal) -> LogRestore:
         settings = api_settings(self._layout, self._cluster)
         providers = key_providers(settings.kek, self._entropy)
-        return LogRestore(self._prepared.journal, providers, self._clock, self._entropy)
+        return LogRestore(journal, providers, self._clock, self._entropy)
 
     async def _claim(self) -> None:
-        archive = self._prepared.archive
-        signer = await signing_key(archive.key_store, archive.keyring, archive.index.log_id, self._clock, self._entropy)
-        await self._log().claim(self._store, archive.index.newest, signer)
+        prepared = self._prepared
+        for journal, archive in (
+            (prepared.journal, prepared.archive),
+            *([(prepared.registry.journal, prepared.registry.archive)] if prepared.registry else []),
+        ):
+            signer = await signing_key(
+                archive.key_store, archive.keyring, archive.index.log_id, self._clock, self._entropy
+            )
+            await self._restore(journal).claim(archive.reader.store, archive.index.newest, signer)
 
     async def _set_aside(self) -> None:
         aside = f"before-epoch-{self._prepared.journal.head.epoch}"
@@ -165,20 +169,30 @@ class Rebuild:
         )
 
     async def _write(self) -> None:
-        archive, journal = self._prepared.archive, self._prepared.journal
-        keys = {} if journal.kind is Kind.CLONE else archive.data_keys
-        async with _Driver(self._layout, self._cluster, self._clock, self._entropy) as driver:
-            await self._log().write(MESH_FOLD, driver, self._prepared.state.state, keys)
+        prepared, registry = self._prepared, self._prepared.registry
+        async with _Drivers(self._layout, self._cluster, self._clock, self._entropy) as drivers:
+            log = self._restore(prepared.journal)
+            await log.write(MESH_FOLD, drivers.mesh, prepared.state.state, self._data_keys(prepared.archive))
+            if registry is not None:
+                beside, keys = self._restore(registry.journal), self._data_keys(registry.archive)
+                await beside.write(REGISTRY_FOLD, drivers.registry, registry.state.state, keys)
+
+    def _data_keys(self, archive: OpenArchive) -> Mapping[str, bytes]:
+        return {} if self._prepared.journal.kind is Kind.CLONE else archive.data_keys
 
     async def _announce(self) -> None:
-        journal, state = self._prepared.journal, self._prepared.state.state
+        journal, state, registry = self._prepared.journal, self._prepared.state.state, self._prepared.registry
         admin = self._admin(journal, state)
         principal = AdminKey(admin.access_key_id, admin.secret_access_key, admin.account_id)
         records = first_records(journal, principal.account, principal.principal)
         if admin.access_key_id not in state.access_keys:
             records.append(access_key_record(principal, journal.restore_id))
-        async with _Driver(self._layout, self._cluster, self._clock, self._entropy) as driver:
-            await self._log().announce(driver, records, state.time_us)
+        async with _Drivers(self._layout, self._cluster, self._clock, self._entropy) as drivers:
+            await self._restore(journal).announce(drivers.mesh, records, state.time_us)
+            if registry is not None:
+                restored = first_records(registry.journal, principal.account, principal.principal)
+                beside = self._restore(registry.journal)
+                await beside.announce(drivers.registry, restored, registry.state.state.time_us)
 
     def _admin(self, journal: Journal, state: State) -> AdminCredentials:
         """The directory's admin key, or a new one in its place."""
@@ -214,16 +228,17 @@ def stop_writers(layout: Layout, cluster: ClusterFile, clock: Clock) -> None:
     stop(layout, [process for process in cluster.processes if process.role in _WRITERS], clock, DOWN_GRACE_S)
 
 
-class _Driver:
-    """The log's store, as the user `api`, for the length of a `with`."""
+class _Drivers:
+    """Both logs' stores, as the user `api`, for the length of a `with`."""
 
     def __init__(self, layout: Layout, cluster: ClusterFile, clock: Clock, entropy: Entropy) -> None:
         settings = api_settings(layout, cluster)
         self._connection = etcd_connection(settings, clock, entropy)
-        self._driver = EtcdDriver(self._connection, settings.key_prefix)
+        self.mesh = mesh_driver(self._connection, settings.key_prefix)
+        self.registry = registry_driver(self._connection, settings.key_prefix)
 
-    async def __aenter__(self) -> EtcdDriver:
-        return self._driver
+    async def __aenter__(self) -> _Drivers:
+        return self
 
     async def __aexit__(self, *exc: object) -> None:
         self._connection.close()

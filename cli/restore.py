@@ -16,6 +16,13 @@ from typing import Any
 
 from api.history import event_document
 from cli.moments import Moment, parse_moment
+from cli.restore_registry import (
+    PreparedRegistry,
+    RegistrySource,
+    archive_reaches,
+    prepare_registry,
+    resume_registry,
+)
 from eventlog.archive.store import ObjectStore
 from eventlog.blobs import parts_in
 from eventlog.chain import Chain
@@ -45,10 +52,11 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where the log is read from. `driver`: the old etcd, if there may be one that still answers."""
+    """Where the logs are read from. `driver`: the old etcd, if there may be one that still answers."""
 
     store: ObjectStore
     providers: Mapping[KeyClass, KeyProvider]
+    registry: RegistrySource
     driver: EtcdDriver | None = None
 
 
@@ -59,6 +67,7 @@ class Prepared:
     journal: Journal
     archive: OpenArchive
     state: Refolded
+    registry: PreparedRegistry | None = None
     witnesses: tuple[Witness, ...] = ()
 
 
@@ -94,6 +103,7 @@ class Preparation:
                 )
             if not writers_stopped:
                 await self._archive_reaches(living)
+                await archive_reaches(source.registry, self._clock)
         archive = await self._open()
         index = archive.index
         target = await self._target(archive, wish.to)
@@ -120,14 +130,20 @@ class Preparation:
         )
         if wish.kind is Kind.CLONE:
             journal = _of_its_own(journal, self._entropy.uuid())
-        return Prepared(journal=journal, archive=archive, state=state, witnesses=tuple(witnesses))
+        registry = await prepare_registry(source.registry, journal, witnesses, self._entropy.uuid(), self._progress)
+        if registry is not None:
+            journal = dataclasses.replace(journal, registry=registry.journal)
+        return Prepared(journal=journal, archive=archive, state=state, registry=registry, witnesses=tuple(witnesses))
 
     async def resume(self, journal: Journal) -> Prepared:
         """What a restore under way goes on with."""
         archive = await self._open()
         at = Position(journal.base.epoch, journal.base.position)
         state = await refold(MESH_FOLD, archive, at, progress=self._progress)
-        return Prepared(journal=journal, archive=archive, state=state)
+        registry = None
+        if journal.registry is not None:
+            registry = await resume_registry(self._source.registry, journal.registry, self._progress)
+        return Prepared(journal=journal, archive=archive, state=state, registry=registry)
 
     async def _open(self) -> OpenArchive:
         if not self._source.providers.keys() >= {KeyClass.CONFIG, KeyClass.SECRETS}:

@@ -22,16 +22,18 @@ from cli.bring_up import Wish as UpWish
 from cli.credentials import AdminCredentials, save_credentials
 from cli.establish import api_settings
 from cli.layout import ClusterFile, Layout
-from cli.log_access import etcd_connection
+from cli.log_access import etcd_connection, mesh_driver, registry_driver
 from cli.processes import running_pid
 from cli.rebuild import Rebuild, stop_writers
 from cli.restore import Preparation, Prepared, Source, Wish
+from cli.restore_registry import RegistrySource
 from cli.witnesses import ask_roles
-from eventlog.archive.places import open_store
+from eventlog.archive.places import open_store, within
 from eventlog.drivers.etcd import EtcdDriver
 from eventlog.restore import LATEST, Journal, Kind, Step, Witness, decode_journal, encode_journal
 from mesh.errors import Conflict, SettingsError
 from mesh.position import Position
+from mesh.registry.fold import REGISTRY_FOLDER
 from projector.refold import Progress
 from runtime.clock import Clock, Entropy, SystemClock, SystemEntropy
 from runtime.files import PRIVATE, write_atomic
@@ -85,8 +87,8 @@ class RestoreCommand:
 
     async def _run(self, confirm: Confirm) -> dict[str, Any]:
         begun_s = self._clock.monotonic_s()
-        with self._old_etcd() as driver:
-            prepared = await self._prepare(self._preparation(driver), begun_s, confirm)
+        with self._old_etcd() as drivers:
+            prepared = await self._prepare(self._preparation(drivers), begun_s, confirm)
         if not isinstance(prepared, Prepared):
             return prepared
         if prepared.journal.next_step is Step.FILES:
@@ -142,8 +144,8 @@ class RestoreCommand:
             raise
 
     @contextmanager
-    def _old_etcd(self) -> Iterator[EtcdDriver | None]:
-        """The etcd that is to be replaced, if one may still answer."""
+    def _old_etcd(self) -> Iterator[tuple[EtcdDriver, EtcdDriver] | None]:
+        """Both logs in the etcd that is to be replaced, if one may still answer."""
         if self._cluster is None or self._kind is not Kind.CLUSTER or self.target.restore_journal.exists():
             yield None
             return
@@ -154,15 +156,20 @@ class RestoreCommand:
         settings = api_settings(self._source, self._cluster)
         connection = etcd_connection(settings, self._clock, self._entropy)
         try:
-            yield EtcdDriver(connection, settings.key_prefix)
+            yield mesh_driver(connection, settings.key_prefix), registry_driver(connection, settings.key_prefix)
         finally:
             connection.close()
 
-    def _preparation(self, driver: EtcdDriver | None) -> Preparation:
+    def _preparation(self, drivers: tuple[EtcdDriver, EtcdDriver] | None) -> Preparation:
+        url = archive_url(self._source, self._asked.archive)
+        providers = archive_providers(self._source, self._asked.keys, self._asked.keks)
+        mesh, registry = drivers or (None, None)
+        beside = open_store(within(url, REGISTRY_FOLDER))
         source = Source(
-            store=open_store(archive_url(self._source, self._asked.archive)),
-            providers=archive_providers(self._source, self._asked.keys, self._asked.keks),
-            driver=driver,
+            store=open_store(url),
+            providers=providers,
+            registry=RegistrySource(store=beside, providers=providers, driver=registry),
+            driver=mesh,
         )
         return Preparation(source, self._clock, self._entropy, self._witnesses, self._progress)
 
@@ -198,11 +205,9 @@ class RestoreCommand:
         return dataclasses.replace(prepared, journal=prepared.journal.after(Step.FILES))
 
     def _rebuild(self, prepared: Prepared) -> Rebuild:
-        store = prepared.archive.reader.store
         return Rebuild(
             self.target,
             prepared,
-            store,
             clock=self._clock,
             entropy=self._entropy,
             environ=self._environ,

@@ -6,7 +6,7 @@ witness.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from cli.client import ApiClient, Target
@@ -41,9 +41,18 @@ def _witness(layout: Layout, probe: Probe, after: Position) -> Witness:
                 events = client.get(_EVENTS, {"consistency": "stale", "after": str(after)})["events"]
         except (MeshlogError, KeyError):
             events = ()  # its position still counts
-    return Witness(probe.process.id, position, tuple(events))
+    return Witness(probe.process.id, position, tuple(events), _registry_position(probe))
 
 
 def _position(probe: Probe) -> Position | None:
-    epoch, position = probe.status.get("epoch"), probe.status.get("position")
+    return _told(probe.status)
+
+
+def _registry_position(probe: Probe) -> Position | None:
+    registry = probe.status.get("registry")
+    return _told(registry) if isinstance(registry, dict) else None
+
+
+def _told(status: Mapping[str, object]) -> Position | None:
+    epoch, position = status.get("epoch"), status.get("position")
     return Position(epoch, position) if isinstance(epoch, int) and isinstance(position, int) else None

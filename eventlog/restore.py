@@ -29,11 +29,12 @@ Document = Mapping[str, Any]
 
 class Witness(NamedTuple):
     """Somebody who still knows of the log's last records: a role's process, or the old etcd. `events` are those that it
-    can name; an API server's are without a gap from `oldest` on."""
+    can name; an API server's are without a gap from `oldest` on. `registry`: how far it knows the registry's log."""
 
     name: str
     position: Position
     events: Sequence[Document] = ()
+    registry: Position | None = None
 
 
 TOLD = ("position", "time", "type", "actor", "account", "resource", "request_id")
@@ -151,6 +152,8 @@ class Journal:
     restricting: tuple[Document, ...] = ()
     """Records after `base` that took access away: {type, schema, account, actor, data}. They are applied again."""
     done: tuple[Step, ...] = ()
+    registry: Journal | None = None
+    """The same of the registry's log, which goes through the same steps; None where the archive has none."""
 
     @property
     def next_step(self) -> Step | None:
@@ -191,10 +194,7 @@ def new_epoch(base: Head, epochs: Sequence[int]) -> Head:
 
 def encode_journal(journal: Journal) -> bytes:
     """JSON, for a file of its own."""
-    # dataclasses.asdict goes into tuples too, and would leave named ones unnamed.
-    document = {field.name: getattr(journal, field.name) for field in dataclasses.fields(journal)}
-    document |= {"base": _plain(journal.base), "head": _plain(journal.head)}
-    return (json.dumps({"format": FORMAT} | document, indent=2) + "\n").encode()
+    return (json.dumps({"format": FORMAT} | _document(journal), indent=2) + "\n").encode()
 
 
 def decode_journal(data: bytes, place: object) -> Journal:
@@ -203,15 +203,7 @@ def decode_journal(data: bytes, place: object) -> Journal:
         document = json.loads(data)
         if document.pop("format") != FORMAT:
             raise Damaged(f"{place} was written by another release of meshlog: finish the restore with that one")
-        return Journal(**document | {
-            "kind": Kind(document["kind"]),
-            "base": _head(document["base"]),
-            "head": _head(document["head"]),
-            "archive_head": Position(*document["archive_head"]),
-            "loss": _loss(*document["loss"]),
-            "restricting": tuple(document["restricting"]),
-            "done": tuple(Step(step) for step in document["done"]),
-        })  # fmt: skip
+        return _journal(document)
     except (ValueError, TypeError, KeyError, AttributeError) as failure:
         raise Damaged(
             f"{place}, the journal of a restore, is not readable ({failure}): move it away and restore again"
@@ -226,6 +218,27 @@ def check_target(asked: str, target: Position, first: Position, head: Position) 
         raise NotFound(
             f"--to {asked}: the archive begins at {first}; what was before is beyond its retention: name a later moment"
         )
+
+
+def _document(journal: Journal) -> dict[str, Any]:
+    # dataclasses.asdict goes into tuples too, and would leave named ones unnamed.
+    document = {field.name: getattr(journal, field.name) for field in dataclasses.fields(journal)}
+    registry = None if journal.registry is None else _document(journal.registry)
+    return document | {"base": _plain(journal.base), "head": _plain(journal.head), "registry": registry}
+
+
+def _journal(document: dict[str, Any]) -> Journal:
+    registry = document.get("registry")
+    return Journal(**document | {
+        "kind": Kind(document["kind"]),
+        "base": _head(document["base"]),
+        "head": _head(document["head"]),
+        "archive_head": Position(*document["archive_head"]),
+        "loss": _loss(*document["loss"]),
+        "restricting": tuple(document["restricting"]),
+        "done": tuple(Step(step) for step in document["done"]),
+        "registry": None if registry is None else _journal(registry),
+    })  # fmt: skip
 
 
 def _loss(after: Any, known: int, writes: Any, unnamed: Any, certain: bool) -> Loss:
