@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,14 +56,19 @@ def archive_providers(
     return key_providers(dataclasses.replace(kek, **keks), SystemEntropy())
 
 
-def log_position(layout: Layout) -> LogPosition:
-    """Asked of the API servers of the cluster in the directory, if there is one."""
+def log_positions(layout: Layout) -> tuple[LogPosition, LogPosition]:
+    """Of the log of the meshes and the registry's, asked of the API servers of the cluster in the directory, if there
+    is one."""
     if not layout.cluster_file.exists():
-        return LogPosition(None, None)
+        return LogPosition(None, None), LogPosition(None, None)
     cluster = layout.load()
     found = [probe.status for probe in probe_all(layout, cluster.of_role("api"), local=cluster.local) if probe.status]
-    positions = [status["position"] for status in found if isinstance(status.get("position"), int)]
-    drills = [status["drill"] for status in found if status.get("drill")]
+    return _best(found), _best([each["registry"] for each in found if isinstance(each.get("registry"), dict)])
+
+
+def _best(statuses: Sequence[Mapping[str, Any]]) -> LogPosition:
+    positions = [status["position"] for status in statuses if isinstance(status.get("position"), int)]
+    drills = [status["drill"] for status in statuses if status.get("drill")]
     return LogPosition(
         max(positions, default=None), max(drills, key=lambda drill: str(drill.get("time", "")), default=None)
     )

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from api.history import iso
 from cli.layout import Layout
 from cli.output import columns
 from eventlog.restore import Journal
-from mesh.fold import MESH_FOLD
 from runtime.key_sources import KeySources
+
+if TYPE_CHECKING:
+    from cli.archive_access import LogPosition
+    from eventlog.archive.reader import ArchiveReader
+    from eventlog.archive.store import ObjectStore
+    from eventlog.keys.provider import KeyProvider
+    from eventlog.records import KeyClass
+    from mesh.fold import Fold, S
 
 _LISTED = 40
 """Lost writes shown on a terminal; the report has them all."""
@@ -107,16 +114,24 @@ def restored_text(report: Mapping[str, Any]) -> str:
 
 
 async def holdings(layout: Layout, url: str | None) -> dict[str, Any]:
-    """How far the archive reaches and what it takes."""
-    from cli.archive_access import archive_url, log_position  # noqa: PLC0415
-    from eventlog.archive.places import open_store  # noqa: PLC0415
+    """How far the archive reaches and what it takes; `registry`: the same of the registry's log, None without one."""
+    from cli.archive_access import archive_url, log_positions  # noqa: PLC0415
+    from eventlog.archive.places import open_store, within  # noqa: PLC0415
     from eventlog.archive.reader import ArchiveReader  # noqa: PLC0415
+    from mesh.registry.fold import REGISTRY_FOLDER  # noqa: PLC0415
 
-    store = open_store(archive_url(layout, url))
-    reader = ArchiveReader(store)
-    index = await reader.load()
+    place = archive_url(layout, url)
+    mesh, registry = log_positions(layout)
+    found = await _holdings(ArchiveReader(open_store(place)), mesh)
+    reader = ArchiveReader(open_store(within(place, REGISTRY_FOLDER)))
+    beside = None if await reader.load_if_any() is None else await _holdings(reader, registry)
+    return found | {"registry": beside}
+
+
+async def _holdings(reader: ArchiveReader, status: LogPosition) -> dict[str, Any]:
+    index, store = await reader.load(), reader.store
     objects = await store.list("objects/")
-    head, status = index.head, log_position(layout)
+    head = index.head
     return {
         "archive": store.place,
         "log_id": index.log_id,
@@ -161,6 +176,8 @@ def holdings_table(document: Mapping[str, Any]) -> str:
     if document["checkpoints"]:
         titles = {"position": "CHECKPOINT", "time": "TIME", "parts": "PARTS"}
         lines += ["", columns(document["checkpoints"], titles)]
+    if document.get("registry"):
+        lines += ["", "THE REGISTRY", holdings_table(document["registry"])]
     return "\n".join(lines)
 
 
@@ -182,23 +199,48 @@ async def verified(
 ) -> dict[str, Any]:
     """Every object read and checked; what is wrong is in the document."""
     from cli.archive_access import archive_providers, archive_url  # noqa: PLC0415
-    from eventlog.archive.places import open_store  # noqa: PLC0415
+    from eventlog.archive.places import open_store, within  # noqa: PLC0415
+    from eventlog.archive.reader import ArchiveReader  # noqa: PLC0415
+    from mesh.fold import MESH_FOLD  # noqa: PLC0415
+    from mesh.registry.fold import REGISTRY_FOLD, REGISTRY_FOLDER  # noqa: PLC0415
+
+    place = archive_url(layout, url)
+    providers = None if without_keys else archive_providers(layout, keys, keks)
+    document = await _verified(MESH_FOLD, open_store(place), providers, progress)
+    beside = open_store(within(place, REGISTRY_FOLDER))
+    if not await ArchiveReader(beside).claims():
+        return document | {"registry": None}
+    registry = await _verified(REGISTRY_FOLD, beside, providers, progress)
+    return document | {"registry": registry, "clean": document["clean"] and registry["clean"]}
+
+
+async def _verified(
+    fold: Fold[S], store: ObjectStore, providers: Mapping[KeyClass, KeyProvider] | None, progress: Any
+) -> dict[str, Any]:
+    """One log's archive. `providers` None: without keys."""
     from mesh.errors import IntegrityError, NotFound  # noqa: PLC0415
     from projector.verification import verify_archive, verify_without_keys  # noqa: PLC0415
 
-    store = open_store(archive_url(layout, url))
-    document: dict[str, Any] = {"clean": True, "archive": store.place, "with_keys": not without_keys, "findings": []}
+    document: dict[str, Any] = {
+        "clean": True,
+        "archive": store.place,
+        "with_keys": providers is not None,
+        "findings": [],
+    }
     try:
-        if without_keys:
+        if providers is None:
             found = await verify_without_keys(store, progress)
         else:
-            found = await verify_archive(MESH_FOLD, store, archive_providers(layout, keys, keks), progress)
+            found = await verify_archive(fold, store, providers, progress)
     except (IntegrityError, NotFound) as failure:
         return document | {"clean": False, "findings": [failure.message]}
     return document | found._asdict() | {"head": str(found.head)}
 
 
 def verified_text(document: Mapping[str, Any]) -> str:
+    if document.get("registry"):
+        parts = ({**document, "registry": None, "clean": not document["findings"]}, document["registry"])
+        return "\n".join(("" if part is parts[0] else "registry: ") + verified_text(part) for part in parts)
     if not document["clean"]:
         return "\n".join([f"NOT CLEAN: {document['archive']}", *(f"  {each}" for each in document["findings"])])
     opened = "opened and folded" if document["with_keys"] else "chained (not opened)"

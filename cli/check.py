@@ -14,7 +14,6 @@ from cli.layout import Layout
 from cli.options import data_dir_option
 from cli.output import note, output_option, print_data
 from mesh.errors import Damaged, MeshlogError, NotReady, SettingsError
-from mesh.fold import MESH_FOLD
 from runtime.clock import SystemClock, SystemEntropy
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from eventlog.driver import LogDriver
     from eventlog.fsck import FsckReport
     from eventlog.keys.keyring import Keyring
+    from eventlog.record_walk import Fold
 
 _DEFAULT = "default"
 _COUNTS = (
@@ -86,13 +86,11 @@ class _Proof(NamedTuple):
 
 async def _check(layout: Layout, archive: str | None, prove: _Proof | None, *, with_keys: bool) -> dict[str, Any]:
     from cli.establish import api_settings  # noqa: PLC0415
-    from cli.log_access import etcd_connection, key_providers  # noqa: PLC0415
-    from eventlog.archive.places import open_store  # noqa: PLC0415
-    from eventlog.drivers.etcd import EtcdDriver  # noqa: PLC0415
-    from eventlog.fsck import archive_mark  # noqa: PLC0415
-    from eventlog.fsck import fsck as check_log  # noqa: PLC0415
-    from eventlog.fsck_archive import fsck_archive  # noqa: PLC0415
+    from cli.log_access import etcd_connection, key_providers, mesh_driver, registry_driver  # noqa: PLC0415
+    from eventlog.archive.places import open_store, within  # noqa: PLC0415
     from eventlog.keys.keyring import Keyring  # noqa: PLC0415
+    from mesh.fold import MESH_FOLD  # noqa: PLC0415
+    from mesh.registry.fold import REGISTRY_FOLD, REGISTRY_FOLDER  # noqa: PLC0415
     from projector.state_fold import StateFold  # noqa: PLC0415
 
     entropy = SystemEntropy()
@@ -100,30 +98,52 @@ async def _check(layout: Layout, archive: str | None, prove: _Proof | None, *, w
     url = settings.archive if archive == _DEFAULT or (prove and archive is None) else archive
     if archive is not None and url is None:
         raise SettingsError("this cluster's settings name no archive: say where it is with --archive URL")
+    store = None if url is None else open_store(url)
+    beside = None if url is None else open_store(within(url, REGISTRY_FOLDER))
     connection = etcd_connection(settings, SystemClock(), entropy)
     try:
-        driver = EtcdDriver(connection, settings.key_prefix)
-        keyring = Keyring(driver, key_providers(settings.kek, entropy)) if with_keys else None
-        found: FsckReport | None = None
-        if url is not None:
-            # The archive first: what it has, etcd must have or have had by the time that it is read.
-            if keyring is not None and (head := await driver.read_head()) is not None:
-                await keyring.load(head.head.log_id)
-            promised = await archive_mark(driver)
-            found = await fsck_archive(
-                open_store(url), keyring, _progress("archive"), fold=StateFold(MESH_FOLD), promised=promised
-            )
-        report = await check_log(
-            driver, keyring, _progress("etcd"), fold=StateFold(MESH_FOLD), archived=found.head if found else None
-        )
-        report.archive = found
+        driver, registry = (each(connection, settings.key_prefix) for each in (mesh_driver, registry_driver))
+        providers = key_providers(settings.kek, entropy) if with_keys else None
+        keyring = None if providers is None else Keyring(driver, providers)
+        report = await _check_log(driver, keyring, store, StateFold(MESH_FOLD))
+        other: FsckReport | None = None
+        if await registry.read_head() is not None or await _is_archived(beside):
+            theirs = None if providers is None else Keyring(registry, providers)
+            other = await _check_log(registry, theirs, beside, StateFold(REGISTRY_FOLD))
         if prove is not None and keyring is not None and report.clean:
-            await _prove(prove, driver, keyring, None if url is None else open_store(url))
+            await _prove(prove, driver, keyring, store)
     finally:
         connection.close()
     if sys.stderr.isatty():
         note("")
-    return _document(report)
+    document = _document(report)
+    if other is not None:
+        document |= {"registry": _document(other), "clean": report.clean and other.clean}
+    return document
+
+
+async def _is_archived(store: ObjectStore | None) -> bool:
+    from eventlog.archive.reader import ArchiveReader  # noqa: PLC0415
+
+    return store is not None and bool(await ArchiveReader(store).claims())
+
+
+async def _check_log(driver: LogDriver, keyring: Keyring | None, store: ObjectStore | None, fold: Fold) -> FsckReport:
+    """One log, in its archive if there is one to look at, and in etcd."""
+    from eventlog.fsck import archive_mark  # noqa: PLC0415
+    from eventlog.fsck import fsck as check_log  # noqa: PLC0415
+    from eventlog.fsck_archive import fsck_archive  # noqa: PLC0415
+
+    found: FsckReport | None = None
+    if store is not None:
+        # The archive first: what it has, etcd must have or have had by the time that it is read.
+        if keyring is not None and (head := await driver.read_head()) is not None:
+            await keyring.load(head.head.log_id)
+        promised = await archive_mark(driver)
+        found = await fsck_archive(store, keyring, _progress("archive"), fold=fold, promised=promised)
+    report = await check_log(driver, keyring, _progress("etcd"), fold=fold, archived=found.head if found else None)
+    report.archive = found
+    return report
 
 
 async def _prove(asked: _Proof, driver: LogDriver, keyring: Keyring, store: ObjectStore | None) -> None:
@@ -185,10 +205,20 @@ def _progress(what: str) -> Callable[[int], None] | None:
 
 
 def _text(report: dict[str, Any]) -> str:
+    registry = report.get("registry", {})
     lines = [f"{'clean' if report['clean'] else 'NOT CLEAN'}: {_summary(report)}"]
     if "archive" in report:
         lines.append(f"archive: {_summary(report['archive'])}")
-    for place, part in (("", report), ("archive: ", report.get("archive", {}))):
+    if registry:
+        lines.append(f"registry: {_summary(registry)}")
+    if "archive" in registry:
+        lines.append(f"registry's archive: {_summary(registry['archive'])}")
+    for place, part in (
+        ("", report),
+        ("archive: ", report.get("archive", {})),
+        ("registry: ", registry),
+        ("registry's archive: ", registry.get("archive", {})),
+    ):
         lines += [f"  {place}{finding['place']}: {finding['message']}" for finding in part.get("findings", ())]
         if part.get("more_findings"):
             lines.append(f"  {place}and {part['more_findings']} more")

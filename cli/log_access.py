@@ -10,6 +10,7 @@ from cli.role_health import BUILD
 from cluster.etcd.choice import EtcdMember
 from cluster.etcd.connection import EtcdConnection
 from cluster.etcd.connection import TlsFiles as EtcdTls
+from cluster.etcd.together import ReadsTogether
 from cluster.members import Member
 from eventlog.archive.places import open_store, within
 from eventlog.archive.store import ObjectStore
@@ -64,14 +65,14 @@ def key_providers(kek: KekSettings, entropy: Entropy) -> Mapping[KeyClass, KeyPr
     return providers
 
 
-def mesh_driver(connection: EtcdConnection, key_prefix: str) -> EtcdDriver:
+def mesh_driver(connection: EtcdConnection, key_prefix: str, heads: ReadsTogether | None = None) -> EtcdDriver:
     """The log of the meshes."""
-    return EtcdDriver(connection, key_prefix)
+    return EtcdDriver(connection, key_prefix, heads=heads)
 
 
-def registry_driver(connection: EtcdConnection, key_prefix: str) -> EtcdDriver:
+def registry_driver(connection: EtcdConnection, key_prefix: str, heads: ReadsTogether | None = None) -> EtcdDriver:
     """The registry's log, whose writes are fenced by the same duties."""
-    return EtcdDriver(connection, f"{key_prefix}{REGISTRY_FOLDER}", duties_prefix=key_prefix)
+    return EtcdDriver(connection, f"{key_prefix}{REGISTRY_FOLDER}", duties_prefix=key_prefix, heads=heads)
 
 
 def registry_archive(settings: ApiSettings) -> ObjectStore | None:
@@ -83,14 +84,16 @@ def open_log(settings: LogSettings, clock: Clock, entropy: Entropy) -> LogAccess
     """The log of the meshes. Built without a first call: the replica waits for etcd by itself."""
     connection = etcd_connection(settings, clock, entropy)
     providers = key_providers(settings.kek, entropy)
-    return access_to(MESH_FOLD, mesh_driver(connection, settings.key_prefix), connection, providers, clock, entropy)
+    heads = ReadsTogether(connection)
+    driver = mesh_driver(connection, settings.key_prefix, heads)
+    return access_to(MESH_FOLD, driver, connection, providers, clock, entropy)
 
 
 def open_registry(
     beside: LogAccess[State], settings: LogSettings, clock: Clock, entropy: Entropy
 ) -> LogAccess[RegistryState]:
     """The registry's log, over the same connection."""
-    driver = registry_driver(beside.connection, settings.key_prefix)
+    driver = registry_driver(beside.connection, settings.key_prefix, beside.driver.heads)
     return access_to(REGISTRY_FOLD, driver, beside.connection, beside.providers, clock, entropy)
 
 

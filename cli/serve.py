@@ -44,7 +44,6 @@ from eventlog.keys.rotation import KeyRotation
 from eventlog.timeline import Timeline
 from identity.node_id import NodeId
 from mesh.errors import MeshlogError
-from mesh.fold import S
 from mesh.state import State, state_hash
 from projector.replica import Replica
 from runtime.clock import Clock, Entropy, SystemClock, SystemEntropy
@@ -86,7 +85,7 @@ class _Signer:
         return SignedIdentity(certificate, certificate, self._frontends_root, f"{serial:x}", not_after_us)
 
 
-def _confirmable(replica: Replica[S]) -> Check:
+def _confirmable(replica: Replica[State]) -> Check:
     """A server that etcd's quorum has not spoken to for a while can answer nothing but 503."""
 
     def check() -> str | None:
@@ -96,13 +95,18 @@ def _confirmable(replica: Replica[S]) -> Check:
     return check
 
 
-async def _keep_confirming(replica: Replica[S], clock: Clock) -> None:
+async def _keep_confirming(replica: Replica[State], registry: RegistryLog, clock: Clock) -> None:
     """So that readiness tells the truth on an idle server too."""
-    while True:
+
+    async def confirm(log_of: Replica[State] | RegistryLog) -> None:
         try:
-            await replica.confirmed(CONFIRM_TIMEOUT_S)
+            await log_of.confirmed(CONFIRM_TIMEOUT_S)
         except MeshlogError as error:
             log.info("head not confirmed", reason=error.message)
+
+    while True:
+        # Together, so that both are one read.
+        await asyncio.gather(confirm(replica), *([] if registry.halted else [confirm(registry)]))
         await clock.sleep(CONFIRM_EVERY_S)
 
 
@@ -176,11 +180,11 @@ class _Server:
             access.connection, settings.key_prefix, lambda: member_of(settings, access, self.registry.access), clock
         )
         supervisor.start(access.replica.run(), "replica")
-        supervisor.start(_keep_confirming(access.replica, clock), "confirm")
+        supervisor.start(_keep_confirming(access.replica, self.registry, clock), "confirm")
         supervisor.start(keep_fresh(access.keyring, log_id, clock), "data keys")
         supervisor.start(registration.run(), "member")
         supervisor.start(access.reproduction.run(), "reproduction")
-        supervisor.start(self.registry.run(supervisor, confirm=True), "registry")
+        supervisor.start(self.registry.run(supervisor), "registry")
         if audit:
             supervisor.start(audit.calls.run(), "audit")
         self.certificates.start(supervisor, ports, app.state.commands)

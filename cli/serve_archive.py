@@ -13,17 +13,20 @@ from cluster.duties import abreast, run_duty
 from eventlog.archive.archiver import Archiver, ArchiverMetrics
 from eventlog.archive.monitor import ArchiveMonitor
 from eventlog.archive.places import open_store
+from eventlog.archive.shipment import DEFAULT_SHAPE, Shape
 from eventlog.archive.store import ObjectStore
 from eventlog.driver import Fence
 from mesh.fold import S
 from mesh.registry.state import RegistryState
 from mesh.state import State
 from runtime.clock import Clock, Entropy
+from runtime.limits import REGISTRY_ARCHIVE_POLL_S, REGISTRY_LOOK_S
 from runtime.settings import ApiSettings
 from runtime.supervise import Supervisor
 
 DUTY = "archive"
 _DAY_US = 86_400_000_000
+_REGISTRY_SHAPE = DEFAULT_SHAPE._replace(poll_s=REGISTRY_ARCHIVE_POLL_S)
 
 
 def make_archiving(
@@ -39,7 +42,9 @@ def make_archiving(
         return None
     shipping = partial(ArchivedLog, settings=settings, clock=clock, entropy=entropy)
     mesh = shipping(access, open_store(settings.archive), settings.archive_retention_days, metrics="meshlog")
-    other = shipping(registry, beside, settings.registry_retention_days, metrics="meshlog_registry")
+    other = shipping(
+        registry, beside, settings.registry_retention_days, metrics="meshlog_registry", shape=_REGISTRY_SHAPE
+    )
     work = abreast({DUTY: mesh.work, f"registry-{DUTY}": other.work}, clock)
     duty = partial(
         run_duty, access.connection, settings.key_prefix, DUTY, holder_id=settings.id, work=work, clock=clock
@@ -57,6 +62,7 @@ class ArchivedLog:
         retention_days: int,
         *,
         metrics: str,
+        shape: Shape = DEFAULT_SHAPE,
         settings: ApiSettings,
         clock: Clock,
         entropy: Entropy,
@@ -70,6 +76,7 @@ class ArchivedLog:
             holder_id=settings.id,
             retention_us=retention_days * _DAY_US,
             metrics=ArchiverMetrics(of=metrics),
+            shape=shape,
         )
         self.monitor = ArchiveMonitor(access.driver, store.place, lambda: access.replica.position, clock)
         behind = Gauge(f"{metrics}_archive_behind_seconds", "For how long the archive has lacked something")
@@ -107,5 +114,5 @@ class ArchiveDuty:
 
     def start(self, supervisor: Supervisor) -> None:
         supervisor.start(self.mesh.monitor.run(), "archive monitor")
-        supervisor.start(self.registry.monitor.run(), "registry archive monitor")
+        supervisor.start(self.registry.monitor.run(REGISTRY_LOOK_S), "registry archive monitor")
         supervisor.start(self._duty(), DUTY)

@@ -103,6 +103,6 @@ async def run_projector(settings: ProjectorSettings) -> None:
         supervisor.start(keep_fresh(access.keyring, keys.log_id, clock), "data keys")
         supervisor.start(registration.run(), "member")
         supervisor.start(access.reproduction.run(), "reproduction")
-        supervisor.start(registry.run(supervisor, confirm=False), "registry")
+        supervisor.start(registry.run(supervisor), "registry")
         log.info("serving", role=settings.role, address=settings.listen)
         await supervisor.wait()

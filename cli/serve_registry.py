@@ -18,7 +18,7 @@ from mesh.position import Position
 from mesh.registry.state import RegistryState, state_hash
 from projector.replica_ports import FoldListener
 from runtime.clock import Clock
-from runtime.limits import CONFIRM_EVERY_S, CONFIRM_TIMEOUT_S, KEY_CHECK_PAUSE_S
+from runtime.limits import KEY_CHECK_PAUSE_S, REGISTRY_LOOK_S
 from runtime.supervise import Supervisor
 
 log = structlog.get_logger(__name__)
@@ -78,18 +78,12 @@ class RegistryLog:
         }
         return found | ({"halted": replica.halted} if replica.halted else {})
 
-    async def run(self, supervisor: Supervisor, *, confirm: bool) -> None:
-        """Open it, then follow it. `confirm`: ask for its head now and then, so that its age is known when idle."""
+    async def run(self, supervisor: Supervisor) -> None:
+        """Open it, then follow it."""
         log_id = await self._opened()
         supervisor.start(self.access.replica.run(), "registry replica")
-        supervisor.start(keep_fresh(self.access.keyring, log_id, self._clock), "registry data keys")
-        supervisor.start(self.access.reproduction.run(), "registry reproduction")
-        while confirm:
-            try:
-                await self.access.replica.confirmed(CONFIRM_TIMEOUT_S)
-            except MeshlogError as error:
-                log.info("head of the registry not confirmed", reason=error.message)
-            await self._clock.sleep(CONFIRM_EVERY_S)
+        supervisor.start(keep_fresh(self.access.keyring, log_id, self._clock, REGISTRY_LOOK_S), "registry data keys")
+        supervisor.start(self.access.reproduction.run(REGISTRY_LOOK_S), "registry reproduction")
 
     async def _opened(self) -> str:
         """The log's id, once there is one and every data key of it that this role may open is open."""

@@ -63,14 +63,14 @@ class Reproduction(Generic[S]):
         while len(self._hashes) > self._kept:
             self._hashes.popitem(last=False)
 
-    async def run(self) -> None:
+    async def run(self, every_s: float = REPRODUCE_LOOK_S) -> None:
         """Look now and then, for ever."""
         while True:
             try:
                 await self.look()
             except Unavailable as failure:
                 log.info("checkpoints not listed", reason=failure.message)
-            await self._clock.sleep(REPRODUCE_LOOK_S)
+            await self._clock.sleep(every_s)
 
     async def look(self) -> None:
         """Compare the checkpoints that are new since the last look. NoQuorum."""

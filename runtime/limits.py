@@ -751,6 +751,9 @@ tens of thousands of events, after its state was."""
 TRIM_KEEP_EVENTS = 10_000
 """Newest events that stay in etcd although the archive has them: for followers that were away for a moment, and for
 history that is asked for most."""
+REGISTRY_LOOK_S = 10.0
+"""Between looks at what seldom changes beside the registry's log: data keys, checkpoints, how far its archive is."""
+REGISTRY_ARCHIVE_POLL_S = 1.0
 REGISTRY_TRIM_KEEP_EVENTS = 2_000
 """The same of the registry's log, which nobody looks far back in."""
 TRIM_LOOK_S = 5.0

@@ -37,7 +37,6 @@ from eventlog.records import Head
 from eventlog.signing import SigningKey
 from mesh.errors import Damaged, SettingsError, TimelineMoved
 from runtime.limits import (
-    ARCHIVE_POLL_S,
     ARCHIVE_RELOAD_READS,
     ARCHIVE_SURVEY_S,
     ARCHIVE_THOROUGH_READS,
@@ -224,7 +223,7 @@ class ArchiveMachine:
             return Claims()
         if self._due(index):
             return self._maintain(now)
-        return self._read(0.0 if self._behind else ARCHIVE_POLL_S)
+        return self._read(0.0 if self._behind else None)
 
     def on_floor(self, floor: Floor | None) -> Action:
         """What Survey found; None if nothing is to be dropped."""
@@ -277,12 +276,12 @@ class ArchiveMachine:
         assert self._shipment is not None  # noqa: S101 - objects are put for a shipment only
         return Commit(self._shipment.name, self._shipment.data)
 
-    def _read(self, pause_s: float = ARCHIVE_POLL_S) -> Action:
+    def _read(self, pause_s: float | None = None) -> Action:
         self._reads += 1
         if self._reads % ARCHIVE_RELOAD_READS == 0:
             return Load()
         thorough = self._reads % ARCHIVE_THOROUGH_READS == 1
-        return Read(self._loaded(), self._known, thorough, pause_s)
+        return Read(self._loaded(), self._known, thorough, self._shape.poll_s if pause_s is None else pause_s)
 
     def _send(self, shipment: Shipment) -> Action:
         self._shipment = shipment

@@ -49,10 +49,10 @@ class ArchiveMonitor:
             f"{self._position()}): nothing is lost and nothing is trimmed until it is back, and etcd grows meanwhile"
         )
 
-    async def run(self) -> None:
-        """Look every ARCHIVE_WATCH_S, for ever."""
+    async def run(self, every_s: float = ARCHIVE_WATCH_S) -> None:
+        """Look so often, for ever."""
         while True:
-            await self._clock.sleep(ARCHIVE_WATCH_S)
+            await self._clock.sleep(every_s)
             try:
                 await self.look()
             except MeshlogError as failure:

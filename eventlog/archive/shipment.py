@@ -33,6 +33,7 @@ from eventlog.signing import SigningKey
 from runtime.limits import (
     ARCHIVE_LEAF_ENTRIES,
     ARCHIVE_MERGE_BYTES,
+    ARCHIVE_POLL_S,
     ARCHIVE_ROLLUP_MANIFESTS,
     ARCHIVE_SHIPMENT_BYTES,
 )
@@ -48,12 +49,14 @@ class Stamp(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """How an archive is rolled up: after how many manifests, into segments and leaves how large."""
+    """How an archive is rolled up: after how many manifests, into segments and leaves how large; and how often the log
+    is looked at while nothing happens."""
 
     manifests: int = ARCHIVE_ROLLUP_MANIFESTS
     merge_bytes: int = ARCHIVE_MERGE_BYTES
     segment_bytes: int = ARCHIVE_SHIPMENT_BYTES
     leaf_entries: int = ARCHIVE_LEAF_ENTRIES
+    poll_s: float = ARCHIVE_POLL_S
 
 
 DEFAULT_SHAPE = Shape()

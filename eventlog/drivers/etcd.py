@@ -15,6 +15,7 @@ from contextlib import aclosing
 from itertools import groupby
 
 from cluster.etcd.connection import EtcdConnection
+from cluster.etcd.together import ReadsTogether
 from cluster.etcd.values import (
     Comparison,
     CreateRevisionIs,
@@ -59,12 +60,18 @@ DEFAULT_PREFIX = "/meshlog/"
 
 class EtcdDriver:
     """A LogDriver over one etcd cluster and prefix. `duties_prefix`: where the duties are whose tokens fence writes,
-    if they are not under the same."""
+    if they are not under the same. `heads`: shared by drivers whose heads are asked for together."""
 
     def __init__(
-        self, connection: EtcdConnection, prefix: str = DEFAULT_PREFIX, duties_prefix: str | None = None
+        self,
+        connection: EtcdConnection,
+        prefix: str = DEFAULT_PREFIX,
+        duties_prefix: str | None = None,
+        *,
+        heads: ReadsTogether | None = None,
     ) -> None:
         self._connection = connection
+        self.heads = heads or ReadsTogether(connection)
         self._duties = f"{prefix if duties_prefix is None else duties_prefix}duties/".encode()
         root = prefix.encode()
         self._root = root
@@ -72,7 +79,7 @@ class EtcdDriver:
         self._log = root + b"log/"
 
     async def read_head(self) -> HeadRef | None:
-        return _head_of((await self._connection.range(RangeRead(self._head_key))).items)
+        return _head_of(await self.heads.read(self._head_key))
 
     async def create(self, head: Head, data_keys: Mapping[str, bytes]) -> AppendResult:
         puts = [Put(self._head_key, encode_head(head))]

@@ -63,14 +63,14 @@ class KeyCheck:
         return False
 
 
-async def keep_fresh(keyring: Keyring, log_id: str, clock: Clock) -> None:
+async def keep_fresh(keyring: Keyring, log_id: str, clock: Clock, every_s: float = KEYRING_REFRESH_S) -> None:
     """Look for data keys that others have drawn, for ever, so that a writer seals with the newest soon.
 
     One that does not open is an error in the log of this process, not its end: no record may be sealed with it yet.
     """
     said = ""
     while True:
-        await clock.sleep(KEYRING_REFRESH_S)
+        await clock.sleep(every_s)
         try:
             await keyring.load(log_id)
             said = ""
