@@ -45,6 +45,8 @@ class Family(Enum):
 
 
 class HealthCheckPlan(NamedTuple):
+    """`idle_interval_ms`: how often while no requests are sent; None leaves Envoy's minute."""
+
     protocol: str
     path: str
     port: int | None
@@ -52,6 +54,7 @@ class HealthCheckPlan(NamedTuple):
     timeout_ms: int
     healthy: int
     unhealthy: int
+    idle_interval_ms: int | None = None
 
 
 class OutlierPlan(NamedTuple):
@@ -258,10 +261,17 @@ class AccessLogPlan(NamedTuple):
     members: tuple[tuple[str, str], ...] = ()
 
 
+class CheckAnsweredPlan(NamedTuple):
+    """A health check that the proxy answers itself: 200 while it takes requests. It comes from `cluster`'s checks."""
+
+    cluster: str
+    path: str
+
+
 class HttpChainPlan(NamedTuple):
     """HTTP on one destination port, routed by the named route configuration. `shared`: other TCP comes there too.
 
-    `either`: of the port's connections those with TLS, or (without a `tls`) the others.
+    `either`: of the port's connections those with TLS, or (without a `tls`) the others. `checks` are not routed.
     """
 
     port: int
@@ -271,6 +281,7 @@ class HttpChainPlan(NamedTuple):
     shared: bool = False
     tls: TlsPlan | None = None
     either: bool = False
+    checks: tuple[CheckAnsweredPlan, ...] = ()
 
 
 class TcpChainPlan(NamedTuple):

@@ -22,6 +22,7 @@ with warnings.catch_warnings():
     from envoy_data_plane.envoy.config.listener import v3 as listener
     from envoy_data_plane.envoy.config.route import v3 as route
     from envoy_data_plane.envoy.extensions.access_loggers.file import v3 as file_access_log
+    from envoy_data_plane.envoy.extensions.filters.http.health_check import v3 as health_check_filter
     from envoy_data_plane.envoy.extensions.filters.http.router import v3 as router_filter
     from envoy_data_plane.envoy.extensions.filters.listener.http_inspector import v3 as http_inspector
     from envoy_data_plane.envoy.extensions.filters.listener.original_dst import v3 as original_dst
@@ -57,6 +58,7 @@ __all__ = (
     "envoy_type",
     "file_access_log",
     "hcm",
+    "health_check_filter",
     "http_inspector",
     "listener",
     "matcher",

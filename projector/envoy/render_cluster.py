@@ -74,6 +74,7 @@ def _health_check(plan: HealthCheckPlan) -> core.HealthCheck:
     check = core.HealthCheck(
         timeout=duration(plan.timeout_ms),
         interval=duration(plan.interval_ms),
+        no_traffic_interval=None if plan.idle_interval_ms is None else duration(plan.idle_interval_ms),
         healthy_threshold=plan.healthy,
         unhealthy_threshold=plan.unhealthy,
         alt_port=plan.port,

@@ -5,13 +5,22 @@ from __future__ import annotations
 from projector.envoy import names
 from projector.envoy.defaults import SNIFF_TIMEOUT_MS
 from projector.envoy.messages import address, ads_source, duration, packed, stats_metadata
-from projector.envoy.plans import AccessLogPlan, HttpChainPlan, ListenerPlan, TcpChainPlan
+from projector.envoy.plans import (
+    AccessLogPlan,
+    CheckAnsweredPlan,
+    HeaderPlan,
+    HttpChainPlan,
+    ListenerPlan,
+    TcpChainPlan,
+    TextPlan,
+)
 from projector.envoy.protos import (
     accesslog,
     core,
     envoy_type,
     file_access_log,
     hcm,
+    health_check_filter,
     http_inspector,
     listener,
     original_dst,
@@ -20,6 +29,7 @@ from projector.envoy.protos import (
     tcp_proxy,
     tls_inspector,
 )
+from projector.envoy.render_match import header_message
 from projector.envoy.render_tls import server_socket
 
 _HTTP_SPOKEN = ("http/1.0", "http/1.1", "h2c")
@@ -121,10 +131,11 @@ def _tcp_filter(plan: TcpChainPlan) -> listener.Filter:
 def _http_filter(plan: HttpChainPlan) -> listener.Filter:
     # No limit on the first fetch: the listener waits for its routes. With one it would open without any and answer 404.
     router = hcm.HttpFilter(name="envoy.filters.http.router", typed_config=packed(router_filter.Router()))
+    checks = [_check_filter(check) for check in plan.checks]
     manager = hcm.HttpConnectionManager(
         stat_prefix=plan.stat_prefix,
         rds=hcm.Rds(config_source=ads_source(), route_config_name=plan.routes),
-        http_filters=[router],
+        http_filters=[*checks, router],
         tracing=hcm.HttpConnectionManagerTracing(),
         access_log=[] if plan.access_log is None else [_access_log(plan.access_log)],
         upgrade_configs=[hcm.HttpConnectionManagerUpgradeConfig(upgrade_type="websocket", enabled=True)],
@@ -133,6 +144,18 @@ def _http_filter(plan: HttpChainPlan) -> listener.Filter:
         path_with_escaped_slashes_action=hcm.HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
     )
     return listener.Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(manager))
+
+
+def _check_filter(plan: CheckAnsweredPlan) -> hcm.HttpFilter:
+    # Envoy's checks call the host what the cluster is called, which no request of anybody else does.
+    ours = (
+        HeaderPlan(":path", TextPlan("exact", plan.path)),
+        HeaderPlan(":authority", TextPlan("exact", plan.cluster)),
+    )
+    answered = health_check_filter.HealthCheck(
+        pass_through_mode=False, headers=[header_message(header) for header in ours]
+    )
+    return hcm.HttpFilter(name="envoy.filters.http.health_check", typed_config=packed(answered))
 
 
 def _access_log(plan: AccessLogPlan) -> accesslog.AccessLog:

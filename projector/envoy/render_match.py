@@ -8,9 +8,11 @@ from projector.envoy.protos import envoy_type, matcher, route
 
 
 def match_message(plan: MatchPlan) -> route.RouteMatch:
-    headers = [_header(header) for header in plan.headers]
+    headers = [header_message(header) for header in plan.headers]
     if plan.virtual_service is not None:
-        headers.append(_header(HeaderPlan(names.VIRTUAL_SERVICE_HEADER, TextPlan("exact", plan.virtual_service))))
+        headers.append(
+            header_message(HeaderPlan(names.VIRTUAL_SERVICE_HEADER, TextPlan("exact", plan.virtual_service)))
+        )
     message = route.RouteMatch(
         headers=headers,
         query_parameters=[_query(query) for query in plan.queries],
@@ -25,7 +27,7 @@ def match_message(plan: MatchPlan) -> route.RouteMatch:
     return message
 
 
-def _header(plan: HeaderPlan) -> route.HeaderMatcher:
+def header_message(plan: HeaderPlan) -> route.HeaderMatcher:
     message = route.HeaderMatcher(name=plan.name, invert_match=plan.invert)
     if isinstance(plan.match, RangePlan):
         message.range_match = envoy_type.Int64Range(start=plan.match.start, end=plan.match.end)

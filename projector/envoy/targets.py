@@ -174,13 +174,14 @@ def _cluster(view: View, node: Resource, listener: Spec, tls: TlsPlan | None) ->
         http2=protocol in HTTP2_PROTOCOLS,
         family=Family.AUTO if dns is None else dns_family(ip_preference(view.mesh_spec(), node.spec)),
         tags=((TARGET_TAG, node.key.name),),
-        health_check=_health_check(listener.get("healthCheck")),
+        health_check=health_check(listener.get("healthCheck")),
         outlier=_outlier(listener.get("outlierDetection")),
         tls=tls,
     )
 
 
-def _health_check(check: Spec | None) -> HealthCheckPlan | None:
+def health_check(check: Spec | None) -> HealthCheckPlan | None:
+    """A listener's healthCheck, for those who send it requests."""
     if not check:
         return None
     return HealthCheckPlan(

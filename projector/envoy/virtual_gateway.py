@@ -15,7 +15,17 @@ from projector.envoy import names
 from projector.envoy.acm import secrets
 from projector.envoy.defaults import LOCAL_CONNECT_TIMEOUT_MS
 from projector.envoy.matches import Order, match_order
-from projector.envoy.plans import ClusterPlan, Discovery, HttpChainPlan, ListenerPlan, MatchPlan, RoutePlan, VhostPlan
+from projector.envoy.plans import (
+    CheckAnsweredPlan,
+    ClusterPlan,
+    Discovery,
+    HealthCheckPlan,
+    HttpChainPlan,
+    ListenerPlan,
+    MatchPlan,
+    RoutePlan,
+    VhostPlan,
+)
 from projector.envoy.services import (
     ServiceRoutes,
     ServiceTimeouts,
@@ -33,11 +43,13 @@ from projector.envoy.specs import (
     ip_preference,
     over_families,
 )
-from projector.envoy.targets import assignments, pool
+from projector.envoy.targets import assignments, health_check, pool
 from projector.envoy.tls import PolicyAt, Transport, chains_over, listener_transport, policy_at
 from projector.envoy.vhosts import RoutesDraft, draft_egress, usable
 from projector.envoy.view import Spec, View
 from projector.envoy.virtual_node import NodeDraft
+
+_GRPC_CHECK = "/grpc.health.v1.Health/Check"
 
 
 class _Rewrite(NamedTuple):
@@ -125,7 +137,9 @@ def draft_ingress(view: View, name: str) -> tuple[Ingress, ...]:
 def draft_egress_listener(view: View, name: str, routes: str) -> tuple[ListenerPlan, ...]:
     """Where the second pass begins. A part."""
     log = access_log(view, view.existing(VIRTUAL_GATEWAY.name, name))
-    chain = HttpChainPlan(names.EGRESS_PORT, names.EGRESS, routes, log)
+    clusters = (each.cluster for each in view.part(draft_ingress, name))
+    checks = tuple(CheckAnsweredPlan(each.name, each.health_check.path) for each in clusters if each.health_check)
+    chain = HttpChainPlan(names.EGRESS_PORT, names.EGRESS, routes, log, checks=checks)
     egress = names.listener(names.EGRESS, names.EGRESS_PORT)
     plan = ListenerPlan(egress, names.EGRESS_PORT, False, False, (chain,))
     return over_families([plan], ip_preference(view.mesh_spec()))
@@ -164,8 +178,6 @@ def _listeners(view: View, gateway: Resource) -> list[tuple[Spec, Transport]]:
         elif port in taken:
             view.alarm(gateway, f"{field}.portMapping.port", f"{port} is taken, so this listener is held back")
         elif (transport := listener_transport(view, gateway, field, listener)) is not None:
-            if listener.get("healthCheck"):
-                view.alarm(gateway, f"{field}.healthCheck", "is not supported yet and has no effect")
             found.append((listener, transport))
         taken.add(port)
     return found
@@ -239,7 +251,22 @@ def _self_redirect(gateway: Resource, listener: Spec, several: bool) -> ClusterP
         connect_timeout_ms=LOCAL_CONNECT_TIMEOUT_MS,
         http2=protocol in HTTP2_PROTOCOLS,
         pool=pool(listener),
+        health_check=_own_check(listener),
     )
+
+
+def _own_check(listener: Spec) -> HealthCheckPlan | None:
+    """A listener's health check asks the gateway itself, on its second pass, whether it takes requests.
+
+    Nobody in the mesh sends a gateway requests but the gateway, so it is the self-redirect's (as its pool is). It asks
+    gRPC's question by plain HTTP/2: a gateway has no gRPC service to answer as one.
+    """
+    plan = health_check(listener.get("healthCheck"))
+    if plan is None:
+        return None
+    if plan.protocol == "grpc":
+        plan = plan._replace(protocol="http2", path=_GRPC_CHECK)
+    return plan._replace(port=None, idle_interval_ms=plan.interval_ms)
 
 
 def draft_redirects(view: View, name: str, port: int, protocol: str, cluster: str) -> RoutesDraft:

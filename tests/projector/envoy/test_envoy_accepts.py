@@ -207,6 +207,31 @@ def test_a_gateway_routes_real_requests_by_weight_prefix_and_host_name(tmp_path:
             assert get(port, "/stock/a")[0] == 200
 
 
+@netns
+@needs_namespaces
+def test_a_gateway_passes_its_own_health_check_and_keeps_no_request_from_its_service(tmp_path: Path) -> None:
+    check = {
+        "protocol": "http", "path": "/x", "healthyThreshold": 2, "unhealthyThreshold": 2,
+        "intervalMillis": 5000, "timeoutMillis": 2000,
+    }  # fmt: skip
+    with Namespace("meshlog-vgh") as namespace, upstream("v1", namespace) as one:
+        log = canary()
+        for name in ("cart-v1", "cart-v2", "stock"):
+            log.update(key("virtualNode", name), node(listener(one), host="127.0.0.1"))
+        log.update(key("virtualGateway", "edge"), gateway(listener(8088, healthCheck=check)))
+        with running(namespace, compiled(log, gateway_id()), tmp_path) as (envoy, _):
+            port = namespace.expose(8088)
+            stat = "self_redirect_http_15001.health_check.success"
+
+            def passed() -> bool:
+                # The service's own `/x`; and a cluster without traffic is hardly ever checked.
+                assert get(port, "/cart/x")[1]["path"] == "/x"
+                return any(envoy.stats(stat).values())
+
+            eventually(passed, what="the gateway's health check")
+            assert envoy.stats("self_redirect_http_15001.membership_healthy") != {}
+
+
 def odd() -> Log:
     """What people may write, or want to break: everything here must be taken by Envoy or held back."""
     log = canary(

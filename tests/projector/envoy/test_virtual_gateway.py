@@ -308,3 +308,43 @@ def test_an_access_log_format_that_envoy_would_refuse_is_reported_not_dropped_in
     found, (alarm,) = logged({"text": "%NO_SUCH_COMMAND%"})
     assert found == {}
     assert alarm.startswith("mesh/shop/virtualGateway/edge: spec.logging.accessLog.file.format")
+
+
+CHECK = {
+    "protocol": "http",
+    "path": "/ready",
+    "healthyThreshold": 2,
+    "unhealthyThreshold": 3,
+    "intervalMillis": 5000,
+    "timeoutMillis": 2000,
+    "port": 8088,
+}
+
+
+def test_a_listeners_health_check_asks_the_gateway_itself_whether_it_takes_requests() -> None:
+    log = canary()
+    grpc = {**CHECK, "protocol": "grpc", "port": 8089}
+    listeners = (listener(8088, healthCheck=CHECK), listener(8089, "grpc", healthCheck=grpc), listener(8090))
+    log.update(key("virtualGateway", "edge"), gateway(*listeners))
+    snapshot = compiled(log, gateway_id())
+    clusters = of_type(snapshot, TYPE_CLUSTER)
+    http, http2, none = (
+        clusters[f"cds_ingress_shop_edge_self_redirect_{port}_15001"]
+        for port in ("8088_http", "8089_grpc", "8090_http")
+    )
+    times = {"timeout": "2s", "interval": "5s", "noTrafficInterval": "5s", "healthyThreshold": 2, "unhealthyThreshold": 3}
+    assert http["healthChecks"] == [{**times, "httpHealthCheck": {"path": "/ready"}}]
+    asked = {"path": "/grpc.health.v1.Health/Check", "codecClientType": "HTTP2"}
+    assert http2["healthChecks"] == [{**times, "httpHealthCheck": asked}]
+    assert "healthChecks" not in none
+    (chain,) = of_type(snapshot, TYPE_LISTENER)["lds_egress_0.0.0.0_15001"]["filterChains"]
+    *checks, router = chain["filters"][0]["typedConfig"]["httpFilters"]
+    assert router["name"] == "envoy.filters.http.router"
+    answered = [
+        {header["name"]: header["stringMatch"]["exact"] for header in each["typedConfig"]["headers"]} for each in checks
+    ]
+    assert answered == [
+        {":path": "/ready", ":authority": http["name"]},
+        {":path": "/grpc.health.v1.Health/Check", ":authority": http2["name"]},
+    ]
+    assert snapshot.alarms == ()
