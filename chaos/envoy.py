@@ -60,9 +60,11 @@ def refuse_shared_egress() -> None:
 
 
 class Envoy:
-    """One Envoy. `prefix` is put before its command line, such as `ip netns exec NAME`."""
+    """One Envoy. `prefix` is put before its command line, such as `ip netns exec NAME`, `options` behind it."""
 
-    def __init__(self, bootstrap: Path, *, admin_port: int, log: Path, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self, bootstrap: Path, *, admin_port: int, log: Path, prefix: Sequence[str] = (), options: Sequence[str] = ()
+    ) -> None:
         if not prefix:
             refuse_shared_egress()
         self.admin_port = admin_port
@@ -74,6 +76,7 @@ class Envoy:
                     find_envoy(),
                     *("--config-path", str(bootstrap)),
                     *("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"),
+                    *options,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,

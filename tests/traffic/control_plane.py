@@ -24,6 +24,17 @@ from mesh.evolve import evolve
 from mesh.frozen import thaw
 from mesh.kinds import KINDS, ResourceKey
 from mesh.position import Position
+from mesh.registry.commands import (
+    CreateNamespace,
+    CreateService,
+    DeregisterInstance,
+    RegisterInstance,
+    RegistryCommand,
+)
+from mesh.registry.decide import decide as registry_decide
+from mesh.registry.events import SCHEMAS as REGISTRY_SCHEMAS
+from mesh.registry.evolve import evolve as registry_evolve
+from mesh.registry.state import NamespaceKey, RegistryState, ServiceKey
 from mesh.state import State
 from projector.envoy.compiler import Compiler
 from projector.feed.port import Confirmation, NodeListener, NodeUpdate, Subscription
@@ -70,6 +81,53 @@ class _Fold:
             listener(before, self.state, events)
 
 
+class _Registry:
+    """The registry beside it: a `FoldedRegistry`, by commands of Cloud Map's API."""
+
+    ready, confirmed_age_s, halted = True, 0.0, None
+
+    def __init__(self) -> None:
+        self.state = RegistryState()
+        self._listeners: list[Callable[[RegistryState, RegistryState, Sequence[Event]], None]] = []
+
+    def subscribe(
+        self, listener: Callable[[RegistryState, RegistryState, Sequence[Event]], None]
+    ) -> Callable[[], None]:
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def confirmed(self, timeout_s: float) -> Position:
+        return self.state.position
+
+    def do(self, command: RegistryCommand) -> None:
+        before, events = self.state, []
+        number = before.position.position
+        context = Context(ACCOUNT, PRINCIPAL, type(command).__name__, None, f"uid-{number}", level=LEVEL)
+        for new in registry_decide(before, command, context).events:
+            number += 1
+            event = _event(Position(1, number), new.type, REGISTRY_SCHEMAS[new.type], new.data)
+            self.state = registry_evolve(self.state, event)
+            events.append(event)
+        for listener in self._listeners:
+            listener(before, self.state, events)
+
+
+def _event(position: Position, kind: str, schema: int, data: Any) -> Event:
+    return Event(
+        position=position,
+        time_us=position.position,
+        wall_us=position.position,
+        type=kind,
+        schema=schema,
+        account=ACCOUNT,
+        actor=PRINCIPAL,
+        source_ip="192.0.2.7",
+        request_id=f"request-{position.position}",
+        token=None,
+        data=data,
+    )
+
+
 class _Feed:
     """A `SnapshotFeed` straight from the projection. `told` is what each node was given last."""
 
@@ -81,7 +139,8 @@ class _Feed:
 
     def watch(self, node: NodeId, listener: NodeListener) -> Subscription:
         def tell(_: NodeId) -> None:
-            update = NodeUpdate(node, self._projection.position, self._projection.current(node))
+            at, known = self._projection.position, self._projection.current(node)
+            update = NodeUpdate(node, at, known, self._projection.registry)
             self.told[node] = update
             listener(update)
 
@@ -91,7 +150,7 @@ class _Feed:
 
     async def confirm(self, timeout_s: float) -> Confirmation:
         await asyncio.sleep(0)
-        return Confirmation(True, self._projection.position)
+        return Confirmation(True, self._projection.position, self._projection.registry)
 
 
 class ControlPlane:
@@ -104,7 +163,8 @@ class ControlPlane:
         self._fold = _Fold()
         self._loop = loop
         self._sees: Sees = lambda event: event
-        self.projection = Projection(self._fold, Compiler())
+        self._registry = _Registry()
+        self.projection = Projection(self._fold, Compiler(), self._registry)
         self.feed = _Feed(self.projection)
         loop.run(self._start())
 
@@ -130,6 +190,29 @@ class ControlPlane:
             events = self._decide(command)
             self._loop.call(lambda events=events: self._fold.take([self._sees(event) for event in events]))  # type: ignore[misc]
 
+    def register(self, namespace: str, service: str, instance: str, **attributes: str) -> None:
+        """Register an instance as Cloud Map's API does; its namespace and service are made where they are not there."""
+
+        def register() -> None:
+            registry, space = self._registry, NamespaceKey(ACCOUNT, namespace)
+            if space not in registry.state.namespaces:
+                registry.do(CreateNamespace(namespace, "HTTP"))
+            key = ServiceKey(ACCOUNT, namespace, service)
+            if key not in registry.state.services:
+                registry.do(CreateService(registry.state.namespaces[space].id, service))
+            registry.do(RegisterInstance(registry.state.services[key].id, instance, attributes))
+
+        self._loop.call(register)
+
+    def deregister(self, namespace: str, service: str, instance: str) -> None:
+        """Take an instance away."""
+
+        def deregister() -> None:
+            found = self._registry.state.services[ServiceKey(ACCOUNT, namespace, service)]
+            self._registry.do(DeregisterInstance(found.id, instance))
+
+        self._loop.call(deregister)
+
     def _commands(self, specs: Specs) -> Iterable[Command]:
         """Everything away, then everything anew: so that no test sees another's mesh."""
         order = {kind: number for number, kind in enumerate(_ORDER)}
@@ -145,19 +228,7 @@ class ControlPlane:
         found = []
         for new in decide(self.state, command, context).events:
             position = Position(1, self.state.position.position + 1)
-            event = Event(
-                position=position,
-                time_us=position.position,
-                wall_us=position.position,
-                type=new.type,
-                schema=SCHEMAS[new.type],
-                account=ACCOUNT,
-                actor=PRINCIPAL,
-                source_ip="192.0.2.7",
-                request_id=f"request-{number}",
-                token=None,
-                data=new.data,
-            )
+            event = _event(position, new.type, SCHEMAS[new.type], new.data)
             self.state = evolve(self.state, event)
             found.append(event)
         return found

@@ -63,7 +63,8 @@ OTHERS: tuple[tuple[str, Any], ...] = (
     (r"maxRetries$", 0),
     (r"dns\.hostname$", "nobody.mesh.test"),
     (r"(namespaceName|serviceName)$", "nobody"),
-    (r"json\[\]\.key$", "other"),
+    (r"(json|attributes)\[\]\.key$", "other"),
+    (r"attributes\[\]\.value$", "other"),
     (r"json\[\]\.value$", "-"),
     (r"(maxConnections|maxRequests)$", 1_000_000),
 )

@@ -12,6 +12,7 @@ import itertools
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from mesh.kinds import ResourceKey
 from proxy.bootstrap import Credentials, build, inline_tls
 from runtime.settings import Endpoint
 from tests.conditions import eventually
+from tests.projector.envoy.test_tls_live import Certificates
 from tests.traffic.apps import App
 from tests.traffic.control_plane import ACCOUNT, ControlPlane, Create, Delete, Sees, Update
 from tests.traffic.dns_server import DOMAIN, DnsServer
@@ -40,7 +42,7 @@ from tests.traffic.namespaces import (
     Pod,
     remove_left_behind,
 )
-from tests.xds.feeds import TRUST_DOMAIN
+from tests.xds.feeds import TRUST_DOMAIN, Root
 
 T = TypeVar("T")
 Spec = Mapping[str, Any]
@@ -50,12 +52,18 @@ MESH = "shop"
 SIDECARS = ("front", "red", "blue")
 GATEWAY = "edge"
 ADMIN_PORT = 9901
+LOG_FLUSH = ("--file-flush-interval-msec", "50")
+"""Access logs are written out at once; Envoy's own interval is ten seconds."""
 PATIENCE_S = 60.0
 HTTP_PORTS = (8080, 8081, 8082, 8083)
 """Every protocol but servers that speak first."""
 GREETING_PORTS = (9000, 9001)
 """Servers that speak first."""
 GATEWAY_PORTS = (8088, 8089)
+TLS_PORT = 443
+"""Where the outside world speaks TLS."""
+TLS_HOSTS = tuple(f"red.tls{number}.{DOMAIN}" for number in range(8))
+"""Red's names in certificates."""
 
 
 @dataclass
@@ -80,7 +88,7 @@ class Proxy(Envoy):
         path = folder / "envoy.json"
         path.write_text(json.dumps(bootstrap))
         self._pod = pod
-        super().__init__(path, admin_port=ADMIN_PORT, log=folder / "envoy.log", prefix=pod.prefix())
+        super().__init__(path, admin_port=ADMIN_PORT, log=folder / "envoy.log", prefix=pod.prefix(), options=LOG_FLUSH)
 
     def admin(self, path: str, method: str = "GET") -> str:
         connection = http.client.HTTPConnection("127.0.0.1", ADMIN_PORT)
@@ -107,6 +115,8 @@ class World:
         """How long a test waits for a condition: shorter where it is expected to fail."""
         self._stack = contextlib.ExitStack()
         self._generation = itertools.count(1)
+        self.kept: dict[str, Any] = {}
+        """What proofs make once for all."""
         self._fresh = itertools.count(1)
         self._number = 0
         self._sees: Sees = lambda event: event
@@ -137,6 +147,10 @@ class World:
         self._stack.callback(self.dns.close)
         self.apps = {name: self._app(name, self.pods[name]) for name in SIDECARS}
         self.apps["outside"] = self._app("outside", self.outside)
+        self.outside_tls = self._outside_tls()
+        self.apps["outside"].open(TLS_PORT, tls=self.outside_tls)
+        self.certificates = Certificates(self.folder, hosts=TLS_HOSTS)
+        self._stack.enter_context(self.certificates.served())
         self.control = ControlPlane(self.folder, loop)
         self._stack.callback(self.control.close)
         self.control.put(self._whole(()))
@@ -144,6 +158,15 @@ class World:
         for proxy in self.proxies.values():
             proxy.wait_live()
         self.mesh()
+
+    def _outside_tls(self) -> ssl.SSLContext:
+        """As whom the server of the outside world speaks TLS: somebody whom nobody verifies."""
+        chain, private = Root("outside").leaf(dns=["outside.example"])
+        path = self.folder / "outside.pem"
+        path.write_bytes(private + chain)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        return context
 
     def _app(self, name: str, namespace: NetNamespace) -> App:
         app = App(name, namespace, self.loop)
@@ -180,6 +203,7 @@ class World:
         endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
         endpoint["address"] = {"pipe": {"path": str(self.control.socket)}}
         cluster["type"] = "STATIC"
+        bootstrap["static_resources"]["clusters"].append(self.certificates.cluster())
         resolver = {"socket_address": {"address": OUTSIDE_V4, "port_value": 53}}
         bootstrap["typed_dns_resolver_config"] = {
             "name": "envoy.network.dns_resolver.cares",
@@ -201,6 +225,11 @@ class World:
         behind it the others), or what the test has told the DNS server.
         """
         return f"{label}.m{self._number + 1}.{DOMAIN}"
+
+    @property
+    def tls_host(self) -> str:
+        """A host name of the next mesh for red, which its certificates have, and which the last meshes had not."""
+        return TLS_HOSTS[self._number % len(TLS_HOSTS)]
 
     def mesh(self, *declared: Declared, spec: Spec | None = None) -> None:
         """Make the mesh exactly this and wait until every proxy has taken it. Nodes of pods not named are empty."""

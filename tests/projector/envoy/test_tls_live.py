@@ -57,9 +57,12 @@ HTTP_MODES = ("STRICT", "PERMISSIVE", "MUTUAL", "DISABLED")
 
 
 class Certificates:
-    """An authority and what it signed, and another authority, as files; and a socket that serves secrets."""
+    """An authority and what it signed, and another authority, as files; and a socket that serves secrets.
 
-    def __init__(self, folder: Path) -> None:
+    `foreign` is the caller's certificate by the other authority.
+    """
+
+    def __init__(self, folder: Path, hosts: tuple[str, ...] = ("localhost",)) -> None:
         self.folder = folder
         self.socket = folder / "sds.sock"
         clock, entropy = SystemClock(), SystemEntropy()
@@ -68,10 +71,11 @@ class Certificates:
         self._write("other.crt", other.certificate_pem)
         for uri in (SERVER, CALLER, STRANGER):
             who = uri.rpartition("/")[2]
-            leaf = pki.Leaf(common_name=who, hosts=("localhost",), uri=uri, server=True, client=True)
-            issued = pki.issue(ours, leaf, clock.now_us(), entropy)
-            self._write(f"{who}.crt", issued.certificate_pem)
-            self._write(f"{who}.key", issued.key_pem)
+            leaf = pki.Leaf(common_name=who, hosts=hosts, uri=uri, server=True, client=True)
+            for name, authority in ((who, ours), *((("foreign", other),) if uri == CALLER else ())):
+                issued = pki.issue(authority, leaf, clock.now_us(), entropy)
+                self._write(f"{name}.crt", issued.certificate_pem)
+                self._write(f"{name}.key", issued.key_pem)
 
     def _write(self, name: str, pem: bytes) -> None:
         (self.folder / name).write_bytes(pem)
@@ -87,8 +91,8 @@ class Certificates:
         def inline(file: str) -> Any:
             return core.DataSource(inline_bytes=(self.folder / file).read_bytes())
 
-        if name == "ours":
-            validation = tls.CertificateValidationContext(trusted_ca=inline("ours.crt"))
+        if name in ("ours", "other"):
+            validation = tls.CertificateValidationContext(trusted_ca=inline(f"{name}.crt"))
             return bytes(tls.Secret(name=name, validation_context=validation))
         pair = tls.TlsCertificate(certificate_chain=inline(f"{name}.crt"), private_key=inline(f"{name}.key"))
         return bytes(tls.Secret(name=name, tls_certificate=pair))

@@ -2,6 +2,30 @@
 
 from __future__ import annotations
 
-from tests.traffic.proofs import discovery, outliers, pools, retries, rewrites, routes, services, timeouts
+from tests.traffic.proofs import (
+    discovery,
+    logs,
+    outliers,
+    pools,
+    registry,
+    retries,
+    rewrites,
+    routes,
+    services,
+    timeouts,
+    tls,
+)
 
-__all__ = ("discovery", "outliers", "pools", "retries", "rewrites", "routes", "services", "timeouts")
+__all__ = (
+    "discovery",
+    "logs",
+    "outliers",
+    "pools",
+    "registry",
+    "retries",
+    "rewrites",
+    "routes",
+    "services",
+    "timeouts",
+    "tls",
+)

@@ -8,7 +8,7 @@ from tests.traffic.fields import proves
 from tests.traffic.namespaces import EXTERNAL_V4
 from tests.traffic.proofs.routes import ALL, Ask, seen_by, shop, two_nodes
 from tests.traffic.specs import gateway, gateway_route, listener, node, route, router, service
-from tests.traffic.world import World
+from tests.traffic.world import MESH, World, key
 
 
 @proves("virtualNode.serviceDiscovery.dns.hostname", "virtualNode.backends[].virtualService.virtualServiceName")
@@ -196,15 +196,27 @@ def a_gateway_route_goes_to_its_service(world: World, kind: str) -> None:
 
 @proves("mesh.egressFilter.type")
 def what_is_outside_the_mesh_is_reached_where_all_is_allowed(world: World) -> None:
-    world.mesh(node("front"), spec={"egressFilter": {"type": "DROP_ALL"}})
+    amazon, other = "sqs.eu-central-1.amazonaws.com", "elsewhere.example"
+    for kind, reached in (("DROP_ALL", False), ("ALLOW_ALL", True), ("DROP_ALL", False)):
+        world.mesh(node("front"), spec={"egressFilter": {"type": kind}})
+        answer = world.ask("elsewhere", to=EXTERNAL_V4[0], port=8083)
+        assert (answer.status, answer.saw.get("at")) == ((200, EXTERNAL_V4[0]) if reached else (0, None))
+        assert over_tls(world, amazon) == "outside: hello\n"
+        assert over_tls(world, other) == ("outside: hello\n" if reached else "")
+
+
+@proves()
+def a_change_of_the_egress_filter_reaches_what_runs(world: World) -> None:
+    world.mesh(node("front"))
     assert world.ask("elsewhere", to=EXTERNAL_V4[0], port=8083).status == 0
-    world.mesh(node("front"), spec={"egressFilter": {"type": "ALLOW_ALL"}})
-    saw = world.ask("elsewhere", to=EXTERNAL_V4[0], port=8083).saw
-    assert (saw["app"], saw["at"]) == ("outside", EXTERNAL_V4[0])
+    world.update((key("mesh", MESH), {"egressFilter": {"type": "ALLOW_ALL"}}))
+    assert world.ask("elsewhere", to=EXTERNAL_V4[0], port=8083).status == 200
+    world.update((key("mesh", MESH), {}))
+    assert world.ask("elsewhere", to=EXTERNAL_V4[0], port=8083).status == 0
 
 
-def amazon_answers(world: World, host: str) -> str:
-    """What the TLS server at port 443 outside says that it was asked for; '' where it is not reached."""
+def over_tls(world: World, host: str) -> str:
+    """What the server of TLS outside answers to a client that asks for `host`; '' where it is not reached."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
