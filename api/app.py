@@ -242,7 +242,6 @@ def create_app(ports: ApiPorts) -> Starlette:
         AccessKeysApi(ports, commands),
         IamApi(ports, commands),
         AuditApi(ports),
-        KeysApi(ports, commands),
         QuotasApi(ports, commands),
         PkiApi(ports, commands),
         SharingApi(ports, commands),
@@ -259,6 +258,7 @@ def create_app(ports: ApiPorts) -> Starlette:
             deadline_s=ports.command_deadline_s,
         )
         routers.append(CloudMapApi(ports, ports.registry, registry).router())
+    routers.append(KeysApi(ports, commands, registry).router())
     routers.append(StsApi(ports).router())  # the last: it takes whatever else is sent to its path for its own
     described = OpenApi(ports, [route for router in routers for route in router.routes])
     edge = Edge(ports, (*routers, described.router()))

@@ -6,6 +6,9 @@ POST keys/rewrap     {class?: config|secrets|all, to?: KEK-ID|SCHEME, force?: bo
                      → {rewrapped: [{id, kek}], left: [id], notes: [text]}
                      `to` also makes the key the first one of this server's own key file
 
+All of it is done to the data keys of both logs, the meshes' and the registry's: a key-encryption key that wraps nothing
+of the one may still be all that opens the other.
+
 A key-encryption key must be on every host before a data key is wrapped with it: members tell what they hold, and
 re-wrapping is refused while one lacks it.
 """
@@ -14,21 +17,28 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from api.appmesh import confirmed_state, origin_of
 from api.calls import Answer, Call
 from api.commands import CommandService
+from api.outcomes import Origin
 from api.ports import ApiPorts, KeyPorts
 from api.reads import MIN_POSITION, reading
 from api.requests import Fields, nothing, read_body, read_query, route, router_of
 from api.routes import Router
 from eventlog.keys.file import FileKeyProvider
-from eventlog.keys.rotation import KeyRow, ProviderRow, Target, held_as
+from eventlog.keys.rotation import KeyRow, ProviderRow, Survey, Target, held_as
 from eventlog.records import KeyClass
 from mesh.commands import RecordDataKeys
 from mesh.errors import BadRequest, Conflict, NotReady
+from mesh.frozen import Frozen
+from mesh.position import Position
+from mesh.registry.commands import RegistryCommand
+from mesh.registry.state import RegistryState
+
+RegistryCommands: TypeAlias = CommandService[RegistryState, RegistryCommand, Frozen]
 
 _ALL = "all"
 _ROTATE: Fields = {"class": (str, False)}
@@ -37,12 +47,21 @@ _OPENING = {"api": (KeyClass.CONFIG, KeyClass.SECRETS), "projector": (KeyClass.C
 """The classes of key-encryption key that a role needs."""
 
 
-class KeysApi:
-    """The handlers, bound to one server's ports."""
+class _LogKeys(NamedTuple):
+    """One log's data keys, and what records in that log what was done to them."""
 
-    def __init__(self, ports: ApiPorts, commands: CommandService) -> None:
+    log_id: str
+    keys: KeyPorts
+    record: Callable[[RecordDataKeys, Origin], Awaitable[Position]]
+
+
+class KeysApi:
+    """The handlers, bound to one server's ports. `registry`: what writes the registry's log, if there is one here."""
+
+    def __init__(self, ports: ApiPorts, commands: CommandService, registry: RegistryCommands | None = None) -> None:
         self._ports = ports
         self._commands = commands
+        self._registry = registry
 
     def router(self) -> Router:
         """Its routes."""
@@ -56,7 +75,7 @@ class KeysApi:
 
     async def _list(self, call: Call) -> Answer:
         read = await reading(self._ports, call)
-        found = await self._keys.rotation.survey(self._log_id)
+        found = _merged([await log.keys.rotation.survey(log.log_id) for log in self._logs()])
         members = await self._members()
         document = {
             "data_keys": [_key(row) for row in found.keys],
@@ -67,14 +86,16 @@ class KeysApi:
         return read.answer(document | {"to_do": _to_do(found.keys, found.providers, document)})
 
     async def _rotate(self, call: Call) -> Answer:
-        drawn = [
-            await self._keys.rotation.draw(self._log_id, key_class)
-            for key_class in _classes(call.members.get("class", _ALL), tuple(KeyClass))
-        ]
-        # So that the record of it is sealed with the new key already, and every reader loads it.
-        await self._keys.keyring.load(self._log_id)
-        outcome = await self._commands.submit(RecordDataKeys(tuple(drawn)), origin_of("RotateKeys", call))
-        return Answer({"drawn": drawn}, outcome.position)
+        classes = _classes(call.members.get("class", _ALL), tuple(KeyClass))
+        drawn: list[str] = []
+        positions: list[Position] = []
+        for log in self._logs():
+            fresh = [await log.keys.rotation.draw(log.log_id, key_class) for key_class in classes]
+            # So that the record of it is sealed with the new key already, and every reader loads it.
+            await log.keys.keyring.load(log.log_id)
+            positions.append(await log.record(RecordDataKeys(tuple(fresh)), origin_of("RotateKeys", call)))
+            drawn += fresh
+        return Answer({"drawn": drawn}, positions[0])
 
     async def _rewrap(self, call: Call) -> Answer:
         body, rotation = call.members, self._keys.rotation
@@ -86,19 +107,39 @@ class KeysApi:
             members = await self._members()
             for key_class, target in targets.items():
                 _refuse_lacking(members, key_class, target)
-        rows = (await rotation.survey(self._log_id)).keys
         done: list[dict[str, str]] = []
         left: list[str] = []
         notes: list[str] = []
-        for key_class, target in targets.items():
-            mine = [row.key_id for row in rows if row.key_class.wrapped_by is key_class]
-            changed = [key_id for key_id in mine if await rotation.rewrap(self._log_id, key_id, target)]
-            done += [{"id": key_id, "kek": target.kek_id} for key_id in changed]
-            left += [key_id for key_id in mine if key_id not in changed]
+        for number, log in enumerate(self._logs()):
+            rows = (await log.keys.rotation.survey(log.log_id)).keys
+            for key_class, target in targets.items():
+                mine = [row.key_id for row in rows if row.key_class.wrapped_by is key_class]
+                changed = [key_id for key_id in mine if await log.keys.rotation.rewrap(log.log_id, key_id, target)]
+                done += [{"id": key_id, "kek": target.kek_id} for key_id in changed]
+                left += [key_id for key_id in mine if key_id not in changed]
+                command = RecordDataKeys(tuple(changed), target.kek_id)
+                at = await log.record(command, origin_of(f"RewrapKeys:{key_class}", call))
+                position = position if number else at
+        for target in targets.values():
             notes += _prefer(target) if body.get("to") is not None else []
-            command, origin = RecordDataKeys(tuple(changed), target.kek_id), origin_of(f"RewrapKeys:{key_class}", call)
-            position = (await self._commands.submit(command, origin)).position
         return Answer({"rewrapped": done, "left": left, "notes": notes}, position)
+
+    def _logs(self) -> list[_LogKeys]:
+        """The log of the meshes, and the registry's if this server has one; NotReady until both were read."""
+        ports, beside = self._ports, self._ports.registry
+
+        async def record(command: RecordDataKeys, origin: Origin) -> Position:
+            return (await self._commands.submit(command, origin)).position
+
+        found = [_LogKeys(ports.replica.head_ref.head.log_id, self._keys, record)]
+        if beside is not None and beside.keys is not None and self._registry is not None:
+            registry = self._registry
+
+            async def record_beside(command: RecordDataKeys, origin: Origin) -> Position:
+                return (await registry.submit(command, origin)).position
+
+            found.append(_LogKeys(beside.replica.head_ref.head.log_id, beside.keys, record_beside))
+        return found
 
     @property
     def _keys(self) -> KeyPorts:
@@ -106,13 +147,21 @@ class KeysApi:
             raise NotReady("This server has no key providers. Ask another one.")
         return self._ports.keys
 
-    @property
-    def _log_id(self) -> str:
-        return self._ports.replica.head_ref.head.log_id
-
     async def _members(self) -> Sequence[Mapping[str, Any]]:
         found = [] if self._ports.members is None else await self._ports.members()
         return [{"keks": ()} | dict(member) for member in found if member["role"] in _OPENING]
+
+
+def _merged(surveys: Sequence[Survey]) -> Survey:
+    """Of several logs, under the same providers: a key is unused if it is in all of them."""
+    first, *others = surveys
+    providers = [
+        row._replace(
+            unused=tuple(kek for kek in row.unused if all(kek in other.providers[at].unused for other in others))
+        )
+        for at, row in enumerate(first.providers)
+    ]
+    return Survey(tuple(row for survey in surveys for row in survey.keys), tuple(providers))
 
 
 def _classes(name: str, known: tuple[KeyClass, ...]) -> tuple[KeyClass, ...]:

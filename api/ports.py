@@ -112,6 +112,8 @@ class RegistryPorts(NamedTuple):
 
     replica: Replica[RegistryState]
     writer: Writer
+    keys: KeyPorts | None = None
+    """What rotates its data keys; None: they are looked after elsewhere (tests, the simulation)."""
 
 
 class EventHistory(Protocol):

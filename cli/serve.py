@@ -44,6 +44,7 @@ from eventlog.keys.rotation import KeyRotation
 from eventlog.timeline import Timeline
 from identity.node_id import NodeId
 from mesh.errors import MeshlogError
+from mesh.fold import S
 from mesh.state import State, state_hash
 from projector.replica import Replica
 from runtime.clock import Clock, Entropy, SystemClock, SystemEntropy
@@ -123,6 +124,10 @@ class _Server:
     entropy: Entropy
     ending: asyncio.Event
 
+    def _keys(self, access: LogAccess[S]) -> KeyPorts:
+        rotation = KeyRotation(access.driver, access.keyring, access.providers, self.clock, self.entropy)
+        return KeyPorts(rotation, access.keyring)
+
     def ports(self, health: HealthServer, peers: Peers | None, audit: Audit | None) -> ApiPorts:
         """What the API needs of all the rest."""
         settings, access, clock, entropy = self.settings, self.access, self.clock, self.entropy
@@ -153,8 +158,10 @@ class _Server:
             server_id=settings.id,
             readiness=readiness,
             members=members,
-            registry=RegistryPorts(registry.replica, self.upkeep.writer(registry.driver, registry.keyring)),
-            keys=KeyPorts(KeyRotation(access.driver, access.keyring, access.providers, clock, entropy), access.keyring),
+            registry=RegistryPorts(
+                registry.replica, self.upkeep.writer(registry.driver, registry.keyring), self._keys(registry)
+            ),
+            keys=self._keys(access),
             peers=peers,
             recent=recent,
             audit=audit.ports if audit else None,
