@@ -87,8 +87,9 @@ def status(layout: Layout, *, output: str, exit_code: bool) -> int:
     }
     processes = document["processes"]
     print_data(document, output, lambda: columns(processes, titles), lambda: [row["id"] for row in processes])
-    if output == "table" and (archived := _archived(processes)):
-        click.echo(archived, err=True)
+    for said in (_archived(processes), _registry(processes)) if output == "table" else ():
+        if said:
+            click.echo(said, err=True)
     for remark in (*_dead(document), *_remarks(processes)):
         click.echo(remark, err=True)
     return Unavailable.exit_code if exit_code and not document["ready"] else 0
@@ -114,9 +115,15 @@ def _remarks(processes: Sequence[dict[str, Any]]) -> Iterator[str]:
     drills = [row["drill"] for row in processes if row.get("drill")]
     if drills and not (last := max(drills, key=lambda drill: drill["time_us"]))["ok"]:
         yield f"the restore drill of {last['time']} failed: {last['reason']}"
+    registries = [row["registry"] for row in processes if row.get("registry")]
     for kind in ("alarm", "error"):
         for said in sorted({row["archive"][kind] for row in processes if kind in row.get("archive", {})}):
             yield f"archive: {said}"
+        for said in sorted({row["archive"][kind] for row in registries if kind in row.get("archive", {})}):
+            yield f"the registry's archive: {said}"
+    drills = [row["drill"] for row in registries if row.get("drill")]
+    if drills and not (last := max(drills, key=lambda drill: drill["time_us"]))["ok"]:
+        yield f"the restore drill of the registry of {last['time']} failed: {last['reason']}"
     warned: dict[str, list[str]] = {}
     for row in processes:
         for said in row.get("warnings", ()):
@@ -136,6 +143,18 @@ def _archived(processes: Sequence[dict[str, Any]]) -> str:
         return ""
     best = max(said, key=lambda one: (one.get("ships", False), -one["behind_s"]))
     return f"archive: {best['position'] or 'nothing yet'}, {best['behind_s']:.1f} s behind, in {best['place']}"
+
+
+def _registry(processes: Sequence[dict[str, Any]]) -> str:
+    """How far the registry's log is, and who is not there or has stopped; empty where no process tells of one."""
+    told = {row["id"]: row["registry"] for row in processes if row.get("registry")}
+    if not told:
+        return ""
+    newest = max((one["epoch"], one["position"]) for one in told.values())
+    late = sorted(each for each, one in told.items() if not one["ready"] or (one["epoch"], one["position"]) < newest)
+    archived = [str(one["archive"]["position"]) for one in told.values() if one.get("archive")]
+    said = f"registry: {newest[0]}.{newest[1]}" + (f", archived to {max(archived)}" if archived else "")
+    return said + (f"; behind or stopped: {', '.join(late)}" if late else "")
 
 
 def _remove(layout: Layout) -> None:

@@ -25,6 +25,7 @@ _SHOWN = (
     "refused",
     "archive",
     "drill",
+    "registry",
     "space",
     "warnings",
 )
