@@ -32,6 +32,7 @@ from mesh.errors import Conflict, MeshlogError
 from mesh.in_use import listed
 from mesh.state import State
 from runtime.limits import (
+    CERTIFICATE_BACKDATE_S,
     CERTIFICATE_RETRY_S,
     LEAF_RENEW_SHARE,
     RENEWAL_OVERDUE_SHARE,
@@ -94,9 +95,14 @@ def _wants_renewal(authority: Authority, certificate: Certificate, now_us: int) 
         return False
     if certificate.root != authority.issuing:
         return True
-    life_us = certificate.not_after_us - certificate.not_before_us
     recent = now_us < certificate.updated_us + CERTIFICATE_RETRY_S * _US
-    return not recent and certificate.not_after_us - now_us < life_us * LEAF_RENEW_SHARE
+    return not recent and certificate.not_after_us - now_us < _life_us(certificate) * LEAF_RENEW_SHARE
+
+
+def _life_us(certificate: Certificate) -> int:
+    """How long it was good for when it was new. (What is issued here begins a little before it is made.)"""
+    whole_us = certificate.not_after_us - certificate.not_before_us
+    return whole_us - CERTIFICATE_BACKDATE_S * _US if certificate.authority else whole_us
 
 
 def _droppable(authority: Authority, mine: list[Certificate], settled_us: int) -> Iterator[Drop]:
@@ -115,10 +121,9 @@ def warnings(state: State, now_us: int) -> list[str]:
     expired, late = [], []
     for arn in sorted(state.certificates):
         certificate = state.certificates[arn]
-        life_us = certificate.not_after_us - certificate.not_before_us
         if certificate.not_after_us <= now_us:
             expired.append(arn)
-        elif certificate.not_after_us - now_us < life_us * RENEWAL_OVERDUE_SHARE:
+        elif certificate.not_after_us - now_us < _life_us(certificate) * RENEWAL_OVERDUE_SHARE:
             late.append(f"{arn} ({iso(certificate.not_after_us)})")
     said = []
     if expired:

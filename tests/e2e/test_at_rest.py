@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from chaos import checks
 from chaos.cluster import Cluster, meshlog_argv, wait_for
 from chaos.example import node_spec
+from tests.api.test_pki import foreign
 from tests.e2e.conftest import Connect
 
 MESH = "at-rest-quillfeather"
@@ -112,16 +113,25 @@ def test_no_name_host_or_spec_is_in_any_members_files(members_files: list[Path],
 
 @dataclass(frozen=True)
 class Planted:
-    """Secrets that the cluster was given: the key that its admin signs with, and one drawn for somebody."""
+    """Secrets that the cluster was given: the key that its admin signs with, one drawn for somebody, and the key of a
+    certificate that was brought along (a line of it, and what any key in plain would have)."""
 
     secrets: tuple[str, ...]
     refused: int
 
 
 @pytest.fixture(scope="module")
-def planted(cluster: Cluster, connect: Connect, written: None) -> Planted:
+def planted(cluster: Cluster, connect: Connect, written: None, tmp_path_factory: pytest.TempPathFactory) -> Planted:
     """A new key, and calls that are refused with the words in them, until their audit is in the archive."""
     drawn = json.loads(cluster.run("iam", "key", "create", "--user", "tamarind", "-o", "json"))
+    brought = foreign("clementine.internal.example")[0]
+    folder = tmp_path_factory.mktemp("brought")
+    for name, text in (("leaf.pem", brought.chain), ("key.pem", brought.secret)):
+        (folder / name).write_text(text)
+    files = ("--certificate", str(folder / "leaf.pem"), "--private-key", str(folder / "key.pem"))
+    cluster.run("pki", "certificate", "import", *files)
+    cluster.run("pki", "ca", "create", "kumquat")
+    cluster.run("pki", "certificate", "create", "kumquat.internal.example", "--ca", "kumquat")
     client = connect()
     with pytest.raises(ClientError):
         client.create_mesh(meshName=MESH, tags=[{"key": "owner", "value": "team-saffron"}])
@@ -132,7 +142,8 @@ def planted(cluster: Cluster, connect: Connect, written: None) -> Planted:
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(request, timeout=10)
     refusals = wait_for(lambda: _refusals(cluster, 5), 30, "the audit of five refused calls")
-    secrets = (connect.environment["AWS_SECRET_ACCESS_KEY"], drawn["secret_access_key"])
+    keys = (brought.secret.splitlines()[1], "BEGIN PRIVATE KEY")
+    secrets = (connect.environment["AWS_SECRET_ACCESS_KEY"], drawn["secret_access_key"], *keys)
     return Planted(secrets, refusals)
 
 
