@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from mesh.kinds import VIRTUAL_NODE, VIRTUAL_ROUTER, VIRTUAL_SERVICE
 from mesh.state import Resource
-from projector.envoy.defaults import MAX_UINT32, RETRY
+from projector.envoy.defaults import MAX_UINT32, REQUEST_TIMEOUT_MS, RETRY
 from projector.envoy.matches import Order, grpc_match, http_match, match_order
 from projector.envoy.plans import ClusterPlan, MatchPlan, RetryPlan, RoutePlan
 from projector.envoy.specs import Port, Timeouts, duration_ms, http_timeouts, longest, ports
@@ -96,8 +96,8 @@ def _from_node(view: View, service: str, node: str, port: Port | None, policy: P
     route = RoutePlan(
         match=MatchPlan(prefix="/"),
         targets=((found.cluster.name, 1),),
-        timeout_ms=found.timeouts.request_ms,
-        idle_timeout_ms=found.timeouts.idle_ms,
+        # Whatever the node's own listener says: for more than the default, App Mesh wanted a router and a route.
+        timeout_ms=REQUEST_TIMEOUT_MS,
         retry=RETRY,
         tags=((SERVICE_TAG, service),),
     )
@@ -136,13 +136,12 @@ def _routes_on(view: View, router: Resource, number: int | None) -> Iterator[tup
             yield resource, *found
 
 
-def service_timeouts(view: View, name: str, port: Port | None, policy: PolicyAt | None) -> ServiceTimeouts:
+def service_timeouts(view: View, name: str, port: Port | None) -> ServiceTimeouts:
     """How long requests to the service on `port` may take, whichever route they go. A part."""
     provider = _provider(view, name)
     found: list[Timeouts] = []
     if VIRTUAL_NODE.name in provider:
-        at = Wanted(port.number if port else None)
-        found.append(view.part(target, provider[VIRTUAL_NODE.name]["virtualNodeName"], at, policy).timeouts)
+        found.append(http_timeouts(None))
     elif VIRTUAL_ROUTER.name in provider:
         router = view.get(VIRTUAL_ROUTER.name, provider[VIRTUAL_ROUTER.name]["virtualRouterName"])
         routes = _routes_on(view, router, port.number if port else None) if router else ()

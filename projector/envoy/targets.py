@@ -29,13 +29,11 @@ from projector.envoy.specs import (
     HTTP2_PROTOCOLS,
     HTTP_PROTOCOLS,
     TCP,
-    Timeouts,
     dns_family,
     dns_name,
     duration_ms,
     header_safe,
     ip_preference,
-    listener_timeouts,
 )
 from projector.envoy.tls import PolicyAt, client_transport, policy_at
 from projector.envoy.view import SHARE_503, Spec, View
@@ -59,7 +57,6 @@ class Target(NamedTuple):
 
     cluster: ClusterPlan
     missing: bool
-    timeouts: Timeouts
 
 
 class Transports:
@@ -102,7 +99,7 @@ def target(view: View, name: str, at: Wanted, policy: PolicyAt | None) -> Target
     if transport is None:
         return _none(view.mesh, name, missing=False)
     cluster = _cluster(view, node, listener, transport.tls)
-    return Target(cluster, False, listener_timeouts(listener))
+    return Target(cluster, False)
 
 
 def assignments(view: View, clusters: Iterable[ClusterPlan]) -> tuple[AssignmentPlan, ...]:
@@ -123,7 +120,7 @@ def _none(mesh: str, name: str, missing: bool) -> Target:
         EGRESS_CONNECT_TIMEOUT_MS,
         tags=((TARGET_TAG, name),),
     )
-    return Target(cluster, missing, listener_timeouts({}))
+    return Target(cluster, missing)
 
 
 def _listener(view: View, node: Resource, at: Wanted) -> Spec | None:

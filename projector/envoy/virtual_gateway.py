@@ -271,12 +271,11 @@ def _own_check(listener: Spec) -> HealthCheckPlan | None:
 
 def draft_redirects(view: View, name: str, port: int, protocol: str, cluster: str) -> RoutesDraft:
     """The first pass on one port: by gateway route, to `cluster`. A part."""
-    policy = _policy(view, name)
     ordered: list[tuple[Order, RoutePlan]] = []
     for route in view.part(gateway_routes, name):
         if route.body["match"].get("port", port) != port:
             continue
-        timeouts = _timeouts(view, route, policy)
+        timeouts = _timeouts(view, route)
         plan = RoutePlan(
             match=route.match,
             targets=((cluster, 1),),
@@ -294,11 +293,11 @@ def draft_redirects(view: View, name: str, port: int, protocol: str, cluster: st
     return RoutesDraft(names.routes(names.INGRESS, protocol, port), (vhost,))
 
 
-def _timeouts(view: View, route: GatewayRoute, policy: PolicyAt | None) -> ServiceTimeouts:
+def _timeouts(view: View, route: GatewayRoute) -> ServiceTimeouts:
     if view.get(VIRTUAL_SERVICE.name, route.service) is None:
         return ServiceTimeouts()
     port = _port(view, route)
-    return ServiceTimeouts() if port is _Port.NOWHERE else view.part(service_timeouts, route.service, port, policy)
+    return ServiceTimeouts() if port is _Port.NOWHERE else view.part(service_timeouts, route.service, port)
 
 
 def _policy(view: View, name: str) -> PolicyAt | None:

@@ -13,6 +13,8 @@ from tests.projector.envoy.meshes import (
     by_router,
     canary,
     compiled,
+    gateway_id,
+    gateway_route,
     key,
     listener,
     node,
@@ -68,6 +70,20 @@ def test_the_application_gets_every_host_and_15_seconds_unless_the_listener_says
     log.update(key("virtualNode", "cart-v1"), node(listener(timeout=unlimited)))
     (vhost,) = vhosts(compiled(log, node_id("cart-v1")), "rds_ingress_http_8080").values()
     assert vhost["routes"][0]["route"]["timeout"] == "0s"
+
+
+@pytest.mark.parametrize("value", [0, 5, 60])
+def test_a_service_of_a_node_takes_15_seconds_whatever_the_nodes_own_listener_says(value: int) -> None:
+    log = canary()
+    own = {"http": {"perRequest": {"unit": "s", "value": value}, "idle": {"unit": "s", "value": value}}}
+    log.update(key("virtualNode", "stock"), node(listener(timeout=own)))
+    (vhost,) = vhosts(compiled(log, node_id("cart-v2")), "rds_egress_http_8080").values()
+    assert vhost["routes"][0]["route"]["timeout"] == "15s"
+    assert "idleTimeout" not in vhost["routes"][0]["route"]
+    log.create(key("gatewayRoute", "stock", "edge"), gateway_route("stock.shop.local", {"prefix": "/stock"}))
+    (redirects,) = vhosts(compiled(log, gateway_id()), "rds_ingress_http_8088").values()
+    of_stock = next(each for each in redirects["routes"] if each["match"]["prefix"] == "/stock")
+    assert of_stock["route"]["timeout"] == "15s"
 
 
 @pytest.mark.parametrize(
