@@ -16,7 +16,7 @@ from botocore.credentials import Credentials
 
 from tests.api.conftest import ADMIN, REGION, Server
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from mesh.errors import MeshlogError
 from runtime.http_answers import encode_error
 from runtime.settings import TlsFiles
 from tests.api.conftest import Cloud, running
+from tests.conditions import PATIENCE_S
 
-START_S = 30.0
+START_S = PATIENCE_S
 
 
 @contextmanager
