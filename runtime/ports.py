@@ -17,6 +17,8 @@ from runtime.clock import Entropy, SystemEntropy
 
 LOOPBACK = "127.0.0.1"
 LOWEST, HIGHEST = 10_000, 32_000
+ENVOYS = frozenset((15_000, 15_001))
+"""Where App Mesh's Envoys listen, whatever a mesh says: not free even while none runs."""
 RANGE_VARIABLE = "MESHLOG_PORTS"
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
@@ -30,7 +32,7 @@ def free_ports(host: str, count: int, entropy: Entropy) -> list[int]:
     with ExitStack() as held:
         for step in range(size):
             port = low + (begin + step) % size
-            if _holds(host, port, held):
+            if port not in ENVOYS and _holds(host, port, held):
                 found.append(port)
             if len(found) == count:
                 return found

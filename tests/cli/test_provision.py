@@ -268,6 +268,11 @@ def test_ports_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         free_ports("127.0.0.1", 11, ENTROPY)
 
 
+def test_ports_of_envoys_are_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RANGE_VARIABLE, "14990-15009")
+    assert {15_000, 15_001}.isdisjoint(free_ports("127.0.0.9", 18, ENTROPY))
+
+
 @pytest.mark.parametrize("written", ["31000", "a-b", "31009-31000", "80-90", "31000-70000"])
 def test_a_range_of_ports_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
     monkeypatch.setenv(RANGE_VARIABLE, written)
