@@ -31,6 +31,16 @@ from tests.projector.envoy.readable import document
 GOLDEN = Path(__file__).parents[2] / "golden"
 
 
+CHECK = {
+    "protocol": "http2",
+    "path": "/ready",
+    "healthyThreshold": 2,
+    "unhealthyThreshold": 3,
+    "intervalMillis": 5000,
+    "timeoutMillis": 2000,
+}
+
+
 def storefront() -> Log:
     """A gateway with rewrites of every kind, priorities, a service without routes, logs, and what is held back."""
     seconds = {"unit": "s", "value": 30}
@@ -56,7 +66,10 @@ def storefront() -> Log:
         (key("gatewayRoute", "last", "edge"), gateway_route("empty.shop.local", {"prefix": "/a/longer/prefix"})),
         (key("gatewayRoute", "ping", "edge"), gateway_route(service, {"path": {"exact": "/ping"}}, ping)),
         (key("gatewayRoute", "host", "edge"), gateway_route(service, {"hostname": {"exact": "a.example"}})),
-        (key("virtualGateway", "logs"), gateway(listener(8088, "http2"), listener(8089), logging=log)),
+        (
+            key("virtualGateway", "logs"),
+            gateway(listener(8088, "http2", healthCheck=CHECK), listener(8089), logging=log),
+        ),
         (key("gatewayRoute", "all", "logs"), gateway_route("cart.shop.local")),
     )
 

@@ -117,6 +117,22 @@ def test_ip_preference_picks_the_applications_address_and_what_is_bound(
     assert bound == wanted
 
 
+def test_with_allow_all_a_backends_port_is_still_the_backends_and_443_is_open() -> None:
+    # App Mesh: whoever names a backend must name all that is on its port (API reference, EgressFilter).
+    log = canary()
+    log.update(key("mesh", "shop"), {"egressFilter": {"type": "ALLOW_ALL"}})
+    chains = of_type(compiled(log, node_id("cart-v2")), TYPE_LISTENER)[EGRESS]["filterChains"]
+    wanted = [
+        {"destinationPort": 8080},
+        {"destinationPort": 443, "serverNames": ["*.amazonaws.com"]},
+        {"prefixRanges": [{"addressPrefix": "0.0.0.0", "prefixLen": 0}]},
+        {"destinationPort": 443},
+    ]
+    assert [each["filterChainMatch"] for each in chains] == wanted
+    (only,) = vhosts(compiled(log, node_id("cart-v2")), "rds_egress_http_8080").values()
+    assert "*" not in only["domains"]
+
+
 def test_allow_all_lets_both_families_out_where_both_are_bound() -> None:
     log = canary()
     log.update(
