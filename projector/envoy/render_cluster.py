@@ -75,6 +75,8 @@ def _health_check(plan: HealthCheckPlan) -> core.HealthCheck:
         timeout=duration(plan.timeout_ms),
         interval=duration(plan.interval_ms),
         no_traffic_interval=None if plan.idle_interval_ms is None else duration(plan.idle_interval_ms),
+        # A gateway that asks itself: one connection for all checks would go on asking a listener that was replaced.
+        reuse_connection=None if plan.idle_interval_ms is None else False,
         healthy_threshold=plan.healthy,
         unhealthy_threshold=plan.unhealthy,
         alt_port=plan.port,

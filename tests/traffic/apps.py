@@ -74,27 +74,39 @@ class App:
         self.name = name
         self.unwell: set[str] = set()
         """Addresses at which its health checks fail: HEALTH_PATH of HTTP, and gRPC's own."""
+        self.slow: dict[str, float] = {}
+        """For how many seconds health checks wait at an address."""
         self.asked: Counter[str] = Counter()
-        """Requests by the key of their wish, and by path."""
+        """Requests by the key of their wish, by path, and by version and path."""
+        self.answered: Counter[str] = Counter()
+        """Those that were not held or late any more, by path."""
         self.connections: Counter[int] = Counter()
         """Connections by port."""
         self._namespace, self._loop = namespace, loop
-        self._servers: dict[int, list[asyncio.Server]] = {}
+        self._servers: dict[tuple[int, str], asyncio.Server] = {}
+        self._connected: set[asyncio.StreamWriter] = set()
         self._held: dict[str, asyncio.Event] = {}
         self._serial = itertools.count(1)
 
-    def open(self, *ports: int, greets: bool = False, tls: Any = None) -> None:
-        """Listen on these ports of every address. `greets`: a TCP server that speaks first."""
+    def open(
+        self, *ports: int, greets: bool = False, tls: Any = None, hosts: Sequence[str] = ("0.0.0.0", "::")
+    ) -> None:
+        """Listen on these ports of every address, or of these. `greets`: a TCP server that speaks first."""
         for port in ports:
-            sockets = self._namespace.listen(port)
-            self._servers[port] = self._loop.run(self._serve(sockets, greets, tls))
+            for host in hosts:
+                listener = self._namespace.listen(host, port)
+                self._servers[port, host] = self._loop.run(self._serve(listener, greets, tls))
 
-    def shut(self, port: int) -> None:
-        """Stop listening there; what is connected goes on."""
+    def shut(self, port: int, host: str | None = None) -> None:
+        """Stop listening there, on all addresses or one, and cut what is connected."""
 
         def close() -> None:
-            for server in self._servers.pop(port):
-                server.close()
+            for place in [each for each in self._servers if each[0] == port and host in (None, each[1])]:
+                self._servers.pop(place).close()
+            for writer in list(self._connected):
+                at, of = writer.get_extra_info("sockname")[:2]
+                if of == port and host in (None, at):
+                    writer.transport.abort()
 
         self._loop.call(close)
 
@@ -103,19 +115,21 @@ class App:
         self._loop.call(lambda: self._hold(name).set())
 
     def close(self) -> None:
-        for port in list(self._servers):
-            self.shut(port)
+        for port, host in list(self._servers):
+            self.shut(port, host)
 
     def _hold(self, name: str) -> asyncio.Event:
         return self._held.setdefault(name, asyncio.Event())
 
-    async def _serve(self, sockets: Sequence[socket.socket], greets: bool, tls: Any) -> list[asyncio.Server]:
+    async def _serve(self, listener: socket.socket, greets: bool, tls: Any) -> asyncio.Server:
         async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self._connected.add(writer)
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
                 await self._take(reader, writer, greets)
+            self._connected.discard(writer)
             writer.close()
 
-        return [await asyncio.start_server(take, sock=each, ssl=tls) for each in sockets]
+        return await asyncio.start_server(take, sock=listener, ssl=tls)
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, greets: bool) -> None:
         local, peer = writer.get_extra_info("sockname"), writer.get_extra_info("peername")
@@ -213,6 +227,10 @@ class App:
         """The wish of a request, as far as it still counts."""
         wish = Wish(**json.loads(saw.headers.get(WISH, "{}")))
         self.asked[saw.path] += 1
+        self.asked[f"{saw.version} {saw.path}"] += 1
+        if saw.path.startswith(HEALTH_PATH) and saw.at in self.slow:
+            await asyncio.sleep(self.slow[saw.at])
+        self.answered[saw.path] += 1
         if wish.at not in ("", saw.at):
             return Wish()
         if wish.key:

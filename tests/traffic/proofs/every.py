@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.traffic.proofs import (
     discovery,
+    health,
     logs,
     outliers,
     pools,
@@ -18,6 +19,7 @@ from tests.traffic.proofs import (
 
 __all__ = (
     "discovery",
+    "health",
     "logs",
     "outliers",
     "pools",
