@@ -46,6 +46,7 @@ from api.pki import PkiApi
 from api.ports import ApiPorts
 from api.query_protocol import as_xml
 from api.quotas import QuotasApi
+from api.registry import RegistryApi
 from api.rewind import RewindApi
 from api.routes import Found, Route, Router
 from api.sharing import SharingApi
@@ -257,7 +258,10 @@ def create_app(ports: ApiPorts) -> Starlette:
             ports.entropy,
             deadline_s=ports.command_deadline_s,
         )
-        routers.append(CloudMapApi(ports, ports.registry, registry).router())
+        routers += [
+            CloudMapApi(ports, ports.registry, registry).router(),
+            RegistryApi(ports, ports.registry).router(),
+        ]
     routers.append(KeysApi(ports, commands, registry).router())
     routers.append(StsApi(ports).router())  # the last: it takes whatever else is sent to its path for its own
     described = OpenApi(ports, [route for router in routers for route in router.routes])

@@ -191,6 +191,19 @@ TOLD: Mapping[str, Told] = {
         "Bring along a certificate with its chain and key", ref("Certificate"), "What is there by that ARN is replaced."
     ),
     "POST pki/certificates/delete": Told("Delete a certificate that no specification names", ref("Retired")),
+    "POST registry/heartbeats": Told(
+        "Say that instances are alive",
+        record({"service": TEXT, "instances": list_of(TEXT), "lasting_s": OBJECT}),
+        "`service` is an id, an ARN or namespace/name. They must be registered with MESHLOG_HEARTBEAT_S.",
+    ),
+    "GET registry/services": Told(
+        "The account's registered services with their instances: health, heartbeats, and who registered them when",
+        record({"services": list_of(OBJECT)}),
+    ),
+    "GET registry/events": Told(
+        "What happened in the registry: the last events of the account, of a service or of an instance",
+        record({"events": list_of(OBJECT), "head": POSITION}),
+    ),
     "GET keys": Told(
         "What wraps what: data keys, key-encryption keys, providers, and what an operator should do",
         record(

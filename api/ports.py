@@ -107,15 +107,6 @@ class Peers(Protocol[S, C, R]):
         ...
 
 
-class RegistryPorts(NamedTuple):
-    """The registry's log in this process. Until it was read once, `replica` is not ready and gives no head."""
-
-    replica: Replica[RegistryState]
-    writer: Writer
-    keys: KeyPorts | None = None
-    """What rotates its data keys; None: they are looked after elsewhere (tests, the simulation)."""
-
-
 class EventHistory(Protocol):
     """The log, any stretch of it, from wherever it is kept. Numbers go on across epochs along one timeline."""
 
@@ -141,6 +132,14 @@ class EventHistory(Protocol):
         NotFound when part of it is not kept any more.
         """
         ...
+
+
+class Heartbeats(Protocol):
+    """`cluster.heartbeats.Heartbeats`. Names are account, namespace, service, instance."""
+
+    async def beat(self, names: Mapping[tuple[str, ...], int]) -> None: ...
+
+    async def kept(self) -> Mapping[tuple[str, ...], int]: ...
 
 
 class StateHistory(Protocol):
@@ -172,6 +171,20 @@ class KeyPorts(NamedTuple):
 
     rotation: KeyRotation
     keyring: Keyring
+
+
+class RegistryPorts(NamedTuple):
+    """The registry's log in this process. Until it was read once, `replica` is not ready and gives no head.
+
+    Without `heartbeats` or `history` (tests), who asks for them is told that they are not here.
+    """
+
+    replica: Replica[RegistryState]
+    writer: Writer
+    keys: KeyPorts | None = None
+    """What rotates its data keys; None: they are looked after elsewhere (tests, the simulation)."""
+    heartbeats: Heartbeats | None = None
+    history: EventHistory | None = None
 
 
 class SignedIdentity(NamedTuple):

@@ -37,6 +37,9 @@ class Environment:
             key = self.target.key
             values |= {
                 "AWS_ENDPOINT_URL_STS": self.url,
+                "AWS_ENDPOINT_URL_SERVICEDISCOVERY": self.url,
+                # SDKs would call DiscoverInstances at data-<host>, which is no name here.
+                "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
                 "AWS_ACCESS_KEY_ID": key.access_key_id,
                 "AWS_SECRET_ACCESS_KEY": key.secret_access_key,
                 "AWS_REGION": key.region,
@@ -64,9 +67,10 @@ def as_profile(found: Environment, name: str) -> str:
             f"aws_access_key_id = {key.access_key_id}",
             f"aws_secret_access_key = {key.secret_access_key}",
         ]
+        lines.append("disable_host_prefix_injection = true")
     lines += [f"ca_bundle = {found.ca_bundle}"] if found.ca_bundle else []
     lines += [f"services = {name}", "", f"[services {name}]"]
-    for service in ("app_mesh", "sts") if found.target is not None else ("app_mesh",):
+    for service in ("app_mesh", "sts", "servicediscovery") if found.target is not None else ("app_mesh",):
         lines += [f"{service} =", f"  endpoint_url = {found.url}"]
     return "\n".join(lines)
 
@@ -78,7 +82,8 @@ def as_terraform(found: Environment) -> str:
         key = found.target.key
         settings = {"region": key.region, "access_key": key.access_key_id, "secret_key": key.secret_access_key}
     settings |= {"custom_ca_bundle": found.ca_bundle} if found.ca_bundle else {}
-    endpoints = {"appmesh": found.url} | ({"sts": found.url} if found.target is not None else {})
+    beside = ("sts", "servicediscovery") if found.target is not None else ()
+    endpoints = {"appmesh": found.url} | dict.fromkeys(beside, found.url)
     flags = ("skip_metadata_api_check", "skip_region_validation") if found.target is not None else ()
     lines = ['provider "aws" {']
     lines += [f"  {name} = {_hcl(value)}" for name, value in settings.items()]

@@ -20,7 +20,7 @@ from api.app import create_app
 from api.authentication import Authenticator
 from api.past import LogHistory, StoredCheckpoints
 from api.peers import Peers, PeerServer
-from api.ports import ApiPorts, KeyPorts, Readiness, RegistryPorts, SignedIdentity, XdsEndpoint
+from api.ports import ApiPorts, KeyPorts, Readiness, SignedIdentity, XdsEndpoint
 from api.proxy_credentials import ProxyGate
 from api.proxy_service import ProxyCredentialsService
 from api.recent import RecentEvents
@@ -33,6 +33,7 @@ from cli.serve_certificates import Certificates
 from cli.serve_drill import make_drill
 from cli.serve_http import drain, serve_http
 from cli.serve_registry import RegistryLog
+from cli.serve_registry_duties import registry_ports, start_registry_duties
 from cli.serve_upkeep import Upkeep
 from cluster import pki
 from cluster.etcd.connection import EtcdConnection
@@ -131,7 +132,6 @@ class _Server:
     def ports(self, health: HealthServer, peers: Peers | None, audit: Audit | None) -> ApiPorts:
         """What the API needs of all the rest."""
         settings, access, clock, entropy = self.settings, self.access, self.clock, self.entropy
-        registry = self.registry.access
         recent = RecentEvents()
         access.replica.subscribe(recent.folded)
         reader = ArchiveReader(open_store(settings.archive)) if settings.archive else None
@@ -158,9 +158,7 @@ class _Server:
             server_id=settings.id,
             readiness=readiness,
             members=members,
-            registry=RegistryPorts(
-                registry.replica, self.upkeep.writer(registry.driver, registry.keyring), self._keys(registry)
-            ),
+            registry=registry_ports(self.registry, settings, self.upkeep, clock, self._keys(self.registry.access)),
             keys=self._keys(access),
             peers=peers,
             recent=recent,
@@ -192,6 +190,7 @@ class _Server:
         supervisor.start(registration.run(), "member")
         supervisor.start(access.reproduction.run(), "reproduction")
         supervisor.start(self.registry.run(supervisor), "registry")
+        start_registry_duties(self.registry, ports, app.state.registry_commands, settings, supervisor)
         if audit:
             supervisor.start(audit.calls.run(), "audit")
         self.certificates.start(supervisor, ports, app.state.commands)

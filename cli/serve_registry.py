@@ -6,7 +6,7 @@ missing or wrong is waited for, and so is an etcd that does not answer.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
@@ -33,6 +33,11 @@ class RegistryLog:
     def __init__(self, access: LogAccess[RegistryState], clock: Clock, make: Make | None = None) -> None:
         self.access, self._clock, self._make = access, clock, make
         self._trouble: str | None = "it has not been read yet"
+        self._told: list[Callable[[], Sequence[str]]] = []
+
+    def tells(self, alarms: Callable[[], Sequence[str]]) -> None:
+        """Have `warnings` hold these as well."""
+        self._told.append(alarms)
 
     @property
     def state(self) -> RegistryState:
@@ -64,6 +69,7 @@ class RegistryLog:
         said = [self._trouble, replica.halted]
         return [f"registry: {each}" for each in said if each] + [
             *replica.alarms,
+            *(alarm for tell in self._told for alarm in tell()),
             *filter(None, [self.access.reproduction.disagreement]),
         ]
 

@@ -148,3 +148,12 @@ CERTIFICATE_CHAIN_MAX_BYTES = 32 * 1024
 
 CERTIFICATE_KEY_MAX_BYTES = 8 * 1024
 """A certificate's private key, PEM: RSA of 4096 bits takes 3.3 KiB."""
+
+# --- heartbeats of registered instances (mesh/registry/heartbeats.py)
+
+HEARTBEAT_BRAKE_SHARE = 0.5
+"""Of a service's instances, within HEARTBEAT_BRAKE_WINDOW_US: when more would fall silent, it is rather us, or a
+network, and none of them is marked."""
+
+HEARTBEAT_BRAKE_WINDOW_US = 60 * 1_000_000
+"""What counts as at once."""

@@ -847,3 +847,16 @@ CONNECT_ANSWER_BYTES_MAX = 32 * 1024 * 1024
 KEY_USE_EVERY_S = 900.0
 """How often an API server puts on record which access keys were used: a quarter of the hour that is told, so that an
 idle log stays idle and a crash forgets little."""
+
+# --- the registry's duties
+
+HEARTBEAT_LOOK_S = 2.0
+"""Between looks of the duty at all heartbeats: well below the shortest that may be owed."""
+HEARTBEAT_GAP_S = 6.0
+"""Between two looks that succeeded; longer, and everybody is watched anew: their heartbeats may not have reached us."""
+HEARTBEAT_LEASES_S = (5, 10, 20, 60, 300, 900, 3_600)
+"""How long leases of heartbeats last: an interval is rounded up, so that a server has few leases whatever is asked."""
+HEARTBEATS_AT_ONCE = 100
+"""Instances in one call."""
+REGISTRY_EVENTS_LOOKED = 20_000
+"""Of the registry's log, in one question for the events of a service: some seconds of reading."""

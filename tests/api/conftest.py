@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +96,19 @@ class Server:
             aws_secret_access_key=ADMIN.secret,
             config=Config(parameter_validation=False, max_pool_connections=20, **config),
         )
+
+
+class MemoryHeartbeats:
+    """Heartbeats in a dictionary, which the tests let run out."""
+
+    def __init__(self) -> None:
+        self.heard: dict[tuple[str, ...], int] = {}
+
+    async def beat(self, names: Mapping[tuple[str, ...], int]) -> None:
+        self.heard |= dict.fromkeys(names, SystemClock().now_us())
+
+    async def kept(self) -> Mapping[tuple[str, ...], int]:
+        return self.heard
 
 
 class LateDriver(MemoryDriver):
@@ -228,7 +241,12 @@ async def _server(
         zone="a",
         server_id=server_id,
         members=members,
-        registry=RegistryPorts(registry, LogWriter(beside, registry_keys, clock, entropy)),
+        registry=RegistryPorts(
+            registry,
+            LogWriter(beside, registry_keys, clock, entropy),
+            heartbeats=MemoryHeartbeats(),
+            history=LogHistory(Timeline(beside, None), registry_keys, None),
+        ),
         keys=KeyPorts(KeyRotation(driver, keyring, providers, clock, entropy), keyring),
         recent=recent,
         audit=AuditPorts(refused, archive, keyring),

@@ -104,6 +104,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST pki/certificates/rotate": {"certificate": NO_CERTIFICATE},
     "POST pki/certificates/import": {"certificate": BROUGHT.chain, "private_key": BROUGHT.secret},
     "POST pki/certificates/delete": {"certificate": NO_CERTIFICATE},
+    "POST registry/heartbeats": {"service": "srv-none", "instances": ["i"]},
     "POST iam/simulate": {"user": "granted", "action": "appmesh:ListMeshes"},
 }
 IN_NO_SERVICE = {"ServiceId": "srv-none", "InstanceId": "i"}
@@ -303,7 +304,9 @@ ANSWERED = (
     "meshlog:ListResources", "meshlog:DiffMesh", "meshlog:ListKeys", "meshlog:RotateKeys", "meshlog:RewrapKeys",
     "meshlog:ListQuotas", "meshlog:SetQuota", "meshlog:ListShares", "meshlog:ListAccounts", "meshlog:CreateAccount",
     "meshlog:GetOpenApi", "meshlog:ListCertificateAuthorities", "meshlog:CreateCertificateAuthority",
-    "meshlog:ListCertificates", "meshlog:ImportCertificate", "iam:ListAccessKeys", "iam:CreateAccessKey",
+    "meshlog:ListCertificates", "meshlog:ImportCertificate",
+    "meshlog:ListRegistered", "meshlog:ListRegistryEvents",
+    "iam:ListAccessKeys", "iam:CreateAccessKey",
     "iam:ListUsers", "iam:GetUser", "iam:CreateUser", "iam:ListRoles", "iam:CreateRole", "iam:ListPolicies",
     *(f"servicediscovery:Create{kind}Namespace" for kind in ("Http", "PrivateDns", "PublicDns")),
     *(f"servicediscovery:List{plural}" for plural in ("Namespaces", "Services", "Operations")),
