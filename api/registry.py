@@ -128,7 +128,7 @@ def _owed(state: RegistryState, service: Service, instance_id: str) -> int:
     return owed
 
 
-def _wanted(key: ServiceKey, members: Mapping[str, Any]) -> bool:
+def _wanted(key: ServiceKey, members: Mapping[str, str]) -> bool:
     return (
         members.get("namespace", key.namespace) == key.namespace and members.get("service", key.service) == key.service
     )

@@ -35,10 +35,12 @@ from mesh.errors import (
 )
 from runtime.limits import CLI_CONNECT_TIMEOUT_S, CLI_READ_TIMEOUT_S
 
-APPMESH, MESHLOG = "appmesh", "meshlog"
+APPMESH, MESHLOG, CLOUD_MAP = "appmesh", "meshlog", "servicediscovery"
+_CLOUD_MAP_TARGET = "Route53AutoNaming_v20170314"
 _BY_CODE: Mapping[str, type[MeshlogError]] = {
     "ResourceInUseException": ResourceInUse,
     "ForbiddenException": Forbidden,
+    "AccessDeniedException": Forbidden,
 }
 _BY_STATUS: Mapping[int, type[MeshlogError]] = {
     400: BadRequest,
@@ -131,11 +133,25 @@ class ApiClient:
         """A call of the App Mesh API that may change something; `repeatable` as in `post`."""
         return self._call(method, _with_query(path, query), body, APPMESH, again=repeatable)
 
-    def _call(self, method: str, path: str, body: object, service: str, *, again: bool) -> dict[str, Any]:
+    def cloud_map(self, operation: str, members: Mapping[str, Any], *, repeatable: bool = False) -> dict[str, Any]:
+        """A call of the Cloud Map API; `repeatable`: it reads, or has a request id."""
+        target = {"X-Amz-Target": f"{_CLOUD_MAP_TARGET}.{operation}"}
+        return self._call("POST", "/", members, CLOUD_MAP, again=repeatable, headers=target)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        service: str,
+        *,
+        again: bool,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         failure: MeshlogError | None = None
         for url in self._target.urls:
             try:
-                return self._send(method, url + path, body, service)
+                return self._send(method, url + path, body, service, headers)
             except Unavailable as error:
                 failure = error
                 if not again and not isinstance(error, _NobodyThere):
@@ -148,9 +164,11 @@ class ApiClient:
             raise SettingsError("this cluster has no API server: see `meshlog status`")
         raise failure
 
-    def _send(self, method: str, url: str, body: object, service: str) -> dict[str, Any]:
+    def _send(
+        self, method: str, url: str, body: object, service: str, more: Mapping[str, str] | None
+    ) -> dict[str, Any]:
         data = b"" if body is None else json.dumps(body).encode()
-        headers = sign(method, url, data, self._target.key, service)
+        headers = sign(method, url, data, self._target.key, service, more=more)
         try:
             answer = self._pool.request(method, url, body=data or None, headers=headers)
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
@@ -177,13 +195,22 @@ class _NobodyThere(Unavailable):
     """Nothing was sent."""
 
 
-def sign(method: str, url: str, body: bytes, key: AdminCredentials, service: str) -> dict[str, str]:
-    """The headers of a SigV4-signed request."""
+def sign(
+    method: str,
+    url: str,
+    body: bytes,
+    key: AdminCredentials,
+    service: str,
+    *,
+    more: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The headers of a SigV4-signed request. `more` are signed as well."""
     from botocore.auth import SigV4Auth  # noqa: PLC0415  (0.2 s that `--help` must not pay)
     from botocore.awsrequest import AWSRequest  # noqa: PLC0415
     from botocore.credentials import Credentials  # noqa: PLC0415
 
-    request = AWSRequest(method=method, url=url, data=body, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json", **(more or {})}
+    request = AWSRequest(method=method, url=url, data=body, headers=headers)
     credentials = Credentials(key.access_key_id, key.secret_access_key, key.session_token or None)
     SigV4Auth(credentials, service, key.region).add_auth(request)
     return dict(request.headers.items())

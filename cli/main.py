@@ -51,6 +51,7 @@ COMMANDS: Mapping[str, Loaded] = {
     "pki": Loaded("cli.pki", "pki", "Certificates for TLS between proxies: what ACM's ARNs name."),
     "mesh": Loaded("cli.sharing", "mesh", "Share meshes with other accounts."),
     "account": Loaded("cli.sharing", "account", "Add and list the accounts of the cluster."),
+    "registry": Loaded("cli.registry", "registry", "Register instances; show who is registered, and how he is."),
     "backup": Loaded("cli.backup", "backup", "List and verify the archive; restore the cluster from it."),
     "verify": Loaded("cli.verify", "verify", "Verify a proof of history, offline."),
     "proxy": Loaded("cli.proxy", "proxy", "Connect Envoys to the mesh."),

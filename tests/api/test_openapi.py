@@ -17,6 +17,7 @@ from api.openapi_schemas import COMPONENTS, MEMBERS
 from api.openapi_told import TOLD
 from tests.api.conftest import ACCOUNT, Cloud
 from tests.api.signing import Reply, ask
+from tests.api.test_cloud_map import Shop, client_of
 from tests.api.test_pki import foreign
 
 CHECKED_IN = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
@@ -146,6 +147,12 @@ async def test_answers_are_as_it_says(cloud: Cloud, document: Document) -> None:
     assert (await get("diff/xds?from=0&node=mesh/m/virtualNode/n"))["changes"]
     assert (await get("keys"))["data_keys"]
     assert (await get("quotas"))["quotas"]
+    shop = await Shop(client_of(server)).stock()
+    owing = {"ServiceId": shop.ids["service"], "InstanceId": "i", "Attributes": {"MESHLOG_HEARTBEAT_S": "9"}}
+    await shop.do("register_instance", **owing)
+    assert (await get("registry/services"))["services"]
+    assert (await get("registry/events"))["events"]
+    assert (await post("registry/heartbeats", {"service": "shop.local/orders", "instances": ["i"]}))["lasting_s"]
     assert (await get("audit?status=refused"))["events"]
     assert (await get("audit?status=accepted"))["events"]
     assert (await post("rollback", {"mesh": "m", "to": at, "dry_run": True}))["changes"]

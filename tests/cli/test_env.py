@@ -51,7 +51,8 @@ def test_a_profile_is_what_botocore_reads(tmp_path: Path, monkeypatch: pytest.Mo
     assert credentials is not None
     assert (credentials.access_key, credentials.secret_key) == (KEY.access_key_id, KEY.secret_access_key)
     assert session.get_config_variable("ca_bundle") == "/etc/meshlog/http-ca.crt"
-    for service in ("appmesh", "sts"):
+    assert session.get_config_variable("disable_host_prefix_injection") is True
+    for service in ("appmesh", "sts", "servicediscovery"):
         client = session.create_client(service, verify=False)
         assert client.meta.endpoint_url == URL
         assert client.meta.region_name == "eu-west-1"
@@ -64,7 +65,8 @@ def test_a_provider_block_has_every_value_as_it_is() -> None:
     assert 'secret_key = "se\'cr$et/+%%{x}$${y}"' in lines, "HCL's templates are escaped"
     assert 'custom_ca_bundle = "/etc/meshlog/http-ca.crt"' in lines
     inner = lines[lines.index("endpoints {") :]
-    assert inner == ["endpoints {", f'appmesh = "{URL}"', f'sts = "{URL}"', "}", "}"]
+    named = [f'{name} = "{URL}"' for name in ("appmesh", "sts", "servicediscovery")]
+    assert inner == ["endpoints {", *named, "}", "}"]
 
 
 @pytest.mark.parametrize("form", ["shell", "profile", "terraform", "json"])

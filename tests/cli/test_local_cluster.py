@@ -150,6 +150,8 @@ def test_env_is_what_a_shell_and_boto3_need(cluster: Commands, mesh: str) -> Non
     assert names == [
         "AWS_ENDPOINT_URL_APP_MESH",
         "AWS_ENDPOINT_URL_STS",
+        "AWS_ENDPOINT_URL_SERVICEDISCOVERY",
+        "AWS_DISABLE_HOST_PREFIX_INJECTION",
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
         "AWS_REGION",
