@@ -110,6 +110,12 @@ async def test_the_one_in_docs_is_the_one_that_is_served(document: Document, req
     assert json.loads(CHECKED_IN.read_text()) == document, "run `make openapi`, and read its diff"
 
 
+async def a_registered_instance(cloud: Cloud) -> None:
+    shop = await Shop(client_of(cloud.server)).stock()
+    owing = {"ServiceId": shop.ids["service"], "InstanceId": "i", "Attributes": {"MESHLOG_HEARTBEAT_S": "9"}}
+    await shop.do("register_instance", **owing)
+
+
 async def test_answers_are_as_it_says(cloud: Cloud, document: Document) -> None:
     server = cloud.server
     await server.call("create_mesh", meshName="m", tags=[{"key": "a", "value": "b"}])
@@ -147,9 +153,7 @@ async def test_answers_are_as_it_says(cloud: Cloud, document: Document) -> None:
     assert (await get("diff/xds?from=0&node=mesh/m/virtualNode/n"))["changes"]
     assert (await get("keys"))["data_keys"]
     assert (await get("quotas"))["quotas"]
-    shop = await Shop(client_of(server)).stock()
-    owing = {"ServiceId": shop.ids["service"], "InstanceId": "i", "Attributes": {"MESHLOG_HEARTBEAT_S": "9"}}
-    await shop.do("register_instance", **owing)
+    await a_registered_instance(cloud)
     assert (await get("registry/services"))["services"]
     assert (await get("registry/events"))["events"]
     assert (await post("registry/heartbeats", {"service": "shop.local/orders", "instances": ["i"]}))["lasting_s"]
