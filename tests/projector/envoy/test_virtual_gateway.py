@@ -333,7 +333,7 @@ def test_a_listeners_health_check_asks_the_gateway_itself_whether_it_takes_reque
         for port in ("8088_http", "8089_grpc", "8090_http")
     )
     times: dict[str, Any] = {"timeout": "2s", "interval": "5s", "noTrafficInterval": "5s"}
-    times |= {"healthyThreshold": 2, "unhealthyThreshold": 3}
+    times |= {"healthyThreshold": 2, "unhealthyThreshold": 3, "reuseConnection": False}
     assert http["healthChecks"] == [{**times, "httpHealthCheck": {"path": "/ready"}}]
     asked = {"path": "/grpc.health.v1.Health/Check", "codecClientType": "HTTP2"}
     assert http2["healthChecks"] == [{**times, "httpHealthCheck": asked}]
