@@ -371,6 +371,9 @@ alternates."""
 COMPILED_BYTES_MAX = 256 * 1024 * 1024
 """Their bytes. A cluster is about 250 bytes; route configurations of big gateways are what this bounds."""
 
+EXPLAINED_TRIALS_MAX = 512
+"""Resources that are left out one by one to see whether an Envoy resource is there because of them: a second or two."""
+
 # --- replica
 FOLD_BATCH_RECORDS = 1024
 """Records opened and folded before others get the loop: some 50 ms."""

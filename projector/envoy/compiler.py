@@ -14,7 +14,7 @@ from mesh.kinds import VIRTUAL_GATEWAY, VIRTUAL_NODE, ResourceKey
 from mesh.registry.state import RegistryState, ServiceKey
 from mesh.state import State
 from projector.envoy import names
-from projector.envoy.parts import Part, Parts
+from projector.envoy.parts import Address, Part, Parts
 from projector.envoy.plans import KeptVhost, RoutesPlan
 from projector.envoy.render import Renderer, vhosts_of
 from projector.envoy.vhosts import RoutesDraft
@@ -34,6 +34,11 @@ from projector.snapshot import (
 
 NO_REGISTRY = RegistryState()
 _DRAFTS = {VIRTUAL_NODE.name: draft_virtual_node, VIRTUAL_GATEWAY.name: draft_virtual_gateway}
+
+
+def address_of(node: NodeId) -> Address:
+    """The part that is all of the node."""
+    return _DRAFTS[node.kind], node.account, node.mesh, node.name
 
 
 class Compiler:
@@ -63,7 +68,7 @@ class Compiler:
         is the result a function of the states alone, equal in every replica, whatever is wrong with the mesh.
         """
         self._parts.move(Sources(state, registry))
-        part = self._parts.get((_DRAFTS[node.kind], node.account, node.mesh, node.name))
+        part = self._parts.get(address_of(node))
         self._remember(node, part)
         draft: NodeDraft | None = part.value
         if draft is None:

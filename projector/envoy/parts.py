@@ -52,11 +52,22 @@ class Part:
         return self.keys == other.keys and self.alarms == other.alarms and bool(self.value == other.value)
 
 
+def look(address: Address, sources: Sources, part: Callable[..., Any]) -> View:
+    """A part's view of its mesh."""
+    _, account, mesh, *_ = address
+    return View(sources, account, mesh, part)
+
+
+Look = Callable[[Address, Sources, Callable[..., Any]], View]
+"""What makes the view that the part at an address is drafted through."""
+
+
 class Parts:
     """The parts that somebody holds. Not for several threads."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: Sources, look: Look = look) -> None:
         self.sources = sources
+        self._look = look
         self._turn = 1
         self._known: WeakValueDictionary[Address, Part] = WeakValueDictionary()
 
@@ -97,5 +108,5 @@ class Parts:
             asked[wanted] = self.get(wanted)
             return asked[wanted].value
 
-        view = View(self.sources, account, mesh, part)
+        view = self._look(address, self.sources, part)
         return Part(draft(view, *arguments), view, asked)

@@ -216,8 +216,9 @@ def draft_egress_listener(view: View, name: str) -> EgressListener:
             chains.append(HttpChainPlan(number, names.EGRESS, _routes_name(http), log, found is not None))
             shared += [number] if found is not None else []
     chains += others
-    taken = any(chain.port == TLS_PORT for chain in chains)
-    _outside(view, node, clusters, chains, taken)
+    outside = view.part(draft_outside)
+    clusters += outside
+    chains += _outside(outside, any(chain.port == TLS_PORT for chain in chains))
     return EgressListener(_listeners(view, node, names.EGRESS, chains, tuple(shared)), tuple(clusters))
 
 
@@ -288,26 +289,23 @@ def _backends(view: View, node: Resource) -> dict[str, PolicyAt | None]:
     return found
 
 
-def _outside(
-    view: View,
-    node: Resource,
-    clusters: list[ClusterPlan],
-    chains: list[HttpChainPlan | TcpChainPlan],
-    tls_port_taken: bool,
-) -> None:
-    """What leaves the mesh: AWS's own endpoints always; everything, where the mesh's egress filter allows it."""
-    mesh = node.key.mesh
-    amazon = names.amazonaws_cluster(mesh)
-    clusters.append(_original_destination(amazon))
-    chains.append(TcpChainPlan(((amazon, 1),), TLS_PORT, (AMAZON_HOSTS,)))
+def draft_outside(view: View) -> tuple[ClusterPlan, ...]:
+    """What leaves the mesh: AWS's own endpoints always; everything, where the egress filter allows it. A part."""
+    amazon = _original_destination(names.amazonaws_cluster(view.mesh))
     if (view.mesh_spec().get("egressFilter") or {}).get("type", "DROP_ALL") != "ALLOW_ALL":
-        return
-    allow_all = names.allow_all_cluster(mesh)
-    clusters.append(_original_destination(allow_all))
-    chains.append(TcpChainPlan(((allow_all, 1),), anywhere=True))
-    if not tls_port_taken:
-        # Envoy looks at the port first, so without this the chain for Amazon would turn other hosts on 443 away.
-        chains.append(TcpChainPlan(((allow_all, 1),), TLS_PORT))
+        return (amazon,)
+    return amazon, _original_destination(names.allow_all_cluster(view.mesh))
+
+
+def _outside(clusters: tuple[ClusterPlan, ...], tls_port_taken: bool) -> list[TcpChainPlan]:
+    amazon, *allow_all = (((cluster.name, 1),) for cluster in clusters)
+    chains = [TcpChainPlan(amazon, TLS_PORT, (AMAZON_HOSTS,))]
+    for anywhere in allow_all:
+        chains.append(TcpChainPlan(anywhere, anywhere=True))
+        if not tls_port_taken:
+            # Envoy looks at the port first, so without this the chain for Amazon would turn other hosts on 443 away.
+            chains.append(TcpChainPlan(anywhere, TLS_PORT))
+    return chains
 
 
 def _original_destination(name: str) -> ClusterPlan:

@@ -6,7 +6,7 @@ from typing import Any
 
 from identity.node_id import NodeId
 from mesh.state import State
-from projector.envoy import compared
+from projector.envoy import compared, documents
 from projector.snapshot import TYPE_SECRET, xds_resource
 from tests.mesh.worlds import ACCOUNT, gateway_route_spec, key, route_spec, shop
 
@@ -54,6 +54,6 @@ def test_routes_follow_what_the_gateway_route_says() -> None:
 
 def test_secrets_are_told_by_version_only() -> None:
     secret = xds_resource(TYPE_SECRET, "tls", b"planted secret")
-    assert compared._side(secret) == {"version": secret.version, "spec": "(secret)"}
+    assert documents.side(secret) == {"version": secret.version, "spec": "(secret)"}
     document = {"tls": [{"privateKey": {"inlineBytes": "cGxhbnRlZA=="}, "password": {"filename": "/etc/pass"}}]}
-    assert compared._redacted(document) == {"tls": [{"privateKey": "(secret)", "password": {"filename": "/etc/pass"}}]}
+    assert documents.redacted(document) == {"tls": [{"privateKey": "(secret)", "password": {"filename": "/etc/pass"}}]}
