@@ -42,8 +42,10 @@ from api.iam import IamApi
 from api.key_use import KeyUse
 from api.keys import KeysApi
 from api.openapi import OpenApi
+from api.past import PastStates
 from api.pki import PkiApi
 from api.ports import ApiPorts
+from api.proxy_config import ProxyConfigApi
 from api.query_protocol import as_xml
 from api.quotas import QuotasApi
 from api.registry import RegistryApi
@@ -235,11 +237,13 @@ def create_app(ports: ApiPorts) -> Starlette:
         members=ports.members,
     )
     key_use = KeyUse(ports, commands)
+    past = PastStates(ports.history, ports.checkpoints)
     apis = (
         AppMeshApi(ports, commands),
         AdminApi(ports, commands),
         EventsApi(ports),
-        RewindApi(ports, commands),
+        RewindApi(ports, commands, past),
+        ProxyConfigApi(ports, past),
         AccessKeysApi(ports, commands),
         IamApi(ports, commands),
         AuditApi(ports),

@@ -54,7 +54,7 @@ _MESHLOG = (
     "ListCertificateAuthorities", "CreateCertificateAuthority", "RotateCertificateAuthority",
     "RetireCertificateAuthority", "ListCertificates", "DescribeCertificate", "IssueCertificate", "RotateCertificate",
     "ImportCertificate", "DeleteCertificate",
-    "ListRegistered", "ListRegistryEvents",
+    "ListRegistered", "ListRegistryEvents", "GetProxyConfig",
 )  # fmt: skip
 _OPERATOR = ("ListKeys", "RotateKeys", "RewrapKeys", "CreateAccount")
 _IAM = (

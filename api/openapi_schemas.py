@@ -18,6 +18,7 @@ WHOLE: Schema = {"type": "integer"}
 NUMBER: Schema = {"type": "number"}
 YES_NO: Schema = {"type": "boolean"}
 OBJECT: Schema = {"type": "object"}
+OBJECT_OR_TEXT: Schema = {"anyOf": [OBJECT, TEXT]}
 TIME: Schema = {"type": "string", "format": "date-time", "description": "Log time, ISO 8601 in UTC."}
 POSITION: Schema = {
     "type": "string",
@@ -95,6 +96,13 @@ COMPONENTS: Mapping[str, Schema] = {
         {
             "resource": TEXT, "change": one_of("created", "updated", "deleted"), "before": maybe(ref("XdsSide")),
             "after": maybe(ref("XdsSide")),
+        }
+    ),
+    "Cause": record(
+        {
+            "what": TEXT, "role": one_of("content", "presence"), "log": one_of("mesh", "registry"),
+            "deletion": YES_NO, "fields": list_of(TEXT),
+            "event": maybe(record({}, {**_PLACE, "time": TIME, "type": TEXT, "actor": TEXT})),
         }
     ),
     "Call": {
@@ -198,6 +206,7 @@ MEMBERS: Mapping[str, Schema] = {
     "tags": {**OBJECT, "description": "Tags that the call would put on the resource."},
     "trust": {"description": "Who may assume the role: a trust policy, JSON text or an object."},
     "own": {**YES_NO, "description": "In another account's mesh: take back only what the caller's account made."},
+    "why": {**TEXT, "description": "One of the resources, `Cluster/<name>`: which events and fields are behind it."},
     "with": {**list_of(TEXT), "description": "Accounts, of twelve digits each."},
     "access_key_id": {**TEXT, "description": "The key's id."},
     "admin": {**YES_NO, "description": "Let the key do everything in its account."},
@@ -240,6 +249,7 @@ MEMBERS: Mapping[str, Schema] = {
     "seen": {**MOMENT, "description": "The position that a dry run was decided on."},
     "since": {**MOMENT, "description": f"The first to tell of. {MOMENT['description']}"},
     "source_ip": {**TEXT, "description": "The address that the call came from."},
+    "specs": {**one_of("yes", "no"), "description": "Whether resources come with what is in them; `yes` if absent."},
     "status": {**one_of("accepted", "refused"), "description": "Both, if absent."},
     "to": {**MOMENT, "description": f"The later side, or the moment to go back to. {MOMENT['description']}"},
     "type": {**one_of(*EVENT_TYPES), "description": "A type of event, in any case of letters."},

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from api.openapi_schemas import (
     AGE,
     OBJECT,
+    OBJECT_OR_TEXT,
     POSITION,
     TEXT,
     TIME,
@@ -97,6 +98,16 @@ TOLD: Mapping[str, Told] = {
     "GET diff/xds": Told(
         "What differs, between two moments, in what a proxy's Envoys are given",
         record({"from": ref("Moment"), "to": ref("Moment"), "changes": list_of(ref("XdsChange"))}),
+    ),
+    "GET proxies/config": Told(
+        "What a proxy's Envoys are given at a moment, and which events are behind one of its resources",
+        record({
+            "at": ref("Moment"), "registry": POSITION, "node": TEXT, "alarms": list_of(TEXT),
+            "resources": list_of(record({"resource": TEXT, "version": TEXT}, {"spec": OBJECT_OR_TEXT})),
+            "why": maybe(record({"causes": list_of(ref("Cause")), "named_by": list_of(TEXT)})),
+        }),
+        "With `why`, that resource alone. Of a secret only name and version are told. Endpoints are those of the "
+        "registry as it is now.",
     ),
     "POST rollback": Told(
         "Take a mesh, or some of its resources, back to a moment",

@@ -22,6 +22,7 @@ from api.ports import ApiPorts
 from api.requests import one_of, position_of
 from mesh.errors import BadRequest, NotReady
 from mesh.position import Position, parse_position
+from mesh.registry.state import RegistryState
 from mesh.state import State
 
 CONSISTENCY, MIN_POSITION = "consistency", "min_position"
@@ -54,6 +55,11 @@ async def reading(ports: ApiPorts, call: Call) -> Reading:
     await reached(ports, call)
     state = ports.replica.state
     return Reading(state, _age(ports, state) if stale else {})
+
+
+def registry_at_hand(ports: ApiPorts) -> RegistryState:
+    """The registry as this server has folded it; empty where it has none."""
+    return ports.registry.replica.state if ports.registry is not None else RegistryState()
 
 
 async def reached(ports: ApiPorts, call: Call) -> None:

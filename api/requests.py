@@ -18,6 +18,7 @@ from api.calls import Answer, Call, query_members
 from api.ports import ApiPorts
 from api.routes import Found, Route, Router
 from identity.caller import Caller
+from identity.node_id import parse_node_id
 from identity.sigv4 import APPMESH, MESHLOG, SignedRequest
 from mesh.errors import BadRequest, Unavailable
 from mesh.kinds import ResourceKey, mesh_key
@@ -132,6 +133,11 @@ def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
 def nothing(caller: Caller, members: Mapping[str, Any]) -> list[ResourceKey]:  # noqa: ARG001
     """The keys of a route that touches no resource."""
     return []
+
+
+def named_node(caller: Caller, members: Mapping[str, Any]) -> list[ResourceKey]:
+    """The virtual node or gateway that `node` names."""
+    return [parse_node_id(members["node"], caller.account).key]
 
 
 def own_mesh(caller: Caller, members: Mapping[str, Any]) -> list[ResourceKey]:

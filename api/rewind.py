@@ -36,11 +36,12 @@ from api.changes import (
 from api.commands import CommandService, Outcome
 from api.past import PastStates, event_at
 from api.ports import ApiPorts
-from api.reads import MIN_POSITION, READING, is_stale, reading
+from api.reads import MIN_POSITION, READING, is_stale, reading, registry_at_hand
 from api.requests import (
     Fields,
     in_time,
     moment_of,
+    named_node,
     one_of,
     own_mesh,
     position_of,
@@ -50,7 +51,6 @@ from api.requests import (
     router_of,
 )
 from api.routes import Router
-from identity.caller import Caller
 from identity.node_id import parse_node_id
 from mesh.arn import parse_spelled, spelled
 from mesh.commands import Rollback
@@ -86,9 +86,8 @@ _XDS_QUERY = ("to", MIN_POSITION)
 class RewindApi:
     """The handlers, bound to one server's ports."""
 
-    def __init__(self, ports: ApiPorts, commands: CommandService) -> None:
-        self._ports, self._commands = ports, commands
-        self._past = PastStates(ports.history, ports.checkpoints)
+    def __init__(self, ports: ApiPorts, commands: CommandService, past: PastStates) -> None:
+        self._ports, self._commands, self._past = ports, commands, past
 
     def router(self) -> Router:
         """Its routes."""
@@ -100,7 +99,7 @@ class RewindApi:
                     "GET diff/xds",
                     "DiffProxy",
                     read_query(*_XDS_QUERY, required=("from", "node")),
-                    _node,
+                    named_node,
                     self._diff_xds,
                 ),
                 route("POST rollback", "RollbackMesh", read_body(_ROLLBACK_FIELDS), own_mesh, self._rollback),
@@ -171,7 +170,7 @@ class RewindApi:
         # The resource classes take a second to load: only in a server that is asked for this, and beside its loop.
         from projector.envoy.compared import compare  # noqa: PLC0415
 
-        changes = await asyncio.to_thread(compare, before, after, node)
+        changes = await asyncio.to_thread(compare, before, after, node, registry_at_hand(self._ports))
         sides = {"from": moment_document(before), "to": moment_document(after)}
         return Answer({**sides, "changes": changes}, now.position)
 
@@ -254,10 +253,6 @@ class RewindApi:
 def _rolled_back(position: int | None, then: State, changes: list[dict[str, Any]], at: Position) -> Answer:
     document = {"position": position, "to": moment_document(then), "changes": changes, "refused": [], "needs": []}
     return Answer(document, at)
-
-
-def _node(caller: Caller, members: Mapping[str, Any]) -> list[ResourceKey]:
-    return [parse_node_id(members["node"], caller.account).key]
 
 
 def _by_path(keys: Mapping[ResourceKey, Any]) -> list[ResourceKey]:

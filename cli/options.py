@@ -14,7 +14,8 @@ import rich_click as click
 from cli.layout import Layout, default_data_dir
 from cli.moments import Moment, parse_moment
 from cli.output import note
-from mesh.errors import SettingsError
+from identity.node_id import parse_node_id
+from mesh.errors import BadRequest, SettingsError
 from runtime.clock import SystemClock, SystemEntropy
 from runtime.key_sources import KeySources, parse_source
 
@@ -48,6 +49,15 @@ def split_mesh(text: str) -> tuple[str, dict[str, str]]:
     if at and not (len(owner) == ACCOUNT_DIGITS and owner.isascii() and owner.isdigit()):
         raise SettingsError(f"'{text}': what follows the @ is the mesh owner's account, twelve digits")
     return name, {"account": owner} if at else {}
+
+
+def checked_node(node: str, said: str) -> str:
+    """A virtual node or gateway as it was named; SettingsError, naming what said it, if it is none."""
+    try:
+        parse_node_id(node, "0" * ACCOUNT_DIGITS)
+    except BadRequest as error:
+        raise SettingsError(f"{said}: {error.message}") from error
+    return node
 
 
 def read_moment(text: str) -> Moment:

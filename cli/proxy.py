@@ -12,6 +12,7 @@ from cli.client import ApiClient, find_target
 from cli.layout import Layout
 from cli.options import data_dir_option, endpoint_options
 from cli.output import note
+from cli.proxy_config import config
 from cli.proxy_observability import observability_options
 from identity.node_id import parse_node_id
 from mesh.errors import BadRequest, SettingsError
@@ -27,6 +28,9 @@ _IDENTITY = "/meshlog/v1/proxies/identity"
 @click.group()
 def proxy() -> None:
     """Connect Envoys to the mesh."""
+
+
+proxy.add_command(config)
 
 
 @proxy.command()

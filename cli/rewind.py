@@ -13,10 +13,9 @@ from cli.differences import changes_table, changes_text, moment_text
 from cli.layout import Layout
 from cli.manifest_files import Given, manifest_options
 from cli.moments import Moment
-from cli.options import data_dir_option, endpoint_options, read_moment, split_mesh
+from cli.options import checked_node, data_dir_option, endpoint_options, read_moment, split_mesh
 from cli.output import interactive, note, output_option, print_data
-from identity.node_id import parse_node_id
-from mesh.errors import BadRequest, Conflict, SettingsError
+from mesh.errors import Conflict, SettingsError
 from runtime.clock import SystemEntropy
 
 DIFFERENT = 3
@@ -60,7 +59,7 @@ def diff(
         raise SettingsError("say what to compare: one moment or two, or files with -f")
     if xds != (node is not None):
         raise SettingsError("--xds and --node go together: name the node whose Envoys' configuration to compare")
-    node = _checked(node) if node is not None else None
+    node = checked_node(node, "--node") if node is not None else None
     query = {"from": read_moment(a).wire}
     to = read_moment(b)
     query |= {} if to.is_now else {"to": to.wire}
@@ -198,11 +197,3 @@ def _post(target: Target, body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _what(mesh: str, only: tuple[str, ...]) -> str:
     return f"{', '.join(only)} of mesh {mesh}" if only else f"mesh {mesh}"
-
-
-def _checked(node: str) -> str:
-    try:
-        parse_node_id(node, "0" * 12)
-    except BadRequest as error:
-        raise SettingsError(f"--node: {error.message}") from error
-    return node

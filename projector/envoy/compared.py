@@ -9,18 +9,19 @@ from __future__ import annotations
 from typing import Any
 
 from identity.node_id import NodeId
+from mesh.registry.state import RegistryState
 from mesh.state import State
-from projector.envoy.compiler import Compiler
+from projector.envoy.compiler import NO_REGISTRY, Compiler
 from projector.envoy.documents import side, spelled
 from projector.snapshot import TYPES, ResourceSet
 
 
-def compare(before: State, after: State, node: NodeId) -> list[dict[str, Any]]:
+def compare(before: State, after: State, node: NodeId, registry: RegistryState = NO_REGISTRY) -> list[dict[str, Any]]:
     """[{resource: `Cluster/<name>`, change: created|updated|deleted, before, after}], in make-before-break order.
 
     Each of the two is {version, spec} or null. A node that a state does not have has no resources in it.
     """
-    old, new = _compiled(before, node), _compiled(after, node)
+    old, new = _compiled(before, node, registry), _compiled(after, node, registry)
     changes = []
     for key in sorted({*old, *new}, key=lambda key: (TYPES.index(key[0]), key[1])):
         was, now = old.get(key), new.get(key)
@@ -37,6 +38,6 @@ def compare(before: State, after: State, node: NodeId) -> list[dict[str, Any]]:
     return changes
 
 
-def _compiled(state: State, node: NodeId) -> ResourceSet:
-    snapshot = Compiler().compile(state, node)
+def _compiled(state: State, node: NodeId, registry: RegistryState) -> ResourceSet:
+    snapshot = Compiler().compile(state, node, registry=registry)
     return snapshot.resources if snapshot is not None else {}

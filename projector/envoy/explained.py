@@ -31,9 +31,10 @@ from projector.envoy.plans import (
     TrustPlan,
 )
 from projector.envoy.recorded import RecordedSpec, innermost, value_at
+from projector.envoy.targets import target
 from projector.envoy.vhosts import RoutesDraft
 from projector.envoy.view import Dependency, Lens, Sources, View
-from projector.envoy.virtual_node import NodeDraft
+from projector.envoy.virtual_node import NodeDraft, other_names
 from projector.snapshot import TYPE_CLUSTER, TYPE_ENDPOINT, TYPE_LISTENER, TYPE_ROUTE, TYPE_SECRET
 from runtime.limits import EXPLAINED_TRIALS_MAX
 
@@ -132,9 +133,14 @@ class _Tree:
     def maker(self, plan: _Plan) -> dict[Address, Part]:
         """The innermost part that has the plan, and all that it asked for; all there is where no part has it."""
         whole = self.below(self.address, self.root)
+        naming = {address: part for address, part in whole.items() if address[0] is other_names}
         for address, part in whole.items():
             if address != self.address and plan in _plans_in(part.value):
-                return self.below(address, part)
+                found = self.below(address, part)
+                if isinstance(plan, ClusterPlan) and address[0] is target:
+                    for other, names in naming.items():  # whichever backend comes first has the name
+                        found |= self.below(other, names)
+                return found
         return whole
 
     def fields(self, addresses: Iterable[Address]) -> dict[ResourceKey, set[str]]:

@@ -102,12 +102,12 @@ def draft_virtual_gateway(view: View, name: str) -> NodeDraft | None:
     ingress = view.part(draft_ingress, name)
     if not ingress:
         return NodeDraft((), (), (), (), ())
-    redirects = [view.part(draft_redirects, name, each.port, each.protocol, each.cluster.name) for each in ingress]
-    egress = view.part(draft_egress_routes, name, ingress[0].protocol)
+    redirects = [view.part(draft_redirects, name, index) for index in range(len(ingress))]
+    egress = view.part(draft_egress_routes, name)
     named = {cluster.name: cluster for cluster in (*(each.cluster for each in ingress), *egress.clusters)}
     clusters = tuple(named.values())
     listeners = tuple(plan for each in ingress for plan in each.listeners)
-    listeners += view.part(draft_egress_listener, name, egress.draft.name)
+    listeners += view.part(draft_egress_listener, name)
     return NodeDraft(
         clusters=clusters,
         assignments=assignments(view, clusters),
@@ -134,18 +134,22 @@ def draft_ingress(view: View, name: str) -> tuple[Ingress, ...]:
     return tuple(found)
 
 
-def draft_egress_listener(view: View, name: str, routes: str) -> tuple[ListenerPlan, ...]:
+def _egress_routes(view: View, name: str) -> str:
+    return names.routes(names.EGRESS, view.part(draft_ingress, name)[0].protocol, names.EGRESS_PORT)
+
+
+def draft_egress_listener(view: View, name: str) -> tuple[ListenerPlan, ...]:
     """Where the second pass begins. A part."""
     log = access_log(view, view.existing(VIRTUAL_GATEWAY.name, name))
     clusters = (each.cluster for each in view.part(draft_ingress, name))
     checks = tuple(CheckAnsweredPlan(each.name, each.health_check.path) for each in clusters if each.health_check)
-    chain = HttpChainPlan(names.EGRESS_PORT, names.EGRESS, routes, log, checks=checks)
+    chain = HttpChainPlan(names.EGRESS_PORT, names.EGRESS, _egress_routes(view, name), log, checks=checks)
     egress = names.listener(names.EGRESS, names.EGRESS_PORT)
     plan = ListenerPlan(egress, names.EGRESS_PORT, False, False, (chain,))
     return over_families([plan], ip_preference(view.mesh_spec()))
 
 
-def draft_egress_routes(view: View, name: str, protocol: str) -> EgressRoutes:
+def draft_egress_routes(view: View, name: str) -> EgressRoutes:
     """The second pass: by virtual service, to its targets. A part."""
     policy = _policy(view, name)
     by_host: dict[str, tuple[Resource, ServiceRoutes]] = {}
@@ -162,7 +166,7 @@ def draft_egress_routes(view: View, name: str, protocol: str) -> EgressRoutes:
             spoken_to[route.service] = found
             clusters.update({cluster.name: cluster for cluster in found.clusters})
         (by_header if route.rewrite.keeps_host else by_host)[route.service] = service, spoken_to[route.service]
-    routes = names.routes(names.EGRESS, protocol, names.EGRESS_PORT)
+    routes = _egress_routes(view, name)
     return EgressRoutes(draft_egress(view, routes, names.EGRESS_PORT, by_host, by_header), tuple(clusters.values()))
 
 
@@ -269,8 +273,10 @@ def _own_check(listener: Spec) -> HealthCheckPlan | None:
     return plan._replace(port=None, idle_interval_ms=plan.interval_ms)
 
 
-def draft_redirects(view: View, name: str, port: int, protocol: str, cluster: str) -> RoutesDraft:
-    """The first pass on one port: by gateway route, to `cluster`. A part."""
+def draft_redirects(view: View, name: str, index: int) -> RoutesDraft:
+    """The first pass of what comes in on one port: by gateway route, to the second. A part."""
+    ingress = view.part(draft_ingress, name)[index]
+    port = ingress.port
     ordered: list[tuple[Order, RoutePlan]] = []
     for route in view.part(gateway_routes, name):
         if route.body["match"].get("port", port) != port:
@@ -278,7 +284,7 @@ def draft_redirects(view: View, name: str, port: int, protocol: str, cluster: st
         timeouts = _timeouts(view, route)
         plan = RoutePlan(
             match=route.match,
-            targets=((cluster, 1),),
+            targets=((ingress.cluster.name, 1),),
             timeout_ms=timeouts.timeout_ms,
             idle_timeout_ms=timeouts.idle_timeout_ms,
             prefix_rewrite=route.rewrite.prefix,
@@ -290,7 +296,7 @@ def draft_redirects(view: View, name: str, port: int, protocol: str, cluster: st
             ordered.append((match_order(route.resource, match), plan._replace(match=match)))
     ordered.sort(key=lambda entry: entry[0])
     vhost = VhostPlan(names.SELF_REDIRECT_VHOST, ("*",), tuple(plan for _, plan in ordered))
-    return RoutesDraft(names.routes(names.INGRESS, protocol, port), (vhost,))
+    return RoutesDraft(names.routes(names.INGRESS, ingress.protocol, port), (vhost,))
 
 
 def _timeouts(view: View, route: GatewayRoute) -> ServiceTimeouts:

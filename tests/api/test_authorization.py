@@ -60,6 +60,7 @@ QUERIES: dict[str, dict[str, str]] = {
     "meshlog:DiffMesh": {"from": "0"},
     "meshlog:DiffProxy": {"from": "0", "node": "mesh/{mesh}@{account}/virtualNode/cart-v1"},
     "meshlog:DescribeCertificate": {"certificate": "none"},
+    "meshlog:GetProxyConfig": {"node": "mesh/{mesh}@{account}/virtualNode/cart-v1"},
     "iam:GetUser": {"user": "granted"},
     "iam:GetRole": {"role": "none"},
     "iam:GetPolicy": {"policy": "AWSAppMeshReadOnly"},
