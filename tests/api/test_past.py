@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from api.calls import Call
+from api.past import PastStates
 from api.ports import ApiPorts
 from api.recent import RecentEvents
 from api.rewind import RewindApi
@@ -173,7 +174,8 @@ class Asked:
     """The handlers, asked without HTTP."""
 
     def __init__(self, past: Past) -> None:
-        self._router = RewindApi(cast(ApiPorts, _Ports(past)), cast(Any, None)).router()
+        ports = cast(ApiPorts, _Ports(past))
+        self._router = RewindApi(ports, cast(Any, None), PastStates(ports.history, ports.checkpoints)).router()
 
     async def ask(self, name: str, **members: Any) -> Any:
         """The whole answer, all its pages together."""

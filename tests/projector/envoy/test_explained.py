@@ -245,8 +245,9 @@ def test_what_is_not_named_leaves_a_resource_alone_and_all_that_is_named_counts(
                 assert cause is not None, f"{name} depends on {key_of.path} {path}"
                 assert path is None or path in cause.fields, f"{name} depends on {key_of.path} {path}"
     for name, causes in behind.items():
-        for key_of, cause in causes.items():
-            assert key_of is not None
+        for cause in causes.values():
+            assert cause.key is not None
+            key_of = cause.key
             gone = versions(compiler, without(log.state, key_of), of).get(name)
             if cause.role is Role.PRESENCE:
                 assert gone is None, f"{name} is there without {cause.what}"
