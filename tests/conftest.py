@@ -62,6 +62,8 @@ LONG = (
     "projector/test_long_history.py",
     "proxy/test_observability_live.py",
     "traffic/test_certificates_under_load.py",
+    "traffic/test_changes_under_load.py",
+    "traffic/test_examples.py",
     "traffic/test_fields.py",
     "traffic/test_mutations.py",
     "clients/test_terraform.py",

@@ -214,6 +214,16 @@ def taken(world: World, at: tuple[str, int], context: ssl.SSLContext | None) -> 
             plain.close()
 
 
+def shown(world: World, pod: str, port: int = 8080) -> str:
+    """The serial number of the certificate that a sidecar shows now."""
+    context = client(world, believes="one")
+    with world.connect("outside", port, world.pods[pod].v4) as plain:
+        with context.wrap_socket(plain, server_hostname=TLS_HOSTS[0]) as connection:
+            certificate = connection.getpeercert(binary_form=True)
+    assert certificate is not None
+    return f"{x509.load_der_x509_certificate(certificate).serial_number:x}"
+
+
 def client(world: World, who: str | None = None, believes: str = "ours") -> ssl.SSLContext:
     """A client that believes an authority, and may say who it is."""
     folder = world.certificates.folder
