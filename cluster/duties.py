@@ -173,21 +173,23 @@ async def _items(store: Store, key: bytes) -> Sequence[KeyValue]:
 
 
 async def _hold(store: Store, held: _Held, name: str, work: Work, clock: Clock) -> None:
+    """Work and renew until either ends; then neither goes on. Cancelled, it ends both and is cancelled, whatever they
+    raised in that moment: a task group would raise their failures in place of the cancellation.
+    """
+    both = [asyncio.ensure_future(work(held.token)), asyncio.ensure_future(_renew(store, held, clock))]
     try:
-        async with asyncio.TaskGroup() as tasks:
-            renewing = tasks.create_task(_renew(store, held, clock), name=f"duty-{name}-renewal")
-            await work(held.token)
-            renewing.cancel()
-    except* FenceFell:
-        log.warning("duty lost", duty=name, token=held.token)
-    except* Exception as failures:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in both:
+            task.cancel()
+        ends = await asyncio.gather(*both, return_exceptions=True)
+    if failures := [end for end in ends if isinstance(end, Exception)]:
+        fell, others = ExceptionGroup(name, failures).split(FenceFell)
+        if fell is not None:
+            log.warning("duty lost", duty=name, token=held.token)
         # Whatever it is, the process has more to do than this duty, and the next tenure may fare better.
-        for failure in failures.exceptions:
+        for failure in others.exceptions if others is not None else ():
             _tell(name, failure)
-    # A task group that fails while it is cancelled from outside raises its failures alone; the order to stop stands.
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 async def _renew(store: Store, held: _Held, clock: Clock) -> None:

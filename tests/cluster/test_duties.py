@@ -136,12 +136,13 @@ class LeaseStore:
 
 
 class Worker:
-    """Counts its tenures. `hold`: what one does, for ever by default."""
+    """Counts its tenures. `failure`: what the work raises at once; `over`: what ends it, nothing by default."""
 
     def __init__(self, store: LeaseStore | EtcdConnection, holder: str, clock: Clock) -> None:
         self.tokens: list[int] = []
         self._at_work = False
         self.failure: Exception | None = None
+        self.over: asyncio.Event | None = None
         self._duty = run_duty(store, PREFIX, "archive", holder_id=holder, work=self._work, clock=clock)
 
     async def _work(self, token: int) -> None:
@@ -150,7 +151,7 @@ class Worker:
         try:
             if self.failure is not None:
                 raise self.failure
-            await asyncio.Event().wait()
+            await (self.over or asyncio.Event()).wait()
         finally:
             self._at_work = False
 
@@ -245,6 +246,26 @@ async def test_who_is_told_to_stop_while_its_lease_falls_stops(store: LeaseStore
         await settle()
         assert duty.cancelled()
     assert not store.keys
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_work_that_ends_while_its_lease_falls_is_begun_again(
+    store: LeaseStore, clock: HandClock, turns: int
+) -> None:
+    """What falls while the tenure is over anyway must not end the duty."""
+    worker = Worker(store, "api-z1", clock)
+    worker.over = asyncio.Event()
+    async with worker.running() as duty:
+        await clock.run(1)
+        store.end(store.keys[duty_key(PREFIX, "archive")].lease)
+        clock.wake_next()
+        await settle(turns)
+        worker.over.set()
+        await settle()
+        worker.over = None
+        await clock.run(10)
+        assert not duty.done()
+        assert worker.works()
 
 
 @pytest.mark.parametrize("turns", range(8))
