@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from api.cloud_map_polling import CLOUD_MAP, AwsCloudMap, CloudMapDuty
 from api.past import LogHistory
 from api.ports import ApiPorts, KeyPorts, RegistryPorts
 from api.registry_duties import HEARTBEATS, Commands, HeartbeatDuty, submitter
@@ -45,3 +46,18 @@ def start_registry_duties(
     supervisor.start(
         run_duty(connection, prefix, HEARTBEATS, holder_id=settings.id, work=duty.work, clock=clock), HEARTBEATS
     )
+    if settings.cloud_map is not None:
+        source = AwsCloudMap(settings.cloud_map)
+        copying = CloudMapDuty(
+            source,
+            ports.replica,
+            ports.registry.replica,
+            submit,
+            settings.cloud_map,
+            account=settings.account_id,
+            clock=clock,
+        )
+        registry.tells(lambda: copying.alarms)
+        supervisor.start(
+            run_duty(connection, prefix, CLOUD_MAP, holder_id=settings.id, work=copying.work, clock=clock), CLOUD_MAP
+        )

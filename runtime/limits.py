@@ -863,3 +863,17 @@ HEARTBEATS_AT_ONCE = 100
 """Instances in one call."""
 REGISTRY_EVENTS_LOOKED = 20_000
 """Of the registry's log, in one question for the events of a service: some seconds of reading."""
+CLOUD_MAP_POLL_S = 5
+"""Between two questions about one service."""
+CLOUD_MAP_WHOLE_S = 60.0
+"""All instances are asked for at least so often, whether the revision has moved or not."""
+CLOUD_MAP_EMPTY_S = 120.0
+"""A service that had instances and suddenly has none is believed after so long of the same answer."""
+CLOUD_MAP_AT_ONCE = 8
+"""Questions under way: each is a thread."""
+CLOUD_MAP_TIMEOUT_S = 5.0
+"""For AWS to answer one question, and to connect."""
+CLOUD_MAP_ALARM_S = 30.0
+"""A source that has not answered for so long is told of."""
+CLOUD_MAP_INSTANCES = 1_000
+"""Asked for at once: Cloud Map's own bound."""

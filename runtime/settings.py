@@ -16,6 +16,7 @@ from runtime.limits import (
     CERTIFICATES_LOOK_S,
     CHECKPOINT_EVENTS,
     CHECKPOINT_EVERY_S,
+    CLOUD_MAP_POLL_S,
     COMPACT_KEEP_S,
     DRILL_EVERY_S,
     ETCD_QUOTA_BYTES,
@@ -143,6 +144,20 @@ class DutySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CloudMapSettings:
+    """AWS Cloud Map as a source of instances. AWS credentials come from where AWS's SDKs look for them."""
+
+    region: str
+    """AWS's region, whose Cloud Map is asked."""
+    namespaces: str = ""
+    """Only these, separated by commas. Empty: all that virtual nodes name and that are not registered here."""
+    every_s: int = CLOUD_MAP_POLL_S
+    """Each service is asked about so often."""
+    endpoint: str = ""
+    """Another server that speaks the Cloud Map API, as a URL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
     """What one API server takes of its callers, each number at least 1. Above it they are told to wait (429)."""
 
@@ -193,6 +208,8 @@ class ApiSettings(LogSettings):
     quota_bytes: int = ETCD_QUOTA_BYTES
     """The etcd members' quota, for a release that does not tell it (etcd before 3.6)."""
     duties: DutySettings | None = None
+    cloud_map: CloudMapSettings | None = None
+    """Without it nothing is copied from AWS Cloud Map."""
     limits: LimitSettings | None = None
 
 
