@@ -152,8 +152,9 @@ def _registry(processes: Sequence[dict[str, Any]]) -> str:
         return ""
     newest = max((one["epoch"], one["position"]) for one in told.values())
     late = sorted(each for each, one in told.items() if not one["ready"] or (one["epoch"], one["position"]) < newest)
-    archived = [str(one["archive"]["position"]) for one in told.values() if one.get("archive")]
-    said = f"registry: {newest[0]}.{newest[1]}" + (f", archived to {max(archived)}" if archived else "")
+    archived = [one["archive"]["position"] for one in told.values() if (one.get("archive") or {}).get("position")]
+    furthest = max(archived, key=lambda each: [int(part) for part in each.split(".")], default=None)
+    said = f"registry: {newest[0]}.{newest[1]}" + (f", archived to {furthest}" if furthest else "")
     return said + (f"; behind or stopped: {', '.join(late)}" if late else "")
 
 

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
 
 from chaos.cluster import Cluster
 from chaos.envoy import Envoy
@@ -92,12 +94,41 @@ async def dead_epochs_writer_is_refused(copied: Path, cluster: Cluster) -> str:
     raise AssertionError("a dead epoch's certificate still opens etcd")
 
 
+def cloud_map(connect: Connect) -> Any:
+    """A client of the registry, of a user who knows of AWS alone."""
+    environment = connect.environment
+    return boto3.client(
+        "servicediscovery",
+        endpoint_url=connect.urls[0],
+        region_name=environment["AWS_REGION"],
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        config=Config(inject_host_prefix=False),
+    )
+
+
+def register(registry: Any, instances: int) -> None:
+    """The service `cart` of the namespace `doomed.internal`, with instances i0, i1, …"""
+    operation = registry.create_http_namespace(Name="doomed.internal")["OperationId"]
+    namespace = registry.get_operation(OperationId=operation)["Operation"]["Targets"]["NAMESPACE"]
+    service = registry.create_service(Name="cart", NamespaceId=namespace)["Service"]["Id"]
+    for number in range(instances):
+        told = {"AWS_INSTANCE_IPV4": f"10.0.0.{number + 1}"}
+        registry.register_instance(ServiceId=service, InstanceId=f"i{number}", Attributes=told)
+
+
+def discovered(registry: Any) -> set[str]:
+    found = registry.discover_instances(NamespaceName="doomed.internal", ServiceName="cart")
+    return {each["InstanceId"] for each in found["Instances"]}
+
+
 @pytest.mark.timeout(400)
 def test_every_etcd_member_and_disk_gone_at_once(doomed: Cluster, tmp_path: Path) -> None:
     connect = Connect(doomed)
     with UpstreamProcess("v1") as one, UpstreamProcess("v2") as two:
         canary = Canary("doomed", one.port, two.port, gateway_port=free_port())
         canary.create(connect(), 100, 0)
+        register(cloud_map(connect), 3)
         shutil.copytree(doomed.data_dir / "zones" / "z1" / "api", tmp_path / "api")
         admin_port = free_port()
         bootstrap = doomed.bootstrap(canary.gateway_node, admin_port=admin_port, out=tmp_path / "bootstrap")
@@ -112,6 +143,10 @@ def test_every_etcd_member_and_disk_gone_at_once(doomed: Cluster, tmp_path: Path
                 for writer in writers:
                     writer.start()
                 eventually(lambda: len(acknowledged(writers[0].snapshot())) >= 12, what="writes go on")
+                eventually(
+                    lambda: json.loads(doomed.run("backup", "list", "-o", "json"))["registry"]["position"] >= 5,
+                    what="the registry is archived",
+                )
                 lost_s = lose_every_etcd(doomed)
                 runner.run("lost-cluster", doomed.data_dir, timeout_s=240)
                 report = report_of(doomed)
@@ -142,6 +177,10 @@ def test_every_etcd_member_and_disk_gone_at_once(doomed: Cluster, tmp_path: Path
         assert events[position_of(write)[1]]["resource"].endswith(f"/{write.resource}")
     assert json.loads(doomed.run("fsck", "-o", "json"))["clean"]
     assert json.loads(doomed.run("backup", "verify", "-o", "json"))["clean"]
+    assert report["registry"]["epoch"] == 2
+    assert discovered(cloud_map(connect)) == {"i0", "i1", "i2"}
+    checked = json.loads(doomed.run("fsck", "--archive", "default", "-o", "json"))
+    assert (checked["registry"]["clean"], checked["registry"]["archive"]["clean"]) == (True, True)
     refused = asyncio.run(dead_epochs_writer_is_refused(tmp_path / "api", doomed))
     assert flow.failed == [], flow.summary()
     assert doomed.status()["ready"]
