@@ -1,4 +1,4 @@
-"""Where the audit comes from: events of the log, and segments of refused calls in the archive. Reads only.
+"""Where the audit comes from: events of both logs, and segments of refused calls in the archive. Reads only.
 
 Each source gives a stretch: what it has after a cursor, as far as one page may cost, and how far in time it looked.
 What all sources have reached is merged.
@@ -9,16 +9,16 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from api.ports import EventHistory
-from api.trail import accepted_call, event_id, matches, not_recorded, told_to
+from api.trail import event_id, matches, not_recorded, told_to
 from eventlog.archive.store import ObjectStore
 from eventlog.audit import TIME, SealedSegment, list_chains, open_segment, read_segment
 from eventlog.sealing import KeyFinder
+from mesh.events import Event
 from mesh.position import Position
-from mesh.state import State
 from runtime.limits import AUDIT_PAGE_EVENTS, AUDIT_PAGE_SEGMENTS
 
 RefusedCursor = tuple[int, str, int, int]
@@ -141,26 +141,34 @@ class RefusedTrail:
         return items
 
 
-async def accepted_stretch(
-    history: EventHistory, state: State, after: Position, question: Question, region: str
-) -> Stretch:
+class Accepted(NamedTuple):
+    """A log of accepted calls: its history up to a position, and how one of its events is told."""
+
+    history: EventHistory
+    upto: Position
+    tell: Callable[[Event], dict[str, Any]]
+
+
+async def accepted_stretch(log: Accepted, after: Position, question: Question) -> Stretch:
     """Accepted calls after a position that the question asks for."""
     items: list[Item] = []
     looked_at = 0
-    keys = tuple(state.access_keys.values())
+    history = log.history
     # What is not kept any more is not asked for: the trail begins where the history does.
     begin = max(after, await history.begins())
-    async for events in history.read(begin, state.position):
+    if begin >= log.upto:
+        return Stretch((), max(after, log.upto), math.inf)
+    async for events in history.read(begin, log.upto):
         for event in events:
             if event.time_us > question.until_us:
                 return Stretch(items, event.position, math.inf)
-            document = told_to(question.account, accepted_call(event, region, keys))
+            document = told_to(question.account, log.tell(event))
             if question.wants(event.time_us, document):
                 items.append(Item(event.time_us, event.position, document))
             looked_at += 1
             if looked_at >= AUDIT_PAGE_EVENTS or len(items) > question.limit:
                 return Stretch(items, event.position, event.time_us)
-    return Stretch(items, state.position, math.inf)
+    return Stretch(items, log.upto, math.inf)
 
 
 def merge(stretches: Sequence[Stretch], cursors: Sequence[Any], limit: int) -> tuple[list[Item], list[Any] | None]:

@@ -73,6 +73,7 @@ _SHOWN = re.compile(
 )
 _CLAIMED = re.compile(r"Credential=([A-Za-z0-9]{4,128})/", re.ASCII)
 _READS = ("Describe", "List", "Get")
+CLOUD_MAP_SOURCE = "servicediscovery.amazonaws.com"
 _SOURCES = {APPMESH: "appmesh.amazonaws.com", IAM: "iam.amazonaws.com", STS: "sts.amazonaws.com", MESHLOG: "meshlog"}
 _ASSUMED = re.compile(r"arn:aws:sts::(?P<account>\d{12}):assumed-role/(?P<role>[^/]+)/(?P<session>.+)")
 _OPERATIONS: Mapping[str, str] = {
