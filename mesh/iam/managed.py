@@ -80,8 +80,8 @@ _ALL = (
     ),
     _policy(
         "MeshlogOperator",
-        "All of App Mesh, history, rollback, sharing and proxies; not who may do what.",
-        _allow("appmesh:*", "meshlog:*"),
+        "All of App Mesh and Cloud Map, history, rollback, sharing and proxies; not who may do what.",
+        _allow("appmesh:*", "meshlog:*", "servicediscovery:*"),
     ),
 )
 
