@@ -80,7 +80,9 @@ class Parts:
     def get(self, address: Address) -> Part:
         """The part as of the sources: the same object as before exactly if it is the same as before."""
         known = self._known.get(address)
-        if known is not None and (known.turn == self._turn or self._stands(known)):
+        asked: list[Part] = []
+        """Holds what was drafted to see whether `known` stands: if it does not, that is asked for again."""
+        if known is not None and (known.turn == self._turn or self._stands(known, asked)):
             known.turn = self._turn
             return known
         made = self._draft(address)
@@ -90,14 +92,19 @@ class Parts:
         self._known[address] = made
         return made
 
-    def _stands(self, part: Part) -> bool:
+    def _stands(self, part: Part, asked: list[Part]) -> bool:
         # What it read itself first: as long as that stands, it would ask for the same parts in the same order.
         sources, turn = self.sources, self._turn
         for lens, key, found in part.reads:
             now = lens(sources, key)
             if len(now) != len(found) or not all(map(is_, now, found)):
                 return False
-        return all(asked.turn == turn or self.get(address) is asked for address, asked in part.parts.items())
+        for address, before in part.parts.items():
+            if before.turn != turn:
+                asked.append(self.get(address))
+                if asked[-1] is not before:
+                    return False
+        return True
 
     def _draft(self, address: Address) -> Part:
         draft, account, mesh, *arguments = address
