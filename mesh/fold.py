@@ -100,7 +100,8 @@ class Stepwise(Generic[S]):
 
 
 def _same(one: State, other: State) -> bool:
-    return state.state_hash(one) == state.state_hash(other) and one.access_keys == other.access_keys
+    secrets = one.access_keys == other.access_keys and one.authority_keys == other.authority_keys
+    return secrets and state.state_hash(one) == state.state_hash(other)
 
 
 MESH_FOLD: Fold[State] = Fold(
