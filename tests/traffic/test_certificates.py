@@ -5,6 +5,8 @@ Two sidecars and a gateway, with the product's compiler and frontend (the gatewa
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from api.renewal import warnings
@@ -49,6 +51,25 @@ def test_without_a_policy_a_certificate_of_ours_is_validated_all_the_same(world:
     assert world.ask("web").app == "red"
     assert handshake(world, pki.roots(ca)) == pki.state.certificates[arn].serial
     assert world.ask("web", pod="outside", to=world.pods["red"].v4).status == 200
+
+
+@pytest.mark.parametrize("source", ["file", "sds"])
+def test_a_certificate_of_ours_meets_a_callers_own_in_mutual_tls(world: World, source: str) -> None:
+    """The listener shows what we serve and believes what is beside its proxy; the caller the other way round."""
+    pki = Pki(world)
+    ca = pki.authority("shop")
+    arn = pki.certificate(ca, world.host("red"))
+    files, secret = world.certificates.trust("ours"), {"trust": {"sds": {"secretName": "ours"}}}
+    listening = {**tls(arn), "validation": files if source == "file" else secret}
+    for who, expected in (("caller", 200), (None, 503)):
+        policy: dict[str, Any] = {**believing(ca)["clientPolicy"]["tls"]}
+        if who is not None:
+            own = world.certificates.files(who) if source == "file" else {"sds": {"secretName": who}}
+            policy["certificate"] = own
+        world.mesh(*shop(world, listening, {"clientPolicy": {"tls": policy}}))
+        assert world.ask("web").status == expected
+        arn = pki.certificate(ca, world.host("red"))
+        listening["certificate"] = {"acm": {"certificateArn": arn}}
 
 
 def test_who_does_not_believe_the_issuer_or_the_name_is_told_before_and_refuses(world: World) -> None:

@@ -394,3 +394,14 @@ def test_a_large_answer_is_cut_and_no_listener_goes_before_the_last_part() -> No
     """)
     assert all(send.response.ByteSize() <= XDS_RESPONSE_BYTES + 1024 for send in client.raw)
     assert ROUTE not in {send.type_url for send in client.raw}
+
+
+def test_a_secret_that_the_node_does_not_have_is_not_there_whoever_has_it() -> None:
+    """Another node's certificate, or a customer's own secret, for which proxies ask elsewhere."""
+    connected().play("""
+        feed 11 | cds A=1 B=1 | eds A=1 | lds L=1 | rds R=1 | sds S=1
+        >> sds +S +Other
+        << sds S=1 -Other
+        >> sds ack
+        << nothing
+    """)

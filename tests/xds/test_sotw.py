@@ -393,3 +393,15 @@ def test_a_secret_that_changed_is_sent_alone_and_one_that_is_new_when_it_is_aske
         >> sds ack
         >> lds ack
     """)
+
+
+def test_a_secret_that_the_node_does_not_have_is_never_told_whoever_has_it() -> None:
+    """Another node's certificate, or a customer's own secret, for which proxies ask elsewhere."""
+    connected().play("""
+        feed 11 | cds A=1 B=1 | eds A=1 | lds L=1 | rds R=1 | sds S=1
+        >> sds S Other
+        << sds S=1
+        << nothing
+        >> sds ack
+        << nothing
+    """)
