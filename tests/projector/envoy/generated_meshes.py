@@ -170,19 +170,34 @@ def meshes(draw: st.DrawFn, folder: Path, hostile: bool = False) -> Mesh:
         log.create(key(kind, name, parent), freeze(spec))
 
     for name in NODES:
-        spec = draw(specs("virtualNode"))
+        spec = draw(specs("virtualNode").filter(_listening))
         if name == NODES[0]:
             spec["backends"] = [{"virtualService": _backend(draw, callee)} for callee in (SERVICE, OTHER)]
         add("virtualNode", names[name], spec)
-    add("virtualRouter", names[ROUTER], draw(specs("virtualRouter")))
+    add("virtualRouter", names[ROUTER], draw(specs("virtualRouter").filter(_listening)))
     for number in range(draw(st.integers(1, MOST))):
-        add("route", f"r{number}", draw(specs("route")), names[ROUTER])
+        add("route", f"r{number}", _portless(draw, draw(specs("route"))), names[ROUTER])
     add("virtualService", names[SERVICE], by_router(names[ROUTER]))
     add("virtualService", names[OTHER], by_node(names[NODES[1]]))
-    add("virtualGateway", names[GATEWAY], _ports_below(draw(specs("virtualGateway"))))
+    add("virtualGateway", names[GATEWAY], _ports_below(draw(specs("virtualGateway").filter(_listening))))
     for number in range(draw(st.integers(1, MOST))):
-        add("gatewayRoute", f"g{number}", draw(specs("gatewayRoute")), names[GATEWAY])
+        add("gatewayRoute", f"g{number}", _portless(draw, draw(specs("gatewayRoute"))), names[GATEWAY])
     return Mesh(log, _registered(draw, log))
+
+
+def _listening(spec: dict[str, Any]) -> bool:
+    return bool(spec.get("listeners"))
+
+
+def _portless(draw: st.DrawFn, spec: Any) -> Any:
+    """Mostly without the ports of matches and targets, which hardly ever meet a listener's."""
+    return _without_ports(spec) if draw(st.integers(0, 3)) else spec
+
+
+def _without_ports(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_ports(part) for name, part in value.items() if name != "port"}
+    return [_without_ports(part) for part in value] if isinstance(value, list) else value
 
 
 def _names(draw: st.DrawFn, hostile: bool) -> dict[str, str]:
@@ -216,12 +231,12 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:
 
 
 def _proxys_own(value: Any, paths: dict[str, str]) -> Any:
-    """The spec with files that are there. Secrets of the proxy's own socket become files too."""
+    """The spec with files that are there. Secrets become files too: nobody here has them."""
     if isinstance(value, dict):
         for name, part in list(value.items()):
             if name in paths and isinstance(part, str):
                 value[name] = paths[name]
-            elif name == "sds":
+            elif name in ("sds", "acm"):
                 del value[name]
                 value["file"] = dict(paths)
             elif name == "accessLog" and isinstance(part.get("file"), dict):
