@@ -24,6 +24,7 @@ _OF_ONE_HOP = frozenset({
     "transfer-encoding", "upgrade", "host", "content-length", "expect",
 })  # fmt: skip
 _INVOCATION = "amz-sdk-invocation-id"
+_CLOUD_MAP_PATH = "/service/Route53AutoNaming_v20170314/"
 _READS = frozenset({"GET", "HEAD"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -78,7 +79,7 @@ def signed(request: Request, url: str, key: CallerKey) -> Request:
     covered = {name: value for name, value in folded.items() if name == "content-type" or name.startswith("x-amz-")}
     signable: Any = AWSRequest(request.method, url + request.target, data=request.body, headers=covered)
     credentials = Credentials(key.access_key_id, key.secret_access_key, key.session_token or None)
-    SigV4Auth(credentials, service_of(request.target), key.region).add_auth(signable)
+    SigV4Auth(credentials, service_of(request), key.region).add_auth(signable)
     rest = [(name, value) for name, value in folded.items() if name not in covered]
     ours = [("host", host_of(url)), ("content-length", str(len(request.body)))]
     return request._replace(
@@ -86,11 +87,13 @@ def signed(request: Request, url: str, key: CallerKey) -> Request:
     )
 
 
-def service_of(target: str) -> str:
-    """The service name that a path is signed for."""
-    path = target.partition("?")[0]
+def service_of(request: Request) -> str:
+    """The service name that a request is signed for: by its path, and where two have one, by a header."""
+    path = request.target.partition("?")[0]
     if path.startswith("/meshlog/"):
         return "meshlog"
+    if path.startswith(_CLOUD_MAP_PATH) or any(name == "x-amz-target" for name, _ in request.headers):
+        return "servicediscovery"
     return "sts" if path == "/" else "appmesh"
 
 
@@ -104,11 +107,13 @@ def host_of(url: str) -> str:
 
 def repeatable(request: Request) -> bool:
     """Whether sending it twice does it once: a read, a call of STS, which keeps nothing, a body with a token, or a call
-    of App Mesh under an SDK's id, which the API takes for one."""
-    service = service_of(request.target)
+    of App Mesh or Cloud Map under an SDK's id, which the API takes for one."""
+    service = service_of(request)
     if request.method in _READS or service == "sts":
         return True
-    if service == "appmesh" and any(name == _INVOCATION and value for name, value in request.headers):
+    if service in ("appmesh", "servicediscovery") and any(
+        name == _INVOCATION and value for name, value in request.headers
+    ):
         return True
     try:
         body = json.loads(request.body)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mesh.limits import HEARTBEAT_BRAKE_SHARE, HEARTBEAT_BRAKE_WINDOW_US, NAMES_SHOWN
 from mesh.registry.rules import heartbeat_s
-from mesh.registry.state import Health, Instance, RegistryState, ServiceKey
+from mesh.registry.state import HERE, Health, Instance, RegistryState, ServiceKey
 
 Beat = tuple[ServiceKey, str]
 """An instance whose heartbeat is kept: its service and its id."""
@@ -49,6 +49,8 @@ def judge(state: RegistryState, kept: Set[Beat], *, now_us: int, watched_s: floa
 def _owing(state: RegistryState) -> Iterator[tuple[ServiceKey, list[Instance]]]:
     """The instances that owe heartbeats, by service."""
     for key in sorted(state.instances):
+        if state.services[key].source != HERE:
+            continue
         found = [each for each in state.discovered(key) if heartbeat_s(each) is not None]
         if found:
             yield key, found

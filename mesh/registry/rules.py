@@ -93,9 +93,12 @@ def has_check(service: Service, instance: Instance) -> bool:
 
 
 def heartbeat_s(instance: Instance) -> int | None:
-    """Within how many seconds the instance owes a heartbeat; None if it owes none."""
+    """Within how many seconds the instance owes a heartbeat; None if it owes none.
+
+    What is copied from elsewhere may have anything in that attribute, and owes none here.
+    """
     value = instance.attributes.get(HEARTBEAT)
-    return int(value) if value is not None else None
+    return int(value) if value is not None and _whole(value, HEARTBEAT_MIN_S, HEARTBEAT_MAX_S) else None
 
 
 def check_instance(service: Service, attributes: Mapping[str, str]) -> None:

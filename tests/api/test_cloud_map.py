@@ -347,7 +347,7 @@ OUT_OF_REACH = {
     ("CreateService", "ResourceLimitExceeded"): "the 1 001st service of a namespace",
     ("CreatePrivateDnsNamespace", "DuplicateRequest"): "as of CreateHttpNamespace",
     ("CreatePublicDnsNamespace", "DuplicateRequest"): "as of CreateHttpNamespace",
-    ("DiscoverInstances", "RequestLimitExceeded"): "admission's; tested in tests/api/test_admission.py",
+    ("DiscoverInstances", "RequestLimitExceeded"): "admission's; tested in tests/api/test_cloud_map_wire.py",
     ("DiscoverInstancesRevision", "RequestLimitExceeded"): "the same",
     **{
         (operation, error): "operations are done before they are answered, so none is ever under way"

@@ -59,6 +59,9 @@ async def test_a_script_with_credentials_of_aws_over_https(tmp_path: Path) -> No
         with pytest.raises(ClientError, match="ConflictException"):
             await call(appmesh, "create_mesh", meshName="a b")
         assert (await call(client(endpoint, "sts"), "get_caller_identity"))["Arn"] == ADMIN.principal
+        await call(client(endpoint, "servicediscovery"), "create_http_namespace", Name="shop.local")
+        named = (await call(client(endpoint, "servicediscovery"), "list_namespaces"))["Namespaces"]
+        assert [each["Name"] for each in named] == ["shop.local"]
 
 
 async def test_a_server_that_is_not_who_it_must_be_is_sent_nothing(tmp_path: Path) -> None:

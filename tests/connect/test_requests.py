@@ -37,7 +37,7 @@ def accepted(request: Request) -> str:
     """The region that the server takes it to be signed for."""
     path, _, query = request.target.partition("?")
     wire = SignedRequest(request.method, path, query, list(request.headers), request.body)
-    service = service_of(request.target)
+    service = service_of(request)
     return verify(wire, {KEY.access_key_id: KNOWN}.get, SystemClock().now_us(), [service]).region
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mesh.limits import HEARTBEAT_BRAKE_WINDOW_US
-from mesh.registry.commands import MarkHeartbeats, RegisterInstance
+from mesh.registry.commands import CopyInstances, MarkHeartbeats, RegisterInstance
 from mesh.registry.heartbeats import Judged, judge
+from mesh.registry.state import Health
 from tests.mesh.registry.worlds import SHOP, World, stocked
 
 OWED_S = 10
@@ -73,3 +74,10 @@ def test_a_registration_anew_ends_silence() -> None:
     world.do(MarkHeartbeats(SHOP, ("i0",), silent=True))
     world.do(RegisterInstance(world.service_id(), "i0", {"MESHLOG_HEARTBEAT_S": "10"}))
     assert [each.health.value for each in world.state.discovered(SHOP)] == ["HEALTHY"] * 3
+
+
+def test_what_is_copied_from_elsewhere_owes_nothing_here() -> None:
+    world = World()
+    put = tuple((name, {"MESHLOG_HEARTBEAT_S": said}, Health.HEALTHY) for name, said in (("a", "10"), ("b", "often")))
+    world.do(CopyInstances(SHOP, "aws:eu-north-1", put))
+    assert look(world, "") == Judged({}, {}, ())
