@@ -46,7 +46,8 @@ def draft_egress(
             missing.add(names.DEFAULT_BACKEND_VHOST)
     # Of two names that Envoy cannot tell apart (it ignores case), the older service stays.
     for service, (resource, found) in sorted(by_host.items(), key=lambda item: (item[1][0].created_us, item[0])):
-        domains = (service, f"{service}:{port}")
+        # Under another name than its own it is called by nobody but a gateway's first pass.
+        domains = (service, f"{service}:{port}") if service == resource.key.name else (service,)
         if not usable(view, resource):
             continue
         if service in vhosts or not taken.isdisjoint(domain.lower() for domain in domains):

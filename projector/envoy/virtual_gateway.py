@@ -65,10 +65,15 @@ class _Port(Enum):
 
 
 class GatewayRoute(NamedTuple):
-    """One gateway route that is compiled. `port` is what it asks of its service's provider, if anything."""
+    """One gateway route that is compiled. `port` is what it asks of its service's provider, if anything.
+
+    `called`: what the first pass calls the service for the second: its name, with the port if other gateway routes want
+    it on other ports.
+    """
 
     resource: Resource
     service: str
+    called: str
     port: int | None
     body: Spec
     match: MatchPlan
@@ -160,12 +165,20 @@ def draft_egress_routes(view: View, name: str) -> EgressRoutes:
         service = view.get(VIRTUAL_SERVICE.name, route.service)
         if service is None:
             continue
-        if route.service not in spoken_to:
+        if route.called not in spoken_to:
             port = _port(view, route)
             found = ServiceRoutes() if port is _Port.NOWHERE else view.part(service_routes, route.service, port, policy)
-            spoken_to[route.service] = found
+            spoken_to[route.called] = found
             clusters.update({cluster.name: cluster for cluster in found.clusters})
-        (by_header if route.rewrite.keeps_host else by_host)[route.service] = service, spoken_to[route.service]
+        found = spoken_to[route.called]
+        if route.rewrite.keeps_host:
+            by_header[route.called] = service, found
+        elif route.called == route.service:
+            by_host[route.called] = service, found
+        else:
+            # The port was for the second pass alone: the application sees the service's name.
+            named = tuple(each._replace(host_rewrite=route.service) for each in found.routes)
+            by_host[route.called] = service, found._replace(routes=named)
     routes = _egress_routes(view, name)
     return EgressRoutes(draft_egress(view, routes, names.EGRESS_PORT, by_host, by_header), tuple(clusters.values()))
 
@@ -190,7 +203,7 @@ def _listeners(view: View, gateway: Resource) -> list[tuple[Spec, Transport]]:
 def gateway_routes(view: View, name: str) -> tuple[GatewayRoute, ...]:
     """The gateway routes of a virtual gateway that can go out beside each other. A part."""
     found: list[GatewayRoute] = []
-    spoken_on: dict[str, int | None] = {}
+    wanted: dict[str, set[int | None]] = {}
     for resource in view.children(view.existing(VIRTUAL_GATEWAY.name, name).key):
         route = _gateway_route(view, resource)
         if route is None:
@@ -200,11 +213,14 @@ def gateway_routes(view: View, name: str) -> tuple[GatewayRoute, ...]:
             view.alarm(resource, "action.target", f"{route.service} does not exist, so requests are answered 404")
         elif not usable(view, service):
             continue
-        elif spoken_on.setdefault(route.service, route.port) != route.port:
-            view.alarm(resource, "action.target.port", "differs from another route's, so it is held back")
-            continue
+        wanted.setdefault(route.service, set()).add(route.port)
         found.append(route)
-    return tuple(found)
+    return tuple(
+        route._replace(called=f"{route.service}:{route.port}")
+        if route.port and len(wanted[route.service]) > 1
+        else route
+        for route in found
+    )
 
 
 def _gateway_route(view: View, resource: Resource) -> GatewayRoute | None:
@@ -217,7 +233,7 @@ def _gateway_route(view: View, resource: Resource) -> GatewayRoute | None:
     if not all(header_safe(text) for text in (service, rewrite.prefix, rewrite.path) if text is not None):
         view.alarm(resource, "action", "cannot stand in a request, so the gateway route is held back")
         return None
-    return GatewayRoute(resource, service, target.get("port"), body, match, rewrite)
+    return GatewayRoute(resource, service, service, target.get("port"), body, match, rewrite)
 
 
 def _rewrite(body: Spec, match: MatchPlan) -> _Rewrite:
@@ -289,8 +305,8 @@ def draft_redirects(view: View, name: str, index: int) -> RoutesDraft:
             idle_timeout_ms=timeouts.idle_timeout_ms,
             prefix_rewrite=route.rewrite.prefix,
             path_rewrite=route.rewrite.path,
-            host_rewrite=None if route.rewrite.keeps_host else route.service,
-            add_virtual_service=route.service if route.rewrite.keeps_host else None,
+            host_rewrite=None if route.rewrite.keeps_host else route.called,
+            add_virtual_service=route.called if route.rewrite.keeps_host else None,
         )
         for match in _spellings(route):
             ordered.append((match_order(route.resource, match), plan._replace(match=match)))

@@ -275,7 +275,8 @@ def test_multiple_listeners_from_gateway_to_node(world: World) -> None:
         gateway_route(COLOR, {"prefix": "/", "port": 8089}, name="b", port=8081),
     )
     assert world.ask("any", pod="outside", port=8088, to=edge).saw["port"] == 8080
-    assert world.ask("any", pod="outside", port=8089, to=edge).saw["port"] == 8081
+    saw = world.ask("any", pod="outside", port=8089, to=edge).saw
+    assert (saw["port"], saw["authority"]) == (8081, COLOR)
 
 
 def test_ipv6(world: World) -> None:

@@ -175,6 +175,31 @@ def test_a_target_port_picks_the_listener_of_a_provider_with_several() -> None:
     assert action["cluster"] == "cds_egress_shop_stock_http_2000"
 
 
+def test_gateway_routes_to_several_ports_of_one_service_stand_beside_each_other() -> None:
+    log = canary()
+    log.update(key("virtualNode", "stock"), node(listener(1000), listener(2000), host="stock.internal"))
+    for port in (1000, 2000):
+        spec = gateway_route("stock.shop.local", {"prefix": f"/stock{port}"})
+        spec["httpRoute"]["action"]["target"]["port"] = port
+        log.create(key("gatewayRoute", f"stock-{port}", "edge"), spec)
+    snapshot = compiled(log, gateway_id())
+    assert snapshot.alarms == ()
+    found = vhosts(snapshot, "rds_egress_http_15001")
+    for port in (1000, 2000):
+        called = f"stock.shop.local:{port}"
+        assert found[called]["domains"] == [called]
+        action = found[called]["routes"][0]["route"]
+        assert action["hostRewriteLiteral"] == "stock.shop.local", "the application sees no port"
+        assert (action.get("cluster") or action["weightedClusters"]) == f"cds_egress_shop_stock_http_{port}"
+    (redirects,) = vhosts(snapshot, "rds_ingress_http_8088").values()
+    assert {
+        each["route"]["hostRewriteLiteral"] for each in redirects["routes"] if "stock" in each["match"]["prefix"]
+    } == {
+        "stock.shop.local:1000",
+        "stock.shop.local:2000",
+    }
+
+
 def test_without_a_target_port_nobody_guesses_between_several_listeners() -> None:
     log = canary((key("gatewayRoute", "stock", "edge"), gateway_route("stock.shop.local", {"prefix": "/stock"})))
     log.update(key("virtualNode", "stock"), node(listener(1000), listener(2000), host="stock.internal"))
