@@ -15,6 +15,7 @@ As in `mesh.checkpoint`: folding on from what comes back gives the same states a
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
@@ -92,6 +93,10 @@ def _state(config: Any) -> RegistryState:
     inside: dict[NamespaceKey, list[ServiceKey]] = {}
     for service in all_services:
         inside.setdefault(service.key.home, []).append(service.key)
+    found = {all_services[index].key: _instances(texts) for index, *texts in instances}
+    counts: Counter[NamespaceKey] = Counter()
+    for key, each in found.items():
+        counts[key.home] += len(each)
     return RegistryState(
         position=Position(*position),
         time_us=time_us,
@@ -99,9 +104,10 @@ def _state(config: Any) -> RegistryState:
         lineage=tuple(Position(*base) for base in lineage),
         namespaces=HashTrieMap({each.key: each for each in all_namespaces}),
         services=HashTrieMap({each.key: each for each in all_services}),
-        instances=HashTrieMap({all_services[index].key: _instances(texts) for index, *texts in instances}),
+        instances=HashTrieMap(found),
         namespace_ids=HashTrieMap({each.id: each.key for each in all_namespaces}),
         service_ids=HashTrieMap({each.id: each.key for each in all_services}),
+        counts=HashTrieMap(dict(counts)),
         inside=HashTrieMap({key: HashTrieSet(keys) for key, keys in inside.items()}),
         operations=HashTrieMap({each.id: each for each in all_operations}),
         operation_order=Queue([each.id for each in all_operations]),

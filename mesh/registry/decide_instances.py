@@ -100,8 +100,7 @@ def _check_source(service: Service) -> None:
 def _check_room(state: RegistryState, key: ServiceKey, more: int) -> None:
     if len(state.instances.get(key) or ()) + more > INSTANCES_PER_SERVICE:
         raise ResourceLimitExceeded(f"Service {key.service} has {INSTANCES_PER_SERVICE} instances: deregister some")
-    there = sum(len(state.instances.get(each) or ()) for each in state.inside[key.home])
-    if there + more > INSTANCES_PER_NAMESPACE:
+    if (state.counts.get(key.home) or 0) + more > INSTANCES_PER_NAMESPACE:
         raise ResourceLimitExceeded(
             f"Namespace {key.namespace} has {INSTANCES_PER_NAMESPACE} instances: deregister some, or use another one"
         )

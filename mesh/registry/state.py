@@ -157,7 +157,8 @@ class RegistryState:
     """The whole registry at `position` of its own log.
 
     `namespaces`, `services` and `instances` (by service, then id; never an empty map) are the truth; `namespace_ids`,
-    `service_ids` and `inside` (services by namespace) are indexes of them. `operations` and `tokens` are bounded.
+    `service_ids`, `inside` (services by namespace) and `counts` (instances by namespace) are indexes of them.
+    `operations` and `tokens` are bounded.
     """
 
     position: Position = ORIGIN
@@ -170,6 +171,7 @@ class RegistryState:
     namespace_ids: HashTrieMap[str, NamespaceKey] = field(default_factory=HashTrieMap)
     service_ids: HashTrieMap[str, ServiceKey] = field(default_factory=HashTrieMap)
     inside: HashTrieMap[NamespaceKey, HashTrieSet[ServiceKey]] = field(default_factory=HashTrieMap)
+    counts: HashTrieMap[NamespaceKey, int] = field(default_factory=HashTrieMap)
     operations: HashTrieMap[str, Operation] = field(default_factory=HashTrieMap)
     operation_order: Queue[str] = field(default_factory=Queue)
     tokens: HashTrieMap[bytes, TokenEntry] = field(default_factory=HashTrieMap)
@@ -236,8 +238,10 @@ class RegistryState:
         found = self.instances.get(key) or HashTrieMap()
         before = found.get(instance_id)
         found = _with(found, instance_id, instance)
+        count = (self.counts.get(key.home) or 0) + (instance is not None) - (before is not None)
         return self.but(
             instances=_with(self.instances, key, found or None),
+            counts=_with(self.counts, key.home, count or None),
             tally=self.tally.changed(instance_item, (key, instance_id), before, instance),
         )
 

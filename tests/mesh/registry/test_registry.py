@@ -12,6 +12,14 @@ from hypothesis import strategies as st
 
 from mesh.errors import Damaged, MeshlogError, Poison
 from mesh.events import Event
+from mesh.limits import (
+    INSTANCES_PER_NAMESPACE,
+    INSTANCES_PER_SERVICE,
+    NAMESPACES_PER_ACCOUNT,
+    REGISTRY_OPERATIONS_KEPT,
+    SERVICES_PER_NAMESPACE,
+    TOKEN_WINDOW_US,
+)
 from mesh.position import Position
 from mesh.registry.changes import changed_services
 from mesh.registry.checkpoint import from_documents, to_documents
@@ -49,7 +57,17 @@ from mesh.registry.errors import (
 from mesh.registry.events import EVENT_TYPES
 from mesh.registry.evolve import FOLDS, evolve, folded
 from mesh.registry.names import arn
-from mesh.registry.state import Health, ServiceKey, computed_fingerprint, state_hash
+from mesh.registry.state import (
+    NO_FACTS,
+    Health,
+    NamespaceKey,
+    Operation,
+    RegistryState,
+    ServiceKey,
+    TokenEntry,
+    computed_fingerprint,
+    state_hash,
+)
 from tests.mesh.registry.worlds import ACCOUNT, SHOP, World, shop, stocked
 
 CUSTOM: dict[str, Any] = {"HealthCheckCustomConfig": {}}
@@ -209,6 +227,45 @@ def test_names_in_dns_namespaces_differ_by_more_than_capitals() -> None:
         world.do(CreateService(namespace.id, "none"))
     with pytest.raises(InvalidInput):
         world.do(RegisterInstance(world.service_id(ServiceKey(ACCOUNT, "dns.local", "Orders")), "i", {}))
+
+
+def test_quotas() -> None:
+    world = World()
+    for number in range(NAMESPACES_PER_ACCOUNT):
+        world.do(CreateNamespace(f"n{number}", "HTTP"))
+    with pytest.raises(ResourceLimitExceeded):
+        world.do(CreateNamespace("one-more", "HTTP"))
+    world.do(CreateNamespace("another-accounts", "HTTP"), account="999999999999")
+    namespace = world.state.namespaces[NamespaceKey(ACCOUNT, "n0")]
+    keys = [ServiceKey(ACCOUNT, "n0", f"s{number}") for number in range(SERVICES_PER_NAMESPACE)]
+    for key in keys:
+        world.do(CreateService(namespace.id, key.service))
+    with pytest.raises(ResourceLimitExceeded):
+        world.do(CreateService(namespace.id, "one-more"))
+    for number in range(INSTANCES_PER_SERVICE):
+        world.do(RegisterInstance(world.service_id(keys[0]), f"i{number}", {}))
+    with pytest.raises(ResourceLimitExceeded):
+        world.do(RegisterInstance(world.service_id(keys[0]), "one-more", {}))
+    world.do(RegisterInstance(world.service_id(keys[0]), "i0", {"again": "yes"}))
+    for number in range(INSTANCES_PER_NAMESPACE - INSTANCES_PER_SERVICE):
+        world.do(RegisterInstance(world.service_id(keys[1]), f"i{number}", {}))
+    with pytest.raises(ResourceLimitExceeded):
+        world.do(RegisterInstance(world.service_id(keys[2]), "one-more", {}))
+
+
+def test_operations_and_answers_are_forgotten_in_the_end() -> None:
+    state = RegistryState()
+    for number in range(REGISTRY_OPERATIONS_KEPT + 5):
+        state = state.with_operation(Operation(f"o{number}", ACCOUNT, "REGISTER_INSTANCE", NO_FACTS, number))
+    assert len(state.operations) == REGISTRY_OPERATIONS_KEPT
+    assert "o4" not in state.operations
+    assert "o5" in state.operations
+    day_us = TOKEN_WINDOW_US
+    for number in range(3):
+        entry = TokenEntry(b"body", Position(1, number + 1), number * day_us, NO_FACTS)
+        state = state.with_token(bytes([number]) * 32, entry)
+    assert len(state.tokens) == 2
+    assert computed_fingerprint(state) == state.fingerprint
 
 
 COMMAND_LISTS = st.lists(
