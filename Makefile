@@ -73,15 +73,15 @@ test-clients: setup-dev ## Terraform with its AWS provider, where this machine h
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $@ -r $<
 	@touch $@
 
-test-envoys: setup-dev .cache/envoys/1.36.2 ## golden nodes and 300 meshes made out of the model, taken by Envoy 1.36.2 and by 1.40
+test-envoys: setup-dev .cache/envoys/1.36.2 ## golden nodes and 200 meshes made out of the model, taken by Envoy 1.36.2 and by 1.40
 	@for envoy in .cache/envoys/1.36.2/envoy/_bin/envoy $(BIN)/envoy; do \
-	    MESHLOG_ENVOY=$$envoy MESHLOG_TEST_MESHES=300 $(BIN)/python -m pytest -q tests/projector/envoy/test_generated_live.py \
+	    MESHLOG_ENVOY=$$envoy MESHLOG_TEST_MESHES=200 $(BIN)/python -m pytest -q tests/projector/envoy/test_generated_live.py \
 	        tests/mesh/test_log_formats.py -k "golden or model or envoy" || exit 1; \
 	done
 
-test-hostile: setup-dev .cache/envoys/1.36.2 ## 300 meshes that are meant to be refused by an Envoy, and are not, by 1.36.2 and by 1.40
+test-hostile: setup-dev .cache/envoys/1.36.2 ## 200 meshes that are meant to be refused by an Envoy, and are not, by 1.36.2 and by 1.40
 	@for envoy in .cache/envoys/1.36.2/envoy/_bin/envoy $(BIN)/envoy; do \
-	    MESHLOG_ENVOY=$$envoy MESHLOG_TEST_MESHES=300 $(BIN)/python -m pytest -q tests/projector/envoy/test_generated_live.py \
+	    MESHLOG_ENVOY=$$envoy MESHLOG_TEST_MESHES=200 $(BIN)/python -m pytest -q tests/projector/envoy/test_generated_live.py \
 	        -k "hostile or long_names" || exit 1; \
 	done
 
