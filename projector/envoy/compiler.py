@@ -8,6 +8,7 @@ only what a change concerns, and knows whom that is without looking at the other
 from __future__ import annotations
 
 from collections.abc import Iterable
+from weakref import WeakKeyDictionary
 
 from identity.node_id import NodeId
 from mesh.kinds import VIRTUAL_GATEWAY, VIRTUAL_NODE, ResourceKey
@@ -33,6 +34,7 @@ from projector.snapshot import (
 )
 
 NO_REGISTRY = RegistryState()
+_PLACES = {type_url: place for place, type_url in enumerate(TYPES)}
 _DRAFTS = {VIRTUAL_NODE.name: draft_virtual_node, VIRTUAL_GATEWAY.name: draft_virtual_gateway}
 
 
@@ -51,6 +53,8 @@ class Compiler:
         self._renderer = renderer or Renderer()
         self._parts = Parts(Sources(State(), NO_REGISTRY))
         self._nodes: dict[NodeId, Part] = {}
+        self._whole: WeakKeyDictionary[Part, ResourceSet] = WeakKeyDictionary()
+        """The resources of those parts of which `previous` made no difference."""
         self._readers: dict[Dependency, set[NodeId]] = {}
 
     def compile(
@@ -74,7 +78,11 @@ class Compiler:
         if draft is None:
             return None
         kept: set[str] = set()
-        resources = self._render(draft, previous, kept)
+        resources = self._whole.get(part)
+        if resources is None:
+            resources = self._render(draft, previous, kept)
+            if not any(routes.missing for routes in draft.routes):
+                self._whole[part] = resources
         return NodeSnapshot(node, state.position, resources, tuple(sorted(part.alarms | kept)))
 
     def affected(self, changed: Iterable[ResourceKey], services: Iterable[ServiceKey] = frozenset()) -> set[NodeId]:
@@ -122,8 +130,12 @@ class Compiler:
         for routes in draft.routes:
             plan, kept_clusters = _settle(routes, draft, previous, alarms)
             made += [self._renderer.resource(plan), *kept_clusters]
-        made.sort(key=lambda resource: (TYPES.index(resource.type_url), resource.name))
+        made.sort(key=_order)
         return {(resource.type_url, resource.name): resource for resource in made}
+
+
+def _order(resource: XdsResource) -> tuple[int, str]:
+    return _PLACES[resource.type_url], resource.name
 
 
 def _settle(

@@ -165,8 +165,8 @@ def explain(state: State, node: NodeId, name: Name, registry: RegistryState = NO
     content = {
         cause.what: cause
         for part in parts.values()
-        for read in part.reads
-        for cause in _causes(state, read.key, read.found, fields)
+        for seen, found in part.reads
+        for cause in _causes(state, seen.key, found, fields)
     }
     present = _presence(tree, node, name, {cause.key for cause in content.values()})
     named = [*content.values(), *present]

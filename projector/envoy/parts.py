@@ -9,9 +9,9 @@ too. A part lives as long as somebody holds it: a node its own, and each part th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakValueDictionary
 
 from projector.envoy.view import Dependency, Lens, Sources, View
@@ -20,15 +20,26 @@ Address = tuple[Callable[..., Any], str, str, *tuple[Hashable, ...]]
 """Which part: the drafting function, the mesh's account and name, the arguments."""
 
 
-class Read(NamedTuple):
-    """One thing that was looked at, and what was found: the source's own objects.
+class Seen:
+    """One thing that is looked at, by whatever parts: what was found there when it was last looked at.
 
-    It stands as long as the very same ones are found again: equal ones would have to be compared whole.
+    As long as the source's very same objects are found, `found` is the same too: equal ones would have to be compared
+    whole.
     """
 
-    lens: Lens
-    key: Dependency
-    found: tuple[object, ...]
+    __slots__ = ("__weakref__", "found", "key", "lens", "turn")
+
+    def __init__(self, lens: Lens, key: Dependency, found: tuple[object, ...]) -> None:
+        self.lens, self.key, self.found = lens, key, found
+        self.turn = 0
+
+    def look(self, sources: Sources, turn: int) -> None:
+        """Look, if that was not done in this turn."""
+        if self.turn != turn:
+            now = self.lens(sources, self.key)
+            if len(now) != len(self.found) or not all(map(is_, now, self.found)):
+                self.found = now
+            self.turn = turn
 
 
 class Part:
@@ -36,11 +47,11 @@ class Part:
 
     __slots__ = ("__weakref__", "alarms", "keys", "parts", "reads", "turn", "value")
 
-    def __init__(self, value: Any, view: View, parts: dict[Address, Part]) -> None:
+    def __init__(self, value: Any, view: View, seen: Iterable[Seen], parts: dict[Address, Part]) -> None:
         self.value = value
-        self.reads = tuple(Read(lens, key, found) for (lens, key), found in view.reads.items())
+        self.reads = tuple((each, each.found) for each in seen)
         self.parts = parts
-        self.keys: frozenset[Dependency] = frozenset(read.key for read in self.reads).union(
+        self.keys: frozenset[Dependency] = frozenset(each.key for each, _ in self.reads).union(
             *(part.keys for part in parts.values())
         )
         self.alarms: frozenset[str] = frozenset(view.alarms).union(*(part.alarms for part in parts.values()))
@@ -70,6 +81,7 @@ class Parts:
         self._look = look
         self._turn = 1
         self._known: WeakValueDictionary[Address, Part] = WeakValueDictionary()
+        self._seen: WeakValueDictionary[tuple[Lens, Dependency], Seen] = WeakValueDictionary()
 
     def move(self, sources: Sources) -> None:
         """From now on parts are asked for as of these sources."""
@@ -95,9 +107,9 @@ class Parts:
     def _stands(self, part: Part, asked: list[Part]) -> bool:
         # What it read itself first: as long as that stands, it would ask for the same parts in the same order.
         sources, turn = self.sources, self._turn
-        for lens, key, found in part.reads:
-            now = lens(sources, key)
-            if len(now) != len(found) or not all(map(is_, now, found)):
+        for seen, found in part.reads:
+            seen.look(sources, turn)
+            if seen.found is not found:
                 return False
         for address, before in part.parts.items():
             if before.turn != turn:
@@ -116,4 +128,12 @@ class Parts:
             return asked[wanted].value
 
         view = self._look(address, self.sources, part)
-        return Part(draft(view, *arguments), view, asked)
+        value = draft(view, *arguments)
+        return Part(value, view, [self._see(*each, found) for each, found in view.reads.items()], asked)
+
+    def _see(self, lens: Lens, key: Dependency, found: tuple[object, ...]) -> Seen:
+        seen = self._seen.get((lens, key))
+        if seen is None:
+            seen = self._seen[lens, key] = Seen(lens, key, found)
+        seen.look(self.sources, self._turn)
+        return seen

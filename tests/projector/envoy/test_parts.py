@@ -125,7 +125,7 @@ class _Mutant(Parts):
             return stands
         if self._fault == "routes are not looked at":
             kept_reads = part.reads
-            part.reads = tuple(read for read in kept_reads if "children" not in read.lens.__name__)
+            part.reads = tuple(read for read in kept_reads if "children" not in read[0].lens.__name__)
             stands = super()._stands(part, asked)
             part.reads = kept_reads
             return stands
@@ -136,7 +136,7 @@ class _Mutant(Parts):
         if self._fault == "alarms of inner parts are lost":
             made.alarms = frozenset()
         if self._fault == "what inner parts read is not theirs who asked":
-            made.keys = frozenset(read.key for read in made.reads)
+            made.keys = frozenset(seen.key for seen, _ in made.reads)
         return made
 
     def get(self, address: Address) -> Part:
