@@ -134,7 +134,7 @@ def is_address(text: str) -> bool:
 
 def header_safe(text: str) -> bool:
     """Envoy refuses a whole route configuration for one value that cannot stand in a header."""
-    return bool(text) and not any(character in text for character in "\0\r\n")
+    return bool(text) and "\0" not in text and "\r" not in text and "\n" not in text
 
 
 def access_log(view: View, proxied: Resource) -> AccessLogPlan | None:

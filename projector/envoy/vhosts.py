@@ -50,10 +50,11 @@ def draft_egress(
         domains = (service, f"{service}:{port}") if service == resource.key.name else (service,)
         if not usable(view, resource):
             continue
-        if service in vhosts or not taken.isdisjoint(domain.lower() for domain in domains):
+        lowered = [domain.lower() for domain in domains]
+        if service in vhosts or not taken.isdisjoint(lowered):
             view.alarm(resource, "virtualServiceName", "is another backend's host name too, so it is held back")
             continue
-        taken.update(domain.lower() for domain in domains)
+        taken.update(lowered)
         vhosts[service] = VhostPlan(service, domains, found.routes)
         if found.missing:
             missing.add(service)
