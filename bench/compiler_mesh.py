@@ -1,7 +1,8 @@
 """Meshes of any size for the compiler's bench, and events on them that each touch as many nodes, whatever the size.
 
 A ring: virtual node i provides most of service i and a tenth of service i - 1, each behind a router of its own, and
-calls the next ten services. So every node has some ten callers, and the mesh can grow without its neighbourhoods.
+calls the next ten services. Every tenth node is found by Cloud Map, the others by DNS. So every node has some ten
+callers, and the mesh can grow without its neighbourhoods.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from typing import Any
 from identity.node_id import NodeId
 from mesh.events import RESOURCE_CREATED, RESOURCE_DELETED, RESOURCE_UPDATED, SCHEMAS, TAGS_CHANGED, Event
 from mesh.evolve import evolve
+from mesh.frozen import freeze
 from mesh.kinds import ResourceKey
 from mesh.position import Position
+from mesh.registry.state import Health, Instance, RegistryState, ServiceKey
 from mesh.state import State
 
 ACCOUNT, MESH = "111122223333", "ring"
+NAMESPACE = "ring.map"
 BACKENDS = 10
+DISCOVERED_EVERY = 10
 Spec = Mapping[str, Any]
 
 
@@ -31,10 +36,13 @@ class Ring:
     def __init__(self, nodes: int) -> None:
         self.nodes = nodes
         self.state = State()
+        self.registry = RegistryState()
         self._timeouts_s: dict[int, int] = {}
         self._errors: dict[int, int] = {}
         for resource, spec in self._resources():
             self.state = evolve(self.state, self._event(RESOURCE_CREATED, _created(resource, spec)))
+        for index in range(0, nodes, DISCOVERED_EVERY):
+            self.instance(index, -1)
 
     @property
     def ids(self) -> list[NodeId]:
@@ -66,6 +74,14 @@ class Ring:
             TAGS_CHANGED, {"key": list(key("virtualNode", f"node-{index}")), "set": {"turn": str(turn)}, "unset": []}
         )
 
+    def instance(self, index: int, turn: int) -> ServiceKey:
+        """The one instance of the nearest node that is found by Cloud Map moves elsewhere."""
+        service = ServiceKey(ACCOUNT, NAMESPACE, f"node-{_discovered(index) % self.nodes}")
+        address = f"10.{turn // 65_536 % 256}.{turn // 256 % 256}.{turn % 256}"
+        moved = Instance("0", freeze({"AWS_INSTANCE_IPV4": address}), Health.HEALTHY)
+        self.registry = self.registry.with_instance(service, "0", moved)
+        return service
+
     def _resources(self) -> Iterator[tuple[ResourceKey, Spec]]:
         yield key("mesh", MESH), {}
         for index in range(self.nodes):
@@ -89,7 +105,11 @@ class Ring:
         }
         return {
             "listeners": [listener],
-            "serviceDiscovery": {"dns": {"hostname": f"node-{index}.ring.internal"}},
+            "serviceDiscovery": (
+                {"awsCloudMap": {"namespaceName": NAMESPACE, "serviceName": f"node-{index}"}}
+                if index == _discovered(index)
+                else {"dns": {"hostname": f"node-{index}.ring.internal"}}
+            ),
             "backends": [{"virtualService": {"virtualServiceName": _service(each)}} for each in called],
         }
 
@@ -108,6 +128,10 @@ class Ring:
 
 def _created(resource: ResourceKey, spec: Spec) -> Spec:
     return {"key": list(resource), "uid": "/".join(resource), "owner": ACCOUNT, "spec": spec, "tags": {}}
+
+
+def _discovered(index: int) -> int:
+    return index - index % DISCOVERED_EVERY
 
 
 def _service(index: int) -> str:

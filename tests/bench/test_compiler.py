@@ -16,7 +16,7 @@ from projector.snapshot import TYPE_CLUSTER
 def test_in_a_ring_of_any_size_every_node_has_its_backends_and_nothing_is_held_back(nodes: int) -> None:
     ring = Ring(nodes)
     for node in ring.ids:
-        snapshot = Compiler().compile(ring.state, node)
+        snapshot = Compiler().compile(ring.state, node, registry=ring.registry)
         assert snapshot is not None
         assert snapshot.alarms == ()
         egress = [name for name in snapshot.of_type(TYPE_CLUSTER) if name.startswith("cds_egress_ring_node-")]
@@ -35,6 +35,7 @@ def test_events_touch_as_many_nodes_in_a_larger_mesh_and_change_what_they_say() 
         assert all(cost.compile_ms >= cost.serialise_ms >= 0 for cost in large)
     assert {cost.touched for cost in costs[30]["a tag"]} == {0}
     assert {(cost.touched, cost.changed) for cost in costs[30]["weights of a route"]} == {(BACKENDS, BACKENDS)}
+    assert all(cost.changed >= BACKENDS for cost in costs[30]["an instance of Cloud Map"])
     assert {cost.changed for cost in costs[30]["time-out of a listener"]} == {1}
     assert {cost.changed for cost in costs[30]["outlier detection of a target"]} == {BACKENDS + 1}
 
