@@ -30,6 +30,7 @@ from mesh.fold import MESH_FOLD
 from mesh.kinds import ResourceKey, mesh_key
 from projector.replica import Replica
 from runtime.clock import SystemClock, SystemEntropy
+from runtime.limits import HAND_OVER_AFTER_LOSSES
 from runtime.supervise import Supervisor
 from tests.api.conftest import ACCOUNT, create_log, open_keyring
 from tests.conditions import await_until
@@ -44,6 +45,7 @@ class LosingWriter:
     def __init__(self, inner: LogWriter, driver: MemoryDriver) -> None:
         self._inner, self._driver = inner, driver
         self.loses = False
+        self.lost = 0
         self.appended = 0
 
     async def seal(
@@ -55,6 +57,7 @@ class LosingWriter:
         if self.loses:
             head = await self._driver.read_head()
             assert head is not None
+            self.lost += 1
             return LostRace(head)
         self.appended += 1
         return await self._inner.send(sealed)
@@ -225,8 +228,12 @@ async def test_a_taker_that_loses_itself_declines(tmp_path: Path) -> None:
         it.taker.writer.loses = True
         losing = asyncio.ensure_future(it.taker.do(create("other"), "t0"))
         await await_until(lambda: not it.taker.service.winning)
+        declined = it.asker.writer.lost + HAND_OVER_AFTER_LOSSES + 1
         asked = asyncio.ensure_future(it.asker.do(create("m"), "t"))
-        await asyncio.wait([asked], timeout=0.3)
+        await await_until(
+            lambda: it.asker.writer.lost >= declined,
+            what="the asker was declined, and tries itself",
+        )
         assert not asked.done()
         it.asker.writer.loses = it.taker.writer.loses = False
         assert (await asked).written

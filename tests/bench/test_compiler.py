@@ -24,20 +24,20 @@ def test_in_a_ring_of_any_size_every_node_has_its_backends_and_nothing_is_held_b
 
 
 def test_events_touch_as_many_nodes_in_a_larger_mesh_and_change_what_they_say() -> None:
-    costs = {}
-    for nodes in (30, 60):
-        bench = compiler.Bench(nodes)
+    benches = {nodes: compiler.Bench(nodes) for nodes in (30, 60)}
+    for bench in benches.values():
         bench.whole()
-        costs[nodes] = {what: bench.events(change, 8) for what, change in compiler.CHANGES.items()}
-    for what, small in costs[30].items():
-        large = costs[60][what]
+    told = {what: compiler.by_turns(benches, change, 8) for what, change in compiler.CHANGES.items()}
+    costs = {what: each[30] for what, each in told.items()}
+    for each in told.values():
+        small, large = each.values()
         assert {(cost.touched, cost.changed) for cost in small} == {(cost.touched, cost.changed) for cost in large}
         assert all(cost.compile_ms >= cost.serialise_ms >= 0 for cost in large)
-    assert {cost.touched for cost in costs[30]["a tag"]} == {0}
-    assert {(cost.touched, cost.changed) for cost in costs[30]["weights of a route"]} == {(BACKENDS, BACKENDS)}
-    assert all(cost.changed >= BACKENDS for cost in costs[30]["an instance of Cloud Map"])
-    assert {cost.changed for cost in costs[30]["time-out of a listener"]} == {1}
-    assert {cost.changed for cost in costs[30]["outlier detection of a target"]} == {BACKENDS + 1}
+    assert {cost.touched for cost in costs["a tag"]} == {0}
+    assert {(cost.touched, cost.changed) for cost in costs["weights of a route"]} == {(BACKENDS, BACKENDS)}
+    assert all(cost.changed >= BACKENDS for cost in costs["an instance of Cloud Map"])
+    assert {cost.changed for cost in costs["time-out of a listener"]} == {1}
+    assert {cost.changed for cost in costs["outlier detection of a target"]} == {BACKENDS + 1}
 
 
 def test_the_lines_of_a_run() -> None:
