@@ -78,15 +78,17 @@ class Namespace:
     """A namespace with loopback up. `carry(port)` makes host 127.0.0.1:port reachable inside at the same address,
     `expose(port)` makes the namespace's own 127.0.0.1:port reachable for the host at the port that it returns, and
     `redirect(address, port)` sends what goes to an address to a local port, as a sidecar's init container does.
+
+    Its name is this process's own: another run on the machine, or what a killed one left behind, is in nobody's way.
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = f"{name}-{os.getpid()}"
         self._scratch = tempfile.TemporaryDirectory(prefix="meshlog-netns-")
         self._children: list[subprocess.Popen[bytes]] = []
         self._listeners: list[socket.socket] = []
-        subprocess.run(["ip", "netns", "add", name], check=True)
-        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        subprocess.run(["ip", "netns", "add", self.name], check=True)
+        subprocess.run(["ip", "-n", self.name, "link", "set", "lo", "up"], check=True)
 
     @property
     def prefix(self) -> Sequence[str]:

@@ -61,7 +61,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     FOLDER.mkdir(exist_ok=True)
     for member in ("crt", "key"):
         (FOLDER / f"leaf.{member}").write_bytes((folder / f"server.{member}").read_bytes())
-    with Namespace(f"meshlog-gen-{os.getpid()}") as namespace:
+    with Namespace("meshlog-gen") as namespace:
         first = compiled(canary(), gateway_id())
         envoy, server = run_ads_envoy(namespace, first, tmp_path_factory.mktemp("envoy"), [certificates.cluster()])
         try:
@@ -75,7 +75,7 @@ def test_a_node_of_long_names_and_many_routes_comes_up_with_every_tag_on(tmp_pat
     services = min(50, max(10, EXAMPLES))
     log, of = largest(services, services)
     parts = merge({}, *observability.parts(observability.Settings(stats_tags=True), of, 9901))
-    with Namespace(f"meshlog-big-{os.getpid()}") as namespace:
+    with Namespace("meshlog-big") as namespace:
         envoy, server = run_ads_envoy(namespace, compiled(log, of), tmp_path, **parts)
         try:
             assert server.refused == []
