@@ -124,8 +124,8 @@ class Parts:
 
         def part(draft: Callable[..., Any], *arguments: Hashable) -> Any:
             wanted: Address = (draft, account, mesh, *arguments)
-            asked[wanted] = self.get(wanted)
-            return asked[wanted].value
+            made = asked[wanted] = self.get(wanted)
+            return made.value
 
         view = self._look(address, self.sources, part)
         value = draft(view, *arguments)

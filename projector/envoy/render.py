@@ -51,18 +51,28 @@ class Renderer:
         self._plans_max = plans_max
         self._size_max_bytes = size_max_bytes
         self._resources: OrderedDict[Plan | VhostPlan, XdsResource | bytes] = OrderedDict()
+        self._same: dict[int, tuple[Plan, XdsResource]] = {}
+        """By `id`, the very same plans again: most of a node's are, and hashing is dear. Goes with any eviction."""
         self._size_bytes = 0
         self.serialised = 0
         """How many messages were serialised so far (vhosts, clusters, assignments, listeners, secrets)."""
 
     def resource(self, plan: Plan) -> XdsResource:
         """The finished resource of `plan`."""
+        same = self._same.get(id(plan))
+        if same is not None and same[0] is plan:
+            return same[1]
         found = self._resources.get(plan)
         if isinstance(found, XdsResource):
             self._resources.move_to_end(plan)
-            return found
-        resource = self._make(plan)
-        self._keep(plan, resource, len(resource.body))
+            resource = found
+        else:
+            resource = self._make(plan)
+            self._keep(plan, resource, len(resource.body))
+        if not isinstance(plan, RoutesPlan):  # which are put together anew for each look
+            self._same[id(plan)] = plan, resource
+            if len(self._same) > self._plans_max:
+                self._same.clear()
         return resource
 
     def _make(self, plan: Plan) -> XdsResource:
@@ -103,6 +113,7 @@ class Renderer:
         while len(self._resources) > self._plans_max or self._size_bytes > self._size_max_bytes:
             if len(self._resources) == 1:
                 break
+            self._same.clear()
             _, dropped = self._resources.popitem(last=False)
             self._size_bytes -= len(dropped if isinstance(dropped, bytes) else dropped.body)
 

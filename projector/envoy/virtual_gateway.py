@@ -45,7 +45,7 @@ from projector.envoy.specs import (
 )
 from projector.envoy.targets import assignments, health_check, pool
 from projector.envoy.tls import PolicyAt, Transport, chains_over, listener_transport, policy_at
-from projector.envoy.vhosts import RoutesDraft, draft_egress, usable
+from projector.envoy.vhosts import RoutesDraft, draft_egress, host, usable
 from projector.envoy.view import Spec, View
 from projector.envoy.virtual_node import NodeDraft
 
@@ -180,7 +180,8 @@ def draft_egress_routes(view: View, name: str) -> EgressRoutes:
             named = tuple(each._replace(host_rewrite=route.service) for each in found.routes)
             by_host[route.called] = service, found._replace(routes=named)
     routes = _egress_routes(view, name)
-    return EgressRoutes(draft_egress(view, routes, names.EGRESS_PORT, by_host, by_header), tuple(clusters.values()))
+    hosts = [host(view, service, called, names.EGRESS_PORT, found) for called, (service, found) in by_host.items()]
+    return EgressRoutes(draft_egress(view, routes, hosts, by_header), tuple(clusters.values()))
 
 
 def _listeners(view: View, gateway: Resource) -> list[tuple[Spec, Transport]]:

@@ -25,7 +25,7 @@ from projector.envoy.plans import (
     TcpChainPlan,
     TrustPlan,
 )
-from projector.envoy.services import ServiceRoutes, service_ports, service_routes
+from projector.envoy.services import service_ports, service_routes
 from projector.envoy.specs import (
     HTTP2_PROTOCOLS,
     HTTP_PROTOCOLS,
@@ -41,7 +41,7 @@ from projector.envoy.specs import (
 from projector.envoy.targets import Transports, assignments, pool
 from projector.envoy.tcp_services import TcpService, tcp_service
 from projector.envoy.tls import PolicyAt, Transport, chains_over, listener_transport, policy_at
-from projector.envoy.vhosts import RoutesDraft, draft_egress, local_app
+from projector.envoy.vhosts import Hosted, RoutesDraft, draft_egress, host, hosted, local_app
 from projector.envoy.view import Spec, View
 
 
@@ -185,16 +185,18 @@ def reached(view: View, name: str) -> tuple[Reached, ...]:
 
 def draft_egress_routes(view: View, name: str, number: int) -> EgressRoutes:
     """The requests of a virtual node to one port. A part."""
-    by_host: dict[str, tuple[Resource, ServiceRoutes]] = {}
-    clusters: dict[str, ClusterPlan] = {}
     here, _ = _on_ports(view.part(reached, name))[number]
     other_names = _other_names(view, name)
-    for each in here:
-        found = view.part(service_routes, *each).renamed(other_names.get(each, {}))
-        by_host[each.service] = (view.existing(VIRTUAL_SERVICE.name, each.service), found)
-        clusters.update({cluster.name: cluster for cluster in found.clusters})
-    routes = draft_egress(view, _routes_name(here), number, by_host, {})
-    return EgressRoutes(routes, tuple(clusters.values()))
+    hosts = [_hosted(view, each, other_names.get(each, {})) for each in here]
+    clusters = {cluster.name: cluster for each in hosts for cluster in each.clusters}
+    return EgressRoutes(draft_egress(view, _routes_name(here), hosts, {}), tuple(clusters.values()))
+
+
+def _hosted(view: View, at: Reached, other_names: Mapping[str, str]) -> Hosted:
+    if not other_names:
+        return view.part(hosted, *at)
+    found = view.part(service_routes, *at).renamed(other_names)
+    return host(view, view.existing(VIRTUAL_SERVICE.name, at.service), at.service, at.port.number, found)
 
 
 def draft_egress_listener(view: View, name: str) -> EgressListener:
