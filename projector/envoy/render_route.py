@@ -28,7 +28,9 @@ def _route(plan: RoutePlan) -> route.Route:
     else:
         message.direct_response = route.DirectResponseAction(status=_NO_TARGET)
     if plan.add_virtual_service is not None:
-        header = core.HeaderValue(key=names.VIRTUAL_SERVICE_HEADER, value=plan.add_virtual_service)
+        # A header to add is a format to Envoy, in which `%` begins a command.
+        called = plan.add_virtual_service.replace("%", "%%")
+        header = core.HeaderValue(key=names.VIRTUAL_SERVICE_HEADER, value=called)
         # Overwrite: behind another gateway, or from a client, the header may be there already.
         overwrite = core.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
         message.request_headers_to_add.append(core.HeaderValueOption(header=header, append_action=overwrite))

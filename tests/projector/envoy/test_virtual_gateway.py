@@ -143,6 +143,15 @@ def test_with_the_host_name_kept_the_service_travels_in_a_header_that_a_client_c
     assert behind["responseHeadersToRemove"] == ["x-app-mesh-virtual-service"]
 
 
+def test_a_percent_sign_in_a_service_name_begins_no_command_in_the_header() -> None:
+    log = canary()
+    log.create(key("virtualService", "50%off"), {})
+    log.update(key("gatewayRoute", "cart", "edge"), gateway_route("50%off", {"prefix": "/cart"}, KEEP_HOST))
+    snapshot = compiled(log, gateway_id())
+    first = vhosts(snapshot, "rds_ingress_http_8088")["self_redirect"]["routes"][0]
+    assert first["requestHeadersToAdd"][0]["header"]["value"] == "50%%off"
+
+
 def test_the_redirect_waits_as_long_as_the_slowest_route_of_the_service() -> None:
     log = canary()
     slow = {"perRequest": {"unit": "s", "value": 60}, "idle": {"unit": "s", "value": 900}}
