@@ -16,6 +16,8 @@ from tests.traffic.world import World
 
 NO_RETRY = {"maxRetries": 0, "perRetryTimeout": seconds(15), "httpRetryEvents": ["client-error"]}
 AT_ONCE = 4
+IN_PLACE_S = 0.2
+"""For a request to be refused, or to be seen to wait."""
 
 
 def pooled(world: World, side: str, kind: str, limits: dict[str, int]) -> dict[str, Any]:
@@ -63,8 +65,9 @@ def too_many(world: World, side: str, limits: dict[str, int], refused: int) -> N
             connection = stack.enter_context(world.connect(where.get("pod", "front"), port, to))
             connection.sendall(f"GET / HTTP/1.1\r\nhost: orders\r\nx-do: {wish}\r\n\r\n".encode())
             connections.append(connection)
-            # A connection that is still being made counts as a waiting request.
+            # A connection that is still being made counts as a waiting request: so let each come to its place.
             world.eventually(lambda: world.apps["red"].asked[held], "the first request's arrival")
+            select.select([connection], [], [], IN_PLACE_S)
         assert statuses(world, connections, held, refused) == [200] * (AT_ONCE - refused) + [503] * refused
 
 
